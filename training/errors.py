@@ -1,0 +1,57 @@
+"""The exceptions of `training`, all under `encoders.errors.TwinlensError`.
+
+TwinlensError
+└── TrainingError              anything that stops a training or evaluation command
+    └── PairsError             a set of pairs cannot be read
+        ├── BadSpec            the one-line spec itself: unknown format, option or value
+        ├── MissingFile        a file that the spec names is not there
+        ├── MissingColumn      the file lacks a field that its format, or the spec, promises
+        ├── BadRow             one row breaks the format; carries file, row and value
+        ├── EmptyPairSet       nothing is left to train or evaluate on
+        └── UnreadableImage    an image's bytes cannot be read back
+"""
+
+from pathlib import Path
+
+from encoders.errors import TwinlensError
+
+LONGEST_VALUE_SHOWN = 120
+
+
+class TrainingError(TwinlensError):
+    pass
+
+
+class PairsError(TrainingError):
+    pass
+
+
+class BadSpec(PairsError):
+    pass
+
+
+class MissingFile(PairsError):
+    pass
+
+
+class MissingColumn(PairsError):
+    pass
+
+
+class BadRow(PairsError):
+    """One row that breaks its format. `row` counts from 1, as an editor or `sed -n` does."""
+
+    def __init__(self, file: Path, row: int, *, value: object, problem: str) -> None:
+        self.file, self.row, self.value = file, row, value
+        shown = value if isinstance(value, str) else repr(value)
+        if len(shown) > LONGEST_VALUE_SHOWN:
+            shown = shown[:LONGEST_VALUE_SHOWN] + "…"
+        super().__init__(f"{file}, row {row}: {problem}: {shown!r}")
+
+
+class EmptyPairSet(PairsError):
+    pass
+
+
+class UnreadableImage(PairsError):
+    pass
