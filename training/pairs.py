@@ -130,7 +130,7 @@ def read_pairs(spec: str) -> PairSet:
 
 
 def write_manifest(pairs: PairSet, path: Path) -> None:
-    """Publish the set as JSONL of `image` and `captions`, which `jsonl:<path>?images=<folder>` reads back."""
+    """Publish the set as JSONL (`image`, `captions`), which `jsonl:<path>?images=<folder>` reads back."""
     lines = (
         json.dumps({"image": image.image_id, "captions": image.captions}, ensure_ascii=False)
         for image in pairs.images

@@ -25,7 +25,7 @@ class ImageSource:
             raise UnreadableImage(f"{self.path}: {error.strerror or error}") from error
         if self.length is not None and len(data) < self.length:
             raise UnreadableImage(
-                f"{self.path}: {len(data)} bytes at offset {self.offset} where the index says {self.length};"
+                f"{self.path}: {len(data)} bytes at offset {self.offset} instead of {self.length};"
                 " the shard has changed since it was read"
             )
         return data

@@ -48,7 +48,7 @@ def read_webdataset(spec: Spec) -> Listing:
 
 
 def shards(pattern: str) -> list[Path]:
-    """The files of a brace and glob pattern, in order; raises `MissingFile` naming one that is not there."""
+    """The files of a brace and glob pattern, in order; raises `MissingFile` where one is not there."""
     return [shard for name in expand_braces(pattern) for shard in matching_files(name)]
 
 
@@ -97,7 +97,7 @@ def _samples(shard: Path) -> Iterator[Sample]:
 
 
 def _check_end(shard: Path, row: int, *, end: int) -> None:
-    """Refuse a shard that stops or turns to garbage between two members, which `tarfile` takes for its end."""
+    """Refuse a shard that stops or turns to garbage between members, which `tarfile` takes for its end."""
     with shard.open("rb") as file:
         file.seek(end)
         block = file.read(tarfile.BLOCKSIZE)
