@@ -1,0 +1,67 @@
+"""What can go wrong in `index`, as one tree under `encoders.errors.TwinlensError`.
+
+    TwinlensError
+    ├── GalleryError            the gallery as a whole cannot be read; a bad item is a `Failure`
+    ├── ReleaseError            something is wrong with a release, or with the folder that holds them
+    │   ├── NoRelease           nothing has been published there yet
+    │   ├── UnknownRelease      no release has that id
+    │   ├── CorruptRelease      a file is missing, cut or changed; the message names it
+    │   ├── UnsupportedRelease  written by a newer version of this program
+    │   ├── ReleasesBusy        another process is changing the same folder
+    │   └── PublishRefused      what was built is not fit to be served
+    ├── UnknownItem             no item has that id
+    ├── ImageMissing            an item's original picture is gone, or is another one by now
+    └── BadQuery                a query that cannot be searched with
+
+`FingerprintMismatch`, which `Release.load` raises too, comes from `encoders.errors`.
+"""
+
+from encoders.errors import TwinlensError
+
+
+class GalleryError(TwinlensError):
+    """The gallery as a whole cannot be read."""
+
+
+class ReleaseError(TwinlensError):
+    """Something is wrong with a release, or with the folder that holds them."""
+
+
+class NoRelease(ReleaseError):
+    """Nothing has been published in the folder yet."""
+
+
+class UnknownRelease(ReleaseError):
+    """No release in the folder has that id."""
+
+
+class CorruptRelease(ReleaseError):
+    """A file of the release is missing, cut or changed; the message names it."""
+
+
+class UnsupportedRelease(ReleaseError):
+    """The release was written by a newer version of this program."""
+
+
+class ReleasesBusy(ReleaseError):
+    """Another process is changing the same folder of releases."""
+
+
+class PublishRefused(ReleaseError):
+    """What was built is not fit to be served, so the release before it stays current."""
+
+
+class UnknownItem(TwinlensError):
+    """No item of the release has that id."""
+
+
+class ImageMissing(TwinlensError):
+    """An item's picture cannot be had; `code` is the reason in one word, as the failure ledger has it."""
+
+    def __init__(self, message: str, *, code: str = "missing") -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class BadQuery(TwinlensError):
+    """Not a finite float matrix of the index's width, or a `k` below one."""

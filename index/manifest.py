@@ -1,0 +1,131 @@
+"""The manifest of a release: what it is, what was counted and measured, and the SHA-256 of every file.
+
+Knows the format only; reading the files it names is `release`, writing them is `rebuild` and `publish`.
+"""
+
+import hashlib
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from index.errors import CorruptRelease, UnsupportedRelease
+
+FORMAT_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FileEntry(_Frozen):
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    bytes: int = Field(ge=0)
+
+
+class Counts(_Frozen):
+    """`reused`: images whose vectors came from the cache. `skipped`: files not pictures by name."""
+
+    images: int = Field(ge=1)
+    texts: int = Field(ge=0)
+    failed: int = Field(ge=0)
+    texts_cut: int = Field(default=0, ge=0)
+    skipped: int = Field(default=0, ge=0)
+    reused: int = Field(default=0, ge=0)
+
+
+class MeasuredRecall(_Frozen):
+    """How much of what exact search finds the index found: recall@k over sampled queries."""
+
+    queries: str  # the modality they came from: "texts" or "images"
+    query_count: int = Field(ge=1)
+    k: int = Field(ge=1)
+    recall: float = Field(ge=0, le=1)
+
+
+class GallerySource(_Frozen):
+    """Where the pictures came from; `root` is the folder that the items' paths are relative to."""
+
+    kind: str
+    source: str
+    root: str
+
+
+class Manifest(_Frozen):
+    format_version: int = FORMAT_VERSION
+    id: str = Field(pattern=r"^\d{8}T\d{6}Z-[0-9a-f]{6}$")
+    created: datetime
+    fingerprint: str = Field(pattern=r"^[0-9a-f]{64}$")
+    bundle: str  # the bundle's name
+    dim: int = Field(ge=1)
+    precision: str
+    gallery: GallerySource
+    counts: Counts
+    recall: dict[str, MeasuredRecall]  # by what is searched: "images", "texts"
+    files: dict[str, FileEntry]
+
+    @field_validator("files")
+    @classmethod
+    def _stay_inside(cls, files: dict[str, FileEntry]) -> dict[str, FileEntry]:
+        for name in files:
+            if name.startswith("/") or ".." in name.split("/"):
+                raise ValueError(f"the file name {name!r} leaves the release")
+        return files
+
+    def write(self, folder: Path) -> None:
+        """Write `manifest.json`, with a digest over everything else in it."""
+        content = self.model_dump(mode="json")
+        content["digest"] = _digest(content)
+        (folder / MANIFEST_NAME).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> "Manifest":
+        """Read and check `manifest.json`; raises `CorruptRelease` or `UnsupportedRelease`."""
+        content = _parsed(folder / MANIFEST_NAME)
+        version = content.get("format_version")
+        if isinstance(version, int) and version > FORMAT_VERSION:
+            raise UnsupportedRelease(
+                f"{folder} has format version {version}, this program reads up to {FORMAT_VERSION}: "
+                "update it, or roll back to an older release"
+            )
+        digest = content.pop("digest", None)
+        if digest != _digest(content):
+            raise CorruptRelease(f"{folder / MANIFEST_NAME} was changed: its digest does not match")
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"])
+            raise CorruptRelease(f"{folder / MANIFEST_NAME}: {place}: {first['msg']}") from error
+
+
+def content_digest(files: dict[str, FileEntry]) -> str:
+    """SHA-256 in hex over the names and sums of a release's files."""
+    return _digest({name: entry.sha256 for name, entry in files.items()})
+
+
+def describe_file(path: Path) -> FileEntry:
+    """The sum and size of a file, read in blocks."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+        return FileEntry(sha256=digest.hexdigest(), bytes=file.tell())
+
+
+def _parsed(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise CorruptRelease(f"{path} is missing") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise CorruptRelease(f"{path} cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise CorruptRelease(f"{path} does not hold a JSON object")
+    return content
+
+
+def _digest(content: dict[str, Any]) -> str:
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()

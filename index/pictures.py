@@ -1,0 +1,60 @@
+"""Where a picture's bytes lie, and how to read them safely.
+
+Knows files and ranges within files; not what is in them, and nothing of galleries or releases.
+"""
+
+import hashlib
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from index.errors import ImageMissing
+
+MAX_PICTURE_BYTES = 256 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSource:
+    """A picture below the gallery's root: a whole file, or `length_bytes` of one from `offset_bytes` on."""
+
+    path: str
+    offset_bytes: int | None = None
+    length_bytes: int | None = None
+
+    def read(self, root: Path, *, max_bytes: int = MAX_PICTURE_BYTES) -> bytes:
+        """The picture's bytes; raises `ImageMissing` with the reason.
+
+        Only regular files are opened: a pipe or a device under a picture's name would block for ever.
+        """
+        file_path = root / self.path
+        try:
+            status = file_path.stat()
+            if not stat.S_ISREG(status.st_mode):
+                raise ImageMissing(f"{file_path} is not a regular file", code="not_a_file")
+            length = status.st_size if self.length_bytes is None else self.length_bytes
+            if length > max_bytes:
+                raise ImageMissing(
+                    f"{file_path}: {length} bytes, at most {max_bytes}", code="too_many_bytes"
+                )
+            with file_path.open("rb", buffering=0) as file:
+                return _read_exactly(file.fileno(), length, self.offset_bytes or 0)
+        except FileNotFoundError as error:
+            raise ImageMissing(f"{file_path} does not exist", code="missing") from error
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+            raise ImageMissing(f"{file_path} cannot be read: {error}", code="unreadable") from error
+
+
+def _read_exactly(descriptor: int, length_bytes: int, offset_bytes: int) -> bytes:
+    data = os.pread(descriptor, length_bytes, offset_bytes)
+    while len(data) < length_bytes:
+        more = os.pread(descriptor, length_bytes - len(data), offset_bytes + len(data))
+        if not more:
+            raise OSError(f"it ends after {len(data)} of {length_bytes} bytes")
+        data += more
+    return data
+
+
+def digest_of(data: bytes) -> bytes:
+    """SHA-256, 32 bytes: what a picture or a text is known by in the cache and the tables."""
+    return hashlib.sha256(data).digest()
