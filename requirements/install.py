@@ -30,7 +30,7 @@ def split_lock(lock: str) -> dict[str, str]:
 
 
 def cpu_lock(lock: str) -> tuple[list[str], str]:
-    """Return what to take from PyTorch's own index (`torch==2.14.1`), and the rest of the lock without CUDA."""
+    """Return what PyTorch's own index gives (`torch==2.14.1`), and the rest of the lock without CUDA."""
     entries = split_lock(lock)
     torch = [entries[name].split()[0] for name in FROM_TORCH_INDEX]
     rest = {
