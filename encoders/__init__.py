@@ -1,0 +1,1 @@
+"""Images or texts to unit vectors: the only code that training, index and service share."""

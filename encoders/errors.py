@@ -1,0 +1,60 @@
+"""Everything Twinlens raises on purpose.
+
+TwinlensError
+├── BundleError
+│   ├── MissingBundle         no bundle where one was named
+│   ├── CorruptBundle         a file is missing, cut, changed, or does not parse
+│   └── UnsupportedBundle     written by a newer Twinlens, or something else altogether
+├── ImportFailed              a published model that cannot be turned into a bundle
+├── FingerprintMismatch       vectors of one encoder met another encoder
+├── ImageError
+│   ├── UndecodableImage      not an image, or only part of one
+│   └── ImageTooLarge         more pixels than the cap
+└── DeviceUnavailable         a device or precision was asked for that is not here
+
+`training`, `index` and `service` derive their own trees from `TwinlensError`.
+"""
+
+
+class TwinlensError(Exception):
+    """Root of all errors that carry a message meant for a person."""
+
+
+class BundleError(TwinlensError):
+    """A bundle cannot be used."""
+
+
+class MissingBundle(BundleError):
+    """No bundle lies at the path."""
+
+
+class CorruptBundle(BundleError):
+    """A bundle's files are not those that its manifest names."""
+
+
+class UnsupportedBundle(BundleError):
+    """A bundle of a newer format, or a folder that is no bundle."""
+
+
+class ImportFailed(TwinlensError):
+    """A published model cannot be turned into a bundle."""
+
+
+class FingerprintMismatch(TwinlensError):
+    """Vectors of one encoder met another encoder."""
+
+
+class ImageError(TwinlensError):
+    """An image cannot be used."""
+
+
+class UndecodableImage(ImageError):
+    """The bytes are no image, or only part of one."""
+
+
+class ImageTooLarge(ImageError):
+    """The image has more pixels than the cap allows."""
+
+
+class DeviceUnavailable(TwinlensError):
+    """The device or precision that was asked for is not here."""

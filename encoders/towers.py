@@ -1,0 +1,86 @@
+"""The two towers, built from one configuration by open_clip's model definitions.
+
+Any open_clip architecture (its own JSON configuration), and the small pair: a timm image tower beside a
+transformers text tower, whose configuration lies in a bundle's `text/` folder. Nothing is downloaded here and
+no weights are loaded: see `bundle` for those.
+"""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from open_clip.model import CLIP, CustomTextCLIP
+from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
+
+from encoders.errors import UnsupportedBundle
+
+TEXT_FOLDER = "text"
+"""Inside a bundle: the transformers configuration of the text tower."""
+
+
+class TowersConfig(BaseModel):
+    """open_clip's model configuration, as in its `model_configs/*.json`.
+
+    `text_cfg["hf_model_name"]`, where there is one, is a path relative to the bundle, never a hub's name.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    embed_dim: int = Field(ge=1, le=16384)
+    vision_cfg: dict[str, Any]
+    text_cfg: dict[str, Any]
+    custom_text: bool = False
+    quick_gelu: bool = False
+    init_logit_scale: float = 2.6592600369327780  # ln(1 / 0.07), CLIP's own
+    init_logit_bias: float | None = None
+
+    @property
+    def has_transformers_text_tower(self) -> bool:
+        return bool(self.text_cfg.get("hf_model_name"))
+
+
+def build_towers(config: TowersConfig, folder: Path) -> nn.Module:
+    """A CLIP or CustomTextCLIP with random weights, in eval mode.
+
+    `folder` is the bundle that relative names in the configuration refer to. Raises UnsupportedBundle when
+    the installed open_clip or timm does not know the architecture.
+    """
+    text_cfg = dict(config.text_cfg)
+    if config.has_transformers_text_tower:
+        text_cfg["hf_model_name"] = str(folder / text_cfg["hf_model_name"])
+        text_cfg["hf_model_pretrained"] = False
+    custom = config.custom_text or config.has_transformers_text_tower or "timm_model_name" in config.vision_cfg
+    model_class = CustomTextCLIP if custom else CLIP
+    try:
+        with _quiet():
+            model: nn.Module = model_class(
+                embed_dim=config.embed_dim,
+                vision_cfg={**config.vision_cfg, "timm_model_pretrained": False},
+                text_cfg=text_cfg,
+                quick_gelu=config.quick_gelu,
+                init_logit_scale=config.init_logit_scale,
+                init_logit_bias=config.init_logit_bias,
+            )
+    except (TypeError, ValueError, RuntimeError, KeyError, AssertionError, OSError) as error:
+        raise UnsupportedBundle(f"cannot build the towers {config.model_dump()}: {error}") from error
+    return model.eval()
+
+
+def unit_rows(features: torch.Tensor) -> torch.Tensor:
+    """(n, d) float32 rows of length 1; a zero row stays zero rather than becoming NaN."""
+    return torch.nn.functional.normalize(features.float(), dim=-1, eps=1e-12)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """transformers and open_clip report on the root logger what no user of a bundle can act on."""
+    previous = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(previous)

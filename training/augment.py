@@ -1,0 +1,162 @@
+"""The augmentation pipeline: a picture in, the pixels of one random view of it out.
+
+Every step is drawn from the generator that is passed in, so a view is a pure function of (picture,
+settings, seed). Steps run as light meets a camera: framing, light, colour, resolution, compression.
+Noise, blur, pixelation, white balance and low light are left out on purpose: they are what robustness is
+tested with, and a test on what was trained on measures memory. It does not know towers or batches.
+"""
+
+import io
+import math
+import re
+from collections.abc import Iterable
+
+import numpy as np
+from PIL import Image, ImageEnhance
+from pydantic import BaseModel, ConfigDict, Field
+
+from encoders.images import Pixels, Preprocessing, to_pixels
+
+HELD_OUT_CORRUPTIONS = ("low_light", "warm", "cool", "oversaturate", "noise", "blur", "pixelate")
+
+_SIDED = re.compile(r"\b(left|right)\b", re.IGNORECASE)
+
+Range = tuple[float, float]
+
+
+class Augmentation(BaseModel):
+    """Strengths and probabilities; the defaults are EVALUATION's "what is known to help"."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    crop_area: Range = (0.5, 1.0)
+    """Share of the picture's area that a view shows."""
+    crop_aspect: Range = (3 / 4, 4 / 3)
+    zoom_out: float = Field(default=0.0, ge=0, le=1)
+    """Probability that a view is the whole picture, smaller, on white: cut-outs come at any scale."""
+    flip: float = Field(default=0.5, ge=0, le=1)
+    """Mirrored with this probability, unless a caption says left or right."""
+    exposure: float = Field(default=0.3, ge=0, le=1)
+    exposure_stops: Range = (-1.5, 1.5)
+    """In linear light; 1 stop doubles it."""
+    gamma: float = Field(default=0.3, ge=0, le=1)
+    gamma_range: Range = (0.5, 2.0)
+    jitter: float = Field(default=0.8, ge=0, le=1)
+    jitter_strength: float = Field(default=0.4, ge=0, le=1)
+    """Brightness, contrast and saturation factors lie within 1 ± this."""
+    grey: float = Field(default=0.1, ge=0, le=1)
+    resolution: float = Field(default=0.3, ge=0, le=1)
+    resolution_side: Range = (48, 160)
+    """Long side in pixels that the view is shrunk to and enlarged from."""
+    jpeg: float = Field(default=0.2, ge=0, le=1)
+    jpeg_quality: Range = (20, 80)
+
+
+NO_AUGMENTATION = Augmentation(
+    crop_area=(1.0, 1.0), crop_aspect=(1.0, 1.0), flip=0, exposure=0, gamma=0, jitter=0, grey=0,
+    resolution=0, jpeg=0,
+)  # fmt: skip
+
+
+def may_flip(captions: Iterable[str]) -> bool:
+    """Whether a mirrored picture still fits all its captions."""
+    return not any(_SIDED.search(caption) for caption in captions)
+
+
+def augmented_pixels(
+    image: Image.Image,
+    preprocessing: Preprocessing,
+    *,
+    augmentation: Augmentation,
+    rng: np.random.Generator,
+    flippable: bool,
+) -> Pixels:
+    """(height, width, 3) uint8 pixels of one random view of an RGB picture."""
+    view = _framed(image, preprocessing, augmentation, rng)
+    if flippable and rng.random() < augmentation.flip:
+        view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    view = _lit(view, augmentation, rng)
+    view = _coloured(view, augmentation, rng)
+    view = _resampled(view, augmentation, rng)
+    return to_pixels(_compressed(view, augmentation, rng), preprocessing)
+
+
+def _framed(
+    image: Image.Image, spec: Preprocessing, augmentation: Augmentation, rng: np.random.Generator
+) -> Image.Image:
+    """A random crop at the tower's size; the whole picture is shown as the specification shows it."""
+    if rng.random() < augmentation.zoom_out:
+        return _zoomed_out(image, spec, rng)
+    if augmentation.crop_area[0] >= 1.0:
+        return Image.fromarray(to_pixels(image, spec))
+    area = rng.uniform(*augmentation.crop_area)
+    aspect = math.exp(
+        rng.uniform(math.log(augmentation.crop_aspect[0]), math.log(augmentation.crop_aspect[1]))
+    )
+    width = min(1.0, math.sqrt(area * aspect)) * image.width
+    height = min(1.0, math.sqrt(area / aspect)) * image.height
+    left = rng.uniform(0, image.width - width)
+    top = rng.uniform(0, image.height - height)
+    box = (left, top, left + width, top + height)
+    return image.resize((spec.width, spec.height), Image.Resampling.BICUBIC, box=box)
+
+
+def _zoomed_out(image: Image.Image, spec: Preprocessing, rng: np.random.Generator) -> Image.Image:
+    scale = rng.uniform(0.4, 1.0)
+    width, height = max(1, int(spec.width * scale)), max(1, int(spec.height * scale))
+    canvas = Image.new("RGB", (spec.width, spec.height), (255, 255, 255))
+    corner = (int(rng.uniform(0, spec.width - width + 1)), int(rng.uniform(0, spec.height - height + 1)))
+    canvas.paste(image.resize((width, height), Image.Resampling.BICUBIC), corner)
+    return canvas
+
+
+def _lit(view: Image.Image, augmentation: Augmentation, rng: np.random.Generator) -> Image.Image:
+    values = np.arange(256) / 255.0
+    lit = values
+    if rng.random() < augmentation.exposure:
+        lit = _to_srgb(np.clip(_to_linear(lit) * 2.0 ** rng.uniform(*augmentation.exposure_stops), 0, 1))
+    if rng.random() < augmentation.gamma:
+        low, high = augmentation.gamma_range
+        lit = lit ** math.exp(rng.uniform(math.log(low), math.log(high)))
+    if lit is values:
+        return view
+    return view.point(np.rint(lit * 255).astype(int).tolist() * 3)
+
+
+def _coloured(view: Image.Image, augmentation: Augmentation, rng: np.random.Generator) -> Image.Image:
+    coloured = view
+    if rng.random() < augmentation.jitter:
+        low, high = 1 - augmentation.jitter_strength, 1 + augmentation.jitter_strength
+        for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
+            coloured = enhance(coloured).enhance(rng.uniform(low, high))
+    if rng.random() < augmentation.grey:
+        coloured = coloured.convert("L").convert("RGB")
+    return coloured
+
+
+def _resampled(view: Image.Image, augmentation: Augmentation, rng: np.random.Generator) -> Image.Image:
+    if rng.random() >= augmentation.resolution:
+        return view
+    scale = rng.uniform(*augmentation.resolution_side) / max(view.size)
+    if scale >= 1:
+        return view
+    small = (max(1, round(view.width * scale)), max(1, round(view.height * scale)))
+    up = Image.Resampling.BICUBIC if rng.random() < 0.5 else Image.Resampling.BILINEAR
+    return view.resize(small, Image.Resampling.BICUBIC).resize(view.size, up)
+
+
+def _compressed(view: Image.Image, augmentation: Augmentation, rng: np.random.Generator) -> Image.Image:
+    if rng.random() >= augmentation.jpeg:
+        return view
+    buffer = io.BytesIO()
+    view.save(buffer, "JPEG", quality=int(rng.uniform(*augmentation.jpeg_quality)))
+    return Image.open(buffer).convert("RGB")
+
+
+def _to_linear(values: np.ndarray) -> np.ndarray:
+    """sRGB in [0, 1] to linear light (IEC 61966-2-1)."""
+    return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+
+
+def _to_srgb(light: np.ndarray) -> np.ndarray:
+    return np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
