@@ -1,0 +1,101 @@
+/** The answers on the page: heading, waiting, grid, notices, problems. Knows nothing of requests or history. */
+import { pictureAddress } from "./api.js";
+import { asks } from "./address.js";
+import { keptPicture } from "./pictures.js";
+import { problemNotice } from "./problems.js";
+import { byId, pictureTile, skeletons, textLine } from "./views.js";
+
+const CUT = "Your text is longer than the encoder reads: only its beginning was searched. A sentence or two is best.";
+const FAR = "Nothing here seems to match well. These are the nearest.";
+const NOTHING = "Nothing found: the gallery may be empty. Try other words, or another picture.";
+
+const quoted = (text) => `“${text.length > 80 ? `${text.slice(0, 79)}…` : text}”`;
+
+export const plural = (count, one, many) => `${count.toLocaleString("en")} ${count === 1 ? one : many}`;
+
+/** The form, the page's look and its title say what is asked, wherever the question came from. */
+export function reflect(asked) {
+  document.body.dataset.view = asks(asked) ? "answers" : "home";
+  byId("query").value = asked.q;
+  document.querySelector(`input[name=in][value=${asked.in}]`).checked = true;
+  byId("answers").hidden = !asks(asked);
+  byId("examples").hidden = asks(asked);
+  byId("problem").replaceChildren();
+  byId("notice").hidden = true;
+  byId("answers-note").textContent = "";
+  nameAnswers(asked, "");
+  if (!asks(asked)) drawNothing();
+}
+
+function nameAnswers(asked, seedTitle) {
+  byId("answers-title").textContent = headingOf(asked, seedTitle);
+  document.title = asks(asked) ? `${headingOf(asked, seedTitle)} · Twinlens` : "Twinlens";
+  const seed = document.querySelector(".seed");
+  const address = asked.like ? pictureAddress(asked.like, 256) : keptPicture(asked.picture)?.address;
+  seed.hidden = !address;
+  if (address && seed.src !== address) seed.src = address;
+}
+
+function headingOf(asked, seedTitle) {
+  const isTexts = asked.in === "texts";
+  if (asked.q) return `${isTexts ? "Texts close to" : "Pictures of"} ${quoted(asked.q)}`;
+  if (asked.picture) return isTexts ? "Texts for your picture" : "Pictures like yours";
+  return `${isTexts ? "Texts for" : "More like"} ${seedTitle ? quoted(seedTitle) : "this picture"}`;
+}
+
+export function drawWaiting(asked) {
+  byId("answers").setAttribute("aria-busy", "true");
+  byId("status").textContent = "Searching…";
+  byId("more").hidden = true;
+  byId("grid").className = asked.in === "texts" ? "lines" : "tiles";
+  byId("grid").replaceChildren(...skeletons(asked.in === "texts" ? 8 : 18));
+}
+
+export const endWaiting = () => byId("answers").removeAttribute("aria-busy");
+
+export function drawAnswers(asked, outcome) {
+  nameAnswers(asked, outcome.seedTitle);
+  byId("grid").className = asked.in === "texts" ? "lines" : "tiles";
+  byId("grid").replaceChildren();
+  byId("notice").textContent = noticeFor(outcome);
+  byId("notice").hidden = !byId("notice").textContent;
+  appendAnswers(asked, outcome, outcome.results);
+  // Whoever stood on an answer that is gone goes on reading from the top of the new ones.
+  const isLost = !document.activeElement || document.activeElement === document.body;
+  if (isLost && !asked.item) byId("answers-title").focus({ preventScroll: true });
+}
+
+/** Adds `results`, the last of `outcome.results`; answers the first element added. */
+export function appendAnswers(asked, outcome, results) {
+  const best = Math.max(...outcome.results.map(({ score }) => score));
+  const element = asked.in === "texts" ? textLine : pictureTile;
+  const added = results.map((result) => element(result, best, { ...asked, item: "" }));
+  byId("grid").append(...added);
+  byId("more").hidden = outcome.isAll;
+  const count = outcome.results.length;
+  const found = asked.in === "texts" ? plural(count, "text", "texts") : plural(count, "picture", "pictures");
+  byId("answers-note").textContent = count ? `${found}, best first. ${legendOf(outcome.results)}` : "";
+  byId("status").textContent = `${found}. ${byId("answers-title").textContent}. ${noticeFor(outcome)}`;
+  return added[0];
+}
+
+const legendOf = (results) =>
+  results.some(({ relevance }) => relevance !== null && relevance !== undefined)
+    ? "The percentage says how likely each one fits."
+    : "The number is the cosine similarity (1 means the same); the bar compares it with the best one.";
+
+function noticeFor({ results, truncated, goodMatch }) {
+  if (!results.length) return NOTHING;
+  return [truncated && CUT, goodMatch === false && FAR].filter(Boolean).join(" ");
+}
+
+export function drawNothing() {
+  byId("grid").replaceChildren();
+  byId("more").hidden = true;
+  byId("status").textContent = "";
+}
+
+export function drawProblem(error, retry) {
+  byId("problem").replaceChildren(problemNotice(error, retry));
+  byId("problem").scrollIntoView({ block: "nearest" });
+}

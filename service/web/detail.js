@@ -1,0 +1,118 @@
+/**
+ * One picture of the gallery, large, over the answers. Which one is open is the address's business:
+ * this module draws it and reports what the visitor wants through `onStep` and `onClose`.
+ */
+import { fetchItem, pictureAddress } from "./api.js";
+import { EMPTY, addressOf } from "./address.js";
+import { problemNotice } from "./problems.js";
+import { byId, factRows, scoreOf, tagLinks, titleOf } from "./views.js";
+
+const dialog = byId("detail");
+const picture = dialog.querySelector(".detail-picture");
+const body = dialog.querySelector(".detail-facts");
+const KNOWN = new Set(["title", "description", "tags", "category"]);
+let pending = new AbortController();
+let shown = "";
+let isScored = false; // whether what is shown came with its result, and so with its score
+
+export function watchDetail({ onStep, onClose }) {
+  dialog.addEventListener("cancel", (event) => {
+    event.preventDefault(); // the address closes it, so that "back" and Esc agree
+    onClose();
+  });
+  dialog.addEventListener("close", () => shown && onClose()); // a second Esc in a row cannot be prevented
+  dialog.addEventListener("click", (event) => event.target === dialog && onClose());
+  byId("close").addEventListener("click", onClose);
+  for (const button of dialog.querySelectorAll("[data-step]")) {
+    button.addEventListener("click", () => onStep(Number(button.dataset.step)));
+  }
+  dialog.addEventListener("keydown", (event) => {
+    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (step) onStep(step);
+  });
+}
+
+/** Answers the id that was open, or "". */
+export function closeDetail() {
+  const was = shown;
+  pending.abort();
+  shown = "";
+  if (dialog.open) dialog.close();
+  return was;
+}
+
+/** Shows item `id`. `result`, when the item is among the answers, saves a request and knows the score. */
+export async function openDetail(id, { result, best, hasPrevious, hasNext }) {
+  dialog.querySelector("[data-step='-1']").disabled = !hasPrevious;
+  dialog.querySelector("[data-step='1']").disabled = !hasNext;
+  const isSame = shown === id && dialog.open;
+  if (isSame && (isScored || !result)) return;
+  shown = id;
+  isScored = Boolean(result);
+  pending.abort();
+  pending = new AbortController();
+  const { signal } = pending;
+  draw(id, result?.payload ?? {}, result, best);
+  if (!dialog.open) dialog.showModal();
+  if (!isSame) {
+    dialog.scrollTop = 0;
+    byId("detail-title").focus({ preventScroll: true });
+  }
+  if (result?.payload) return;
+  try {
+    const item = await fetchItem(id, signal);
+    if (!signal.aborted) draw(id, item.payload ?? item, result, best);
+  } catch (error) {
+    if (error.name !== "AbortError") drawProblem(error);
+  }
+}
+
+function drawPicture(id, title) {
+  const image = picture.querySelector("img");
+  picture.classList.remove("missing");
+  picture.href = pictureAddress(id);
+  picture.title = "Open the picture itself";
+  image.alt = title;
+  if (image.src === pictureAddress(id)) return;
+  image.removeAttribute("src"); // or the one before stays until this one has come
+  // The file may have moved since the gallery was indexed; its thumbnail lives in the release.
+  image.onerror = () => {
+    image.onerror = () => picture.classList.add("missing");
+    image.src = pictureAddress(id, 256);
+  };
+  image.src = pictureAddress(id);
+}
+
+function draw(id, payload, result, best) {
+  const title = titleOf(id, payload);
+  drawPicture(id, title);
+  byId("detail-title").textContent = title;
+  const description = String(payload.description ?? "");
+  body.querySelector(".detail-description").textContent =
+    description.toLowerCase() === title.toLowerCase() ? "" : description;
+  for (const link of dialog.querySelectorAll("[data-find]")) {
+    link.href = addressOf({ ...EMPTY, like: id, in: link.dataset.find });
+    link.hidden = false;
+  }
+  body.querySelector(".tags").replaceChildren(...tagLinks(payload.tags));
+  body.querySelector("dl").replaceChildren(...factRows(factsOf(id, payload, result, best)));
+}
+
+function factsOf(id, payload, result, best) {
+  const facts = [["Category", payload.category]];
+  if (result && !result.text) {
+    const { number, name } = scoreOf(result, best);
+    facts.push([name === "relevance" ? "Relevance" : "Score", name === "relevance" ? number : `${number} (cosine similarity)`]);
+  }
+  for (const [name, value] of Object.entries(payload)) {
+    if (!KNOWN.has(name)) facts.push([name.charAt(0).toUpperCase() + name.slice(1).replaceAll("_", " "), value]);
+  }
+  return [...facts, ["Id", id]];
+}
+
+function drawProblem(error) {
+  body.querySelector(".detail-description").textContent = "";
+  for (const link of dialog.querySelectorAll("[data-find]")) link.hidden = error.status === 404;
+  body.querySelector(".tags").replaceChildren();
+  body.querySelector("dl").replaceChildren(problemNotice(error));
+}

@@ -1,0 +1,144 @@
+/**
+ * Answers as elements. Everything that came from the gallery enters as text or as an attribute of an
+ * element that cannot run it, never as markup. Knows nothing of requests or of history.
+ */
+import { pictureAddress } from "./api.js";
+import { EMPTY, addressOf } from "./address.js";
+
+const THUMBNAIL_PIXELS = 256;
+
+export const byId = (id) => document.getElementById(id);
+
+export const stamp = (name) => byId(`${name}-template`).content.firstElementChild.cloneNode(true);
+
+/** What an item is called: its title, else the last part of its id. */
+export function titleOf(id, payload) {
+  const title = payload?.title;
+  return title === undefined || title === null || title === "" ? id.split("/").pop() : String(title);
+}
+
+const tagsOf = (value) =>
+  (Array.isArray(value) ? value : String(value ?? "").split(",")).map((tag) => String(tag).trim()).filter(Boolean);
+
+/** {number, name, share}: how a result's score is written, called, and drawn (share of the bar, 0 to 1). */
+export function scoreOf({ score, relevance }, best) {
+  if (relevance !== null && relevance !== undefined) {
+    return { number: `${Math.round(relevance * 100)} %`, name: "relevance", share: relevance };
+  }
+  return { number: score.toFixed(3), name: "cosine similarity", share: best > 0 ? Math.max(0, score / best) : 0 };
+}
+
+function fillScore(element, result, best) {
+  const { number, name, share } = scoreOf(result, best);
+  element.querySelector(".number").textContent = number;
+  element.querySelector(".score .unseen").textContent = `${name} `;
+  element.querySelector(".bar span").style.width = `${Math.min(1, share) * 100}%`;
+}
+
+export function thumbnail(id, title) {
+  const image = new Image();
+  image.loading = "lazy";
+  image.decoding = "async";
+  image.draggable = false;
+  fillThumbnail(image, id, title);
+  return image;
+}
+
+function fillThumbnail(image, id, title) {
+  image.alt = title;
+  image.addEventListener("load", () => image.classList.toggle("fills", !isDrawnOnWhite(image)));
+  image.addEventListener("error", () => image.parentElement?.classList.add("missing"));
+  image.src = pictureAddress(id, THUMBNAIL_PIXELS);
+}
+
+/** Photos fill their square; drawings on white or on nothing are shown whole. Told by the four corners. */
+function isDrawnOnWhite(image) {
+  const side = 8;
+  const canvas = document.createElement("canvas");
+  canvas.width = canvas.height = side;
+  const pen = canvas.getContext("2d", { willReadFrequently: true });
+  pen.fillStyle = "white";
+  pen.fillRect(0, 0, side, side);
+  pen.drawImage(image, 0, 0, side, side);
+  const { data } = pen.getImageData(0, 0, side, side);
+  const corners = [0, side - 1, side * (side - 1), side * side - 1];
+  return corners.filter((at) => Math.min(data[4 * at], data[4 * at + 1], data[4 * at + 2]) > 225).length >= 3;
+}
+
+/** One picture of the gallery as a link that opens it over the answers of `view`. */
+export function pictureTile(result, best, view) {
+  const tile = stamp("picture");
+  const link = tile.firstElementChild;
+  const title = titleOf(result.id, result.payload);
+  link.href = addressOf({ ...view, item: result.id });
+  link.dataset.id = result.id;
+  link.draggable = false;
+  link.querySelector(".title").textContent = title;
+  fillThumbnail(link.querySelector("img"), result.id, title);
+  fillScore(link, result, best);
+  return tile;
+}
+
+/** One text as a link that searches pictures with it, beside the pictures it belongs to. */
+export function textLine(result, best, view) {
+  const line = stamp("text");
+  const link = line.querySelector(".line-text");
+  const text = String(result.text ?? titleOf(result.id, result.payload));
+  link.href = addressOf({ ...EMPTY, q: text });
+  link.title = "Search pictures with this text";
+  link.draggable = false;
+  link.querySelector(".title").textContent = text;
+  fillScore(link, result, best);
+  const pictures = (result.items ?? []).slice(0, 3).map((id) => {
+    const picture = document.createElement("a");
+    picture.href = addressOf({ ...view, item: id });
+    picture.dataset.go = "";
+    picture.dataset.id = id;
+    picture.draggable = false;
+    picture.append(thumbnail(id, `Picture of this text: ${id.split("/").pop()}`));
+    return picture;
+  });
+  line.querySelector(".line-pictures").append(...pictures);
+  return line;
+}
+
+export function exampleCard(text) {
+  const card = stamp("example");
+  const link = card.firstElementChild;
+  link.href = addressOf({ ...EMPTY, q: text });
+  link.querySelector(".example-text").textContent = text;
+  return card;
+}
+
+export function skeletons(count) {
+  return Array.from({ length: count }, () => {
+    const blank = document.createElement("li");
+    blank.className = "skeleton";
+    return blank;
+  });
+}
+
+export function tagLinks(value) {
+  return tagsOf(value).map((tag) => {
+    const item = document.createElement("li");
+    const link = document.createElement("a");
+    link.href = addressOf({ ...EMPTY, q: tag });
+    link.dataset.go = "";
+    link.textContent = tag;
+    item.append(link);
+    return item;
+  });
+}
+
+/** Rows of a definition list: [name, value] pairs, empty values left out. */
+export function factRows(facts) {
+  return facts
+    .filter(([, value]) => value !== undefined && value !== null && value !== "" && String(value) !== "")
+    .flatMap(([name, value]) => {
+      const term = document.createElement("dt");
+      const words = document.createElement("dd");
+      term.textContent = name;
+      words.textContent = typeof value === "object" ? JSON.stringify(value) : String(value);
+      return [term, words];
+    });
+}
