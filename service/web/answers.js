@@ -82,7 +82,7 @@ export function appendAnswers(asked, outcome, results) {
 const legendOf = (results) =>
   results.some(({ relevance }) => relevance !== null && relevance !== undefined)
     ? "The percentage says how likely each one fits."
-    : "The number is the cosine similarity (1 means the same); the bar compares it with the best one.";
+    : "The score is the cosine similarity, 1 at most.";
 
 function noticeFor({ results, truncated, goodMatch }) {
   if (!results.length) return NOTHING;
@@ -95,7 +95,9 @@ export function drawNothing() {
   byId("status").textContent = "";
 }
 
+/** In place of answers; or, where there are some, above them. */
 export function drawProblem(error, retry) {
+  byId("answers").hidden ||= !byId("grid").children.length;
   byId("problem").replaceChildren(problemNotice(error, retry));
   byId("problem").scrollIntoView({ block: "nearest" });
 }

@@ -180,6 +180,12 @@ function follow(event) {
   go(readAddress(new URL(link.href).search));
 }
 
+function framed({ id }) {
+  const frame = document.createElement("span");
+  frame.append(thumbnail(id, "")); // the card's words say it
+  return frame;
+}
+
 /** Live examples: their pictures are what this gallery answers right now. */
 async function fillExamples() {
   const list = document.querySelector(".examples");
@@ -190,7 +196,7 @@ async function fillExamples() {
     cards.map(async (card, at) => {
       const answer = await searchText(EXAMPLES[at], { k: 4, offset: 0, in: "images" }).catch(() => null);
       if (answer?.good_match === false) card.remove(); // this gallery has nothing of the kind
-      else if (answer) card.querySelector(".mosaic").append(...answer.results.map(({ id }) => thumbnail(id, "")));
+      else if (answer) card.querySelector(".mosaic").append(...answer.results.map(framed));
     }),
   );
 }

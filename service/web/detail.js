@@ -5,7 +5,7 @@
 import { fetchItem, pictureAddress } from "./api.js";
 import { EMPTY, addressOf } from "./address.js";
 import { problemNotice } from "./problems.js";
-import { byId, factRows, scoreOf, tagLinks, titleOf } from "./views.js";
+import { byId, factRows, fitToContent, scoreOf, tagLinks, titleOf } from "./views.js";
 
 const dialog = byId("detail");
 const picture = dialog.querySelector(".detail-picture");
@@ -16,6 +16,7 @@ let shown = "";
 let isScored = false; // whether what is shown came with its result, and so with its score
 
 export function watchDetail({ onStep, onClose }) {
+  fitToContent(picture.querySelector("img"));
   dialog.addEventListener("cancel", (event) => {
     event.preventDefault(); // the address closes it, so that "back" and Esc agree
     onClose();

@@ -46,14 +46,19 @@ export function thumbnail(id, title) {
 
 function fillThumbnail(image, id, title) {
   image.alt = title;
-  image.addEventListener("load", () => image.classList.toggle("fills", !isDrawnOnWhite(image)));
+  fitToContent(image);
   image.addEventListener("error", () => image.parentElement?.classList.add("missing"));
   image.src = pictureAddress(id, THUMBNAIL_PIXELS);
 }
 
-/** Photos fill their square; drawings on white or on nothing are shown whole. Told by the four corners. */
+/** Photos fill their frame; drawings on white or on nothing are shown whole. */
+export function fitToContent(image) {
+  image.addEventListener("load", () => image.classList.toggle("fills", !isDrawnOnWhite(image)));
+}
+
+/** Told by the pixels of the rim. */
 function isDrawnOnWhite(image) {
-  const side = 8;
+  const side = 16;
   const canvas = document.createElement("canvas");
   canvas.width = canvas.height = side;
   const pen = canvas.getContext("2d", { willReadFrequently: true });
@@ -61,8 +66,13 @@ function isDrawnOnWhite(image) {
   pen.fillRect(0, 0, side, side);
   pen.drawImage(image, 0, 0, side, side);
   const { data } = pen.getImageData(0, 0, side, side);
-  const corners = [0, side - 1, side * (side - 1), side * side - 1];
-  return corners.filter((at) => Math.min(data[4 * at], data[4 * at + 1], data[4 * at + 2]) > 225).length >= 3;
+  let white = 0;
+  for (let at = 0; at < side * side; at += 1) {
+    const [x, y] = [at % side, Math.floor(at / side)];
+    const isRim = x === 0 || y === 0 || x === side - 1 || y === side - 1;
+    if (isRim && Math.min(data[4 * at], data[4 * at + 1], data[4 * at + 2]) >= 248) white += 1;
+  }
+  return white >= side; // a quarter of the rim; a blown-out sky is rarely that white that far
 }
 
 /** One picture of the gallery as a link that opens it over the answers of `view`. */
