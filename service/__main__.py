@@ -1,0 +1,60 @@
+"""`python -m service`: serve the current release over HTTP.
+
+Exit status: 0 stopped as asked; 1 nothing fit to serve, or the address is taken; 2 a wrong option.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from encoders.errors import TwinlensError
+from service.app import create_app
+from service.errors import SettingsError
+from service.server import Server
+from service.settings import Settings
+from service.telemetry import log_as_json
+
+command = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+Releases = Annotated[Path | None, typer.Option(help="folder of releases; its CURRENT names the one to serve")]
+Release = Annotated[str | None, typer.Option(help="serve this release id rather than the current one")]
+Gallery = Annotated[Path | None, typer.Option(help="where the original pictures are now, if they moved")]
+AccessLog = Annotated[bool | None, typer.Option("--access-log/--no-access-log", help="a log line a request")]
+
+
+@command.command()
+def serve(
+    *,
+    releases: Releases = None,
+    release: Release = None,
+    gallery_root: Gallery = None,
+    host: Annotated[str | None, typer.Option(help="address to listen on [127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(help="port to listen on; 0: any free one [8000]")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 … [auto]")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32 or bf16 [fp32]")] = None,
+    access_log: AccessLog = None,
+) -> None:
+    """Serve embeddings and search over HTTP. Every setting is also a variable TWINLENS_<NAME>."""
+    options = {key: value for key, value in locals().items() if value is not None}
+    try:
+        settings = Settings.from_environment(**options)
+    except SettingsError as error:
+        _refuse(error, status=2)
+    log_as_json(settings.log_level)
+    try:
+        app = create_app(settings)
+    except TwinlensError as error:
+        _refuse(error, status=1)
+    server = Server(app, settings)
+    server.run()
+    if not server.started:
+        raise typer.Exit(1)
+
+
+def _refuse(error: TwinlensError, *, status: int) -> None:
+    typer.echo(f"cannot start: {error}", err=True)
+    raise typer.Exit(status)
+
+
+if __name__ == "__main__":
+    command()

@@ -1,0 +1,132 @@
+"""The composition root: settings in, an ASGI application out; and the one place where errors become HTTP.
+
+Knows every part by name and none by its inside.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic.json_schema import models_json_schema
+from starlette.exceptions import HTTPException
+from starlette.responses import FileResponse, Response
+from starlette.staticfiles import StaticFiles
+
+from encoders.errors import TwinlensError
+from service.edge import Edge, context_of, error_response
+from service.errors import ErrorReport, report
+from service.routes import embed, gallery, openai, operation, search
+from service.schemas import (
+    EmbedImageRequest,
+    EmbedTextRequest,
+    OpenAIRequest,
+    SearchImageRequest,
+    SearchItemRequest,
+    SearchTextRequest,
+    SearchVectorRequest,
+)
+from service.serving import Serving
+from service.settings import Settings
+
+WEB = Path(__file__).parent / "web"
+_HTTP_CODES = {400: "invalid_request", 404: "not_found", 405: "method_not_allowed"}
+_BODIES = (
+    EmbedImageRequest,
+    EmbedTextRequest,
+    OpenAIRequest,
+    SearchImageRequest,
+    SearchItemRequest,
+    SearchTextRequest,
+    SearchVectorRequest,
+)
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Load the release and its encoder, then the application that serves them.
+
+    Raises TwinlensError when there is nothing fit to serve. The application is warm once it has started.
+    """
+    serving = Serving(settings)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        try:
+            await serving.start()
+            yield
+        finally:
+            await serving.stop()
+
+    app = FastAPI(
+        title="Twinlens",
+        summary="Image-text retrieval over HTTP",
+        version=version("twinlens"),
+        root_path=settings.root_path,
+        lifespan=lifespan,
+    )
+    app.state.serving = serving
+    app.add_middleware(Edge, serving=serving)
+    for part in (embed, openai, search, gallery, operation):
+        app.include_router(part.router)
+    _serve_page(app)
+    _map_errors(app)
+    _document_bodies(app)
+    return app
+
+
+def _serve_page(app: FastAPI) -> None:
+    app.mount("/static", StaticFiles(directory=WEB), name="static")
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> Response:
+        return FileResponse(WEB / "index.html", headers={"cache-control": "no-cache"})
+
+
+def _map_errors(app: FastAPI) -> None:
+    """Every error in the one shape. What none of these knows is the edge's to answer."""
+
+    @app.exception_handler(TwinlensError)
+    async def ours(request: Request, error: TwinlensError) -> Response:
+        return _told(request, report(error))
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        problem = error.errors()[0]
+        param = ".".join(str(part) for part in problem["loc"][1:]) or None
+        message = f"{param or 'the request'}: {problem['msg']}, not {problem.get('input')!r}"
+        return _told(request, ErrorReport(422, "invalid_field", message, param))
+
+    @app.exception_handler(HTTPException)
+    async def starlettes(request: Request, error: HTTPException) -> Response:
+        code = _HTTP_CODES.get(error.status_code, "http_error")
+        message = str(error.detail)
+        if error.status_code in (404, 405):
+            message = f"{request.method} {request.url.path}: {error.detail}; /docs lists what there is"
+        response = _told(request, ErrorReport(error.status_code, code, message))
+        response.headers.update(error.headers or {})
+        return response
+
+
+def _told(request: Request, problem: ErrorReport) -> Response:
+    context_of(request).cause = problem.code
+    return error_response(problem)
+
+
+def _document_bodies(app: FastAPI) -> None:
+    """Endpoints parse their bodies themselves, so the documentation must be told of them."""
+    generate = app.openapi
+
+    def with_bodies() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schema = generate()
+            _, found = models_json_schema(
+                [(model, "validation") for model in _BODIES], ref_template="#/components/schemas/{model}"
+            )
+            schema.setdefault("components", {}).setdefault("schemas", {}).update(found["$defs"])
+            app.openapi_schema = schema
+        return app.openapi_schema
+
+    app.openapi = with_bodies  # type: ignore[method-assign]  # FastAPI's documented way to extend it

@@ -1,0 +1,152 @@
+"""What can go wrong in a request, and how each is told.
+
+TwinlensError
+└── ServiceError
+    ├── SettingsError            a TWINLENS_ variable or option that cannot be used (start is refused)
+    ├── InvalidJson              400  the body is not JSON
+    ├── AllItemsFailed           400  every item of a request is bad, for different reasons
+    ├── NotFound                 404  no such path, item or model
+    ├── MethodNotAllowed         405
+    ├── WrongModel               409  a vector of another model
+    ├── TooLarge                 413  too many bytes or items
+    ├── UnsupportedMediaType     415
+    ├── InvalidField             422  a field out of range or of the wrong form
+    │   └── TextTooLong          422  `truncate: "none"` and the text does not fit
+    ├── QueueFull                429  with retry-after; also: cannot be served before its deadline
+    ├── CallerGone               499  nobody is left to answer; seen in metrics only
+    ├── EncodingFailed           500  the encoder failed on this very input
+    ├── ReloadFailed             500  the new release cannot be served; the old one still is
+    ├── Unavailable              503  not ready, or shutting down; with retry-after
+    └── DeadlineExceeded         504
+
+Errors of encoders/ and index/ have their status in `_FOREIGN`. Knows nothing of FastAPI.
+"""
+
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from encoders.errors import ImageTooLarge, TwinlensError, UndecodableImage
+from index.errors import ImageMissing, UnknownItem
+
+
+class ServiceError(TwinlensError):
+    """Base of the service's own errors; a subclass fixes the status and the default code."""
+
+    status = 500
+    code = "internal_error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after_seconds: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.param = param
+        self.code = code or type(self).code
+        self.retry_after_seconds = retry_after_seconds
+
+
+class SettingsError(ServiceError):
+    code = "invalid_settings"
+
+
+class InvalidJson(ServiceError):
+    status, code = 400, "invalid_json"
+
+
+class AllItemsFailed(ServiceError):
+    status, code = 400, "all_items_failed"
+
+
+class NotFound(ServiceError):
+    status, code = 404, "not_found"
+
+
+class MethodNotAllowed(ServiceError):
+    status, code = 405, "method_not_allowed"
+
+
+class WrongModel(ServiceError):
+    status, code = 409, "wrong_model"
+
+
+class TooLarge(ServiceError):
+    status, code = 413, "too_large"
+
+
+class UnsupportedMediaType(ServiceError):
+    status, code = 415, "unsupported_media_type"
+
+
+class InvalidField(ServiceError):
+    status, code = 422, "invalid_field"
+
+
+class TextTooLong(InvalidField):
+    code = "text_too_long"
+
+
+class QueueFull(ServiceError):
+    status, code = 429, "queue_full"
+
+
+class CallerGone(ServiceError):
+    status, code = 499, "caller_gone"
+
+
+class EncodingFailed(ServiceError):
+    status, code = 500, "encoding_failed"
+
+
+class ReloadFailed(ServiceError):
+    status, code = 500, "reload_failed"
+
+
+class Unavailable(ServiceError):
+    status, code = 503, "unavailable"
+
+
+class DeadlineExceeded(ServiceError):
+    status, code = 504, "deadline_exceeded"
+
+
+_FOREIGN: tuple[tuple[type[TwinlensError], int, str], ...] = (
+    (UndecodableImage, 400, "undecodable_image"),
+    (ImageTooLarge, 413, "image_too_large"),
+    (UnknownItem, 404, "unknown_item"),
+    (ImageMissing, 404, "image_missing"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorReport:
+    """An error as HTTP tells it; `body()` is the one shape of API.md."""
+
+    status: int
+    code: str
+    message: str
+    param: str | None = None
+    retry_after_seconds: int | None = None
+
+    @property
+    def type(self) -> str:
+        if self.status == HTTPStatus.TOO_MANY_REQUESTS:
+            return "rate_limit_error"
+        return "server_error" if self.status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
+
+    def body(self) -> dict[str, object]:
+        fields = {"code": self.code, "message": self.message, "param": self.param, "type": self.type}
+        return {"error": fields}
+
+
+def report(error: TwinlensError) -> ErrorReport:
+    """Status, code and words of any error of ours; one that no table knows is a 500."""
+    if isinstance(error, ServiceError):
+        return ErrorReport(error.status, error.code, str(error), error.param, error.retry_after_seconds)
+    for kind, status, code in _FOREIGN:
+        if isinstance(error, kind):
+            return ErrorReport(status, code, str(error))
+    return ErrorReport(500, "internal_error", str(error))

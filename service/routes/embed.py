@@ -1,0 +1,115 @@
+"""`/embed/image` and `/embed/text`."""
+
+from collections.abc import Sequence
+from functools import partial
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from service.answers import INLINE_NUMBERS, Model, VectorForm, embed_json, embed_rows, raise_when_all_failed
+from service.bodies import check_count, is_json, media_type, read_files, read_json, read_query
+from service.decoding import ImageSource
+from service.edge import context_of
+from service.embedding import TextItem
+from service.errors import UnsupportedMediaType
+from service.routes.parts import answers, computed, json_answer, serving_of, takes_json
+from service.schemas import EmbedAnswer, EmbeddingOptions, EmbedImageRequest, EmbedTextRequest
+from service.serving import Serving, ServingState
+from service.tickets import Outcome
+
+router = APIRouter(tags=["embed"])
+OCTETS = "application/octet-stream"
+PICTURE = {"schema": {"type": "string", "format": "binary"}}
+PICTURES = {
+    "schema": {
+        "type": "object",
+        "required": ["images"],
+        "properties": {"images": {"type": "array", "items": {"type": "string", "format": "binary"}}},
+    }
+}
+
+
+@router.post(
+    "/embed/image",
+    responses=answers(EmbedAnswer, 400, 413, 415, 422, 429, 500, 503, 504),
+    openapi_extra=takes_json(
+        EmbedImageRequest,
+        image__webp=PICTURE,
+        image__jpeg=PICTURE,
+        image__png=PICTURE,
+        multipart__form_data=PICTURES,
+    ),
+)
+async def embed_image(request: Request) -> Response:
+    """Embed one image (the body itself) or several (multipart `images`, or JSON with base64)."""
+    serving, context = serving_of(request), context_of(request)
+    state = serving.state
+    sources, options = await _image_request(request, serving)
+    form = _form(options, state)
+    outcomes = await serving.embedder.images(
+        state.encoder, sources, deadline=context.deadline, timings=context.timings
+    )
+    return await _answer(request, state, outcomes, form=form)
+
+
+@router.post(
+    "/embed/text",
+    responses=answers(EmbedAnswer, 400, 413, 415, 422, 429, 500, 503, 504),
+    openapi_extra=takes_json(EmbedTextRequest),
+)
+async def embed_text(request: Request) -> Response:
+    """Embed one text or several."""
+    serving, context = serving_of(request), context_of(request)
+    state = serving.state
+    asked = await read_json(request, EmbedTextRequest, pool=serving.pool)
+    texts = [asked.texts] if isinstance(asked.texts, str) else asked.texts
+    check_count(len(texts), serving.settings.max_texts, name="texts")
+    form = _form(asked, state)
+    outcomes = await serving.embedder.texts(
+        state.encoder,
+        [TextItem(text, may_be_cut=asked.truncate == "end") for text in texts],
+        deadline=context.deadline,
+        timings=context.timings,
+    )
+    return await _answer(request, state, outcomes, form=form)
+
+
+async def _image_request(request: Request, serving: Serving) -> tuple[list[ImageSource], EmbeddingOptions]:
+    kind = media_type(request)
+    if kind.startswith("image/"):
+        return [await request.body()], read_query(request, EmbeddingOptions)
+    limit = serving.settings.max_images
+    if kind == "multipart/form-data":
+        files, fields = await read_files(request, "images", limit=limit)
+        return files, read_query(request, EmbeddingOptions, more=fields)
+    if not is_json(kind):
+        raise UnsupportedMediaType(
+            f"content-type {kind or 'missing'!r} is not taken: "
+            "send image/*, multipart/form-data or application/json"
+        )
+    asked = await read_json(request, EmbedImageRequest, pool=serving.pool)
+    images = [asked.images] if isinstance(asked.images, str) else asked.images
+    check_count(len(images), limit, name="images")
+    return list(images), asked
+
+
+def _form(options: EmbeddingOptions, state: ServingState) -> VectorForm:
+    form = VectorForm(as_base64=options.encoding_format == "base64", dimensions=options.dimensions)
+    form.check(state.encoder.dim)
+    return form
+
+
+async def _answer(
+    request: Request, state: ServingState, outcomes: Sequence[Outcome], *, form: VectorForm
+) -> Response:
+    raise_when_all_failed(outcomes)
+    serving, encoder = serving_of(request), state.encoder
+    model = Model(encoder.name, encoder.fingerprint, encoder.dim)
+    inline = len(outcomes) * encoder.dim <= INLINE_NUMBERS
+    if OCTETS in request.headers.get("accept", ""):
+        rows, failures = await computed(serving, partial(embed_rows, model, outcomes, form=form), inline=inline)
+        headers = {"x-dim": str(form.dimensions or model.dim), "x-model-fingerprint": model.fingerprint}
+        return Response(
+            rows, media_type=OCTETS, headers=headers | ({"x-item-errors": failures} if failures else {})
+        )
+    return json_answer(await computed(serving, partial(embed_json, model, outcomes, form=form), inline=inline))

@@ -1,0 +1,120 @@
+"""`/v1/embeddings` and `/v1/models`: OpenAI's shape, with Jina's objects for images."""
+
+from collections.abc import Sequence
+from functools import partial
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from encoders.errors import TwinlensError
+from service.answers import INLINE_NUMBERS, Model, VectorForm, dump, openai_json
+from service.bodies import check_count, read_json
+from service.decoding import ImageSource
+from service.edge import RequestContext, context_of
+from service.embedding import TextItem
+from service.errors import InvalidField, NotFound
+from service.routes.parts import answers, computed, json_answer, serving_of, takes_json
+from service.schemas import OpenAIAnswer, OpenAIItem, OpenAIRequest
+from service.serving import Serving, ServingState
+from service.tickets import Embedded, Outcome
+
+router = APIRouter(prefix="/v1", tags=["OpenAI"])
+
+
+@router.post(
+    "/embeddings",
+    responses=answers(OpenAIAnswer, 400, 404, 413, 415, 422, 429, 500, 503, 504),
+    openapi_extra=takes_json(OpenAIRequest),
+)
+async def embeddings(request: Request) -> Response:
+    """Embed texts and images in OpenAI's shape; one bad item fails the request."""
+    serving, context = serving_of(request), context_of(request)
+    state = serving.state
+    asked = await read_json(request, OpenAIRequest, pool=serving.pool)
+    _check_model(asked.model, state)
+    form = VectorForm(as_base64=asked.encoding_format == "base64", dimensions=asked.dimensions)
+    form.check(state.encoder.dim)
+    inputs = _inputs(asked)
+    for kind, limit in ((str, serving.settings.max_images), (TextItem, serving.settings.max_texts)):
+        check_count(sum(isinstance(item, kind) for item in inputs), limit, name="inputs")
+    outcomes = await _embed(serving, state, inputs, context)
+    embedded = [_succeeded(index, outcome) for index, outcome in enumerate(outcomes)]
+    model = Model(state.encoder.name, state.encoder.fingerprint, state.encoder.dim)
+    inline = len(embedded) * model.dim <= INLINE_NUMBERS
+    return json_answer(await computed(serving, partial(openai_json, model, embedded, form=form), inline=inline))
+
+
+@router.get("/models")
+async def models(request: Request) -> Response:
+    """The one model that is served."""
+    state = serving_of(request).state
+    model = {
+        "id": state.encoder.name,
+        "object": "model",
+        "created": int(state.encoder.bundle.config.created.timestamp()),
+        "owned_by": "twinlens",
+        "model_fingerprint": state.encoder.fingerprint,
+        "dim": state.encoder.dim,
+    }
+    return json_answer(dump({"object": "list", "data": [model]}))
+
+
+def _check_model(name: str | None, state: ServingState) -> None:
+    if name not in (None, state.encoder.name, state.encoder.fingerprint):
+        raise NotFound(
+            f"model {name!r} is not served; {state.encoder.name!r} is", param="model", code="model_not_found"
+        )
+
+
+def _inputs(asked: OpenAIRequest) -> list[ImageSource | TextItem]:
+    """Each input as an image source (str) or a text. Raises InvalidField, for arrays of token ids too."""
+    given = [asked.input] if isinstance(asked.input, str) else asked.input
+    return [_input(item, index, asked.modality) for index, item in enumerate(given)]
+
+
+def _input(item: str | OpenAIItem | int | list[int], index: int, modality: str) -> ImageSource | TextItem:
+    if isinstance(item, int | list):
+        raise InvalidField(
+            f"input.{index} is token ids, which are not taken: send the text "
+            "(LangChain: check_embedding_ctx_length=False)",
+            param="input",
+            code="token_ids_not_taken",
+        )
+    if isinstance(item, str):
+        return item if modality == "image" else TextItem(item, may_be_cut=True)
+    if item.image is not None and item.text is None:
+        return item.image
+    if item.text is not None and item.image is None:
+        return TextItem(item.text, may_be_cut=True)
+    raise InvalidField(f'input.{index} needs exactly one of "text" and "image"', param="input")
+
+
+async def _embed(
+    serving: Serving,
+    state: ServingState,
+    inputs: Sequence[ImageSource | TextItem],
+    context: RequestContext,
+) -> list[Outcome]:
+    """Outcomes in the order of the inputs, whatever their mixture."""
+    texts = [(index, item) for index, item in enumerate(inputs) if isinstance(item, TextItem)]
+    images = [(index, item) for index, item in enumerate(inputs) if not isinstance(item, TextItem)]
+    embedder, deadline, timings = serving.embedder, context.deadline, context.timings
+    outcomes: dict[int, Outcome] = {}
+    if images:
+        found = await embedder.images(
+            state.encoder, [item for _, item in images], deadline=deadline, timings=timings
+        )
+        outcomes.update(zip((index for index, _ in images), found, strict=True))
+    if texts:
+        found = await embedder.texts(
+            state.encoder, [item for _, item in texts], deadline=deadline, timings=timings
+        )
+        outcomes.update(zip((index for index, _ in texts), found, strict=True))
+    return [outcomes[index] for index in range(len(inputs))]
+
+
+def _succeeded(index: int, outcome: Outcome) -> Embedded:
+    if isinstance(outcome, TwinlensError):
+        outcome.add_note(f"input.{index}")
+        raise outcome
+    return outcome

@@ -1,0 +1,60 @@
+"""What the endpoints share: the running service, a request's context, answers of bytes, documentation."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+from fastapi import Request
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from service.schemas import ErrorAnswer
+from service.serving import Serving
+
+T = TypeVar("T")
+Responses = dict[int | str, dict[str, Any]]
+
+_WORDS = {
+    400: "The body is not JSON, or not an image",
+    404: "No such item, model or path",
+    409: "A vector of another model",
+    413: "Too many bytes, pixels or items",
+    415: "A content type that is not taken",
+    422: "A field out of range",
+    429: "The queue is full, or the deadline cannot be met; see retry-after",
+    500: "The encoder failed",
+    503: "Not ready, or shutting down; see retry-after",
+    504: "The deadline passed",
+}
+
+
+def serving_of(request: Request) -> Serving:
+    return cast("Serving", request.app.state.serving)
+
+
+def json_answer(body: bytes) -> Response:
+    return Response(body, media_type="application/json")
+
+
+async def computed(serving: Serving, work: Callable[[], T], *, inline: bool) -> T:
+    """`work` here when it is small, in the pool when it would hold up the event loop."""
+    if inline:
+        return work()
+    return await asyncio.get_running_loop().run_in_executor(serving.pool, work)
+
+
+def answers(model: type[BaseModel], *errors: int) -> Responses:
+    """The documented answers of an endpoint: its own, and the errors it may give."""
+    documented: Responses = {200: {"model": model}}
+    for status in errors:
+        documented[status] = {"model": ErrorAnswer, "description": _WORDS[status]}
+    return documented
+
+
+def takes_json(model: type[BaseModel], **others: dict[str, Any]) -> dict[str, Any]:
+    """The documented body of an endpoint that parses it itself; `others`: media type with __ for / -> what."""
+    content: dict[str, Any] = {
+        "application/json": {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}
+    }
+    content.update({name.replace("__", "/").replace("_", "-"): value for name, value in others.items()})
+    return {"requestBody": {"required": True, "content": content}}

@@ -1,0 +1,201 @@
+"""`/search/text`, `/search/image`, `/search/vector` and `/search/item`."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from fastapi import APIRouter, Request
+from numpy.typing import NDArray
+from starlette.responses import Response
+
+from encoders.errors import TwinlensError
+from service.answers import INLINE_NUMBERS, dump
+from service.bodies import is_json, media_type, read_files, read_json, read_query
+from service.decoding import ImageSource
+from service.edge import context_of
+from service.embedding import TextItem
+from service.errors import InvalidField, UnsupportedMediaType, WrongModel
+from service.filters import Condition, parse_filter
+from service.routes.parts import answers, computed, json_answer, serving_of, takes_json
+from service.schemas import (
+    SearchAnswer,
+    SearchImageRequest,
+    SearchItemRequest,
+    SearchOptions,
+    SearchTextRequest,
+    SearchVectorRequest,
+)
+from service.search import Query, search
+from service.serving import Serving, ServingState
+from service.tickets import Embedded, Outcome
+
+router = APIRouter(prefix="/search", tags=["search"])
+PICTURE = {"schema": {"type": "string", "format": "binary"}}
+FORM = {
+    "schema": {
+        "type": "object",
+        "required": ["image"],
+        "properties": {"image": {"type": "string", "format": "binary"}},
+    }
+}
+
+
+@router.post(
+    "/text",
+    responses=answers(SearchAnswer, 400, 413, 415, 422, 429, 500, 503, 504),
+    openapi_extra=takes_json(SearchTextRequest),
+)
+async def search_text(request: Request) -> Response:
+    """What fits a text: images, or texts with `in: texts`."""
+    serving, context = serving_of(request), context_of(request)
+    state = serving.state
+    asked = await read_json(request, SearchTextRequest, pool=serving.pool)
+    condition = parse_filter(asked.filter)
+    outcomes = await serving.embedder.texts(
+        state.encoder,
+        [TextItem(asked.query, may_be_cut=asked.truncate == "end")],
+        deadline=context.deadline,
+        timings=context.timings,
+    )
+    embedded = _only(outcomes)
+    return await _answer(
+        request, state, Wanted(embedded.vector, asked, condition, truncated=embedded.truncated)
+    )
+
+
+@router.post(
+    "/image",
+    responses=answers(SearchAnswer, 400, 413, 415, 422, 429, 500, 503, 504),
+    openapi_extra=takes_json(
+        SearchImageRequest,
+        image__webp=PICTURE,
+        image__jpeg=PICTURE,
+        image__png=PICTURE,
+        multipart__form_data=FORM,
+    ),
+)
+async def search_image(request: Request) -> Response:
+    """What fits an image: images, or texts with `in: texts`. As body or form, options are query parameters."""
+    serving, context = serving_of(request), context_of(request)
+    state = serving.state
+    source, options = await _image_request(request, serving)
+    condition = parse_filter(options.filter)
+    outcomes = await serving.embedder.images(
+        state.encoder, [source], deadline=context.deadline, timings=context.timings
+    )
+    return await _answer(request, state, Wanted(_only(outcomes).vector, options, condition))
+
+
+@router.post(
+    "/vector",
+    responses=answers(SearchAnswer, 400, 409, 415, 422, 429, 503, 504),
+    openapi_extra=takes_json(SearchVectorRequest),
+)
+async def search_vector(request: Request) -> Response:
+    """What fits a vector of the very encoder that is served."""
+    serving = serving_of(request)
+    state = serving.state
+    asked = await read_json(request, SearchVectorRequest, pool=serving.pool)
+    vector = _unit(asked, state)
+    return await _answer(request, state, Wanted(vector, asked, parse_filter(asked.filter)))
+
+
+@router.post(
+    "/item",
+    responses=answers(SearchAnswer, 400, 404, 415, 422, 429, 503, 504),
+    openapi_extra=takes_json(SearchItemRequest),
+)
+async def search_item(request: Request) -> Response:
+    """More like an item of the gallery, which itself is left out."""
+    serving, context = serving_of(request), context_of(request)
+    state = serving.state
+    asked = await read_json(request, SearchItemRequest, pool=serving.pool)
+    condition = parse_filter(asked.filter)
+    row = state.release.items.row(asked.id)
+    vector = await serving.searcher.run(partial(state.release.images.reconstruct, row), timings=context.timings)
+    return await _answer(request, state, Wanted(vector, asked, condition, excluded_item_row=row))
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A query vector (dim,) with the options of its request."""
+
+    vector: NDArray[np.float32]
+    options: SearchOptions
+    condition: Condition | None
+    truncated: bool = False
+    excluded_item_row: int | None = None
+
+    def query(self) -> Query:
+        options = self.options
+        return Query(
+            vector=self.vector,
+            space=options.space,
+            k=options.k,
+            offset=options.offset,
+            score_threshold=options.score_threshold,
+            condition=self.condition,
+            excluded_item_row=self.excluded_item_row,
+            with_payload=options.with_payload,
+            with_vector=options.with_vector,
+        )
+
+
+async def _image_request(request: Request, serving: Serving) -> tuple[ImageSource, SearchOptions]:
+    kind = media_type(request)
+    if kind.startswith("image/"):
+        return await request.body(), read_query(request, SearchOptions)
+    if kind == "multipart/form-data":
+        files, fields = await read_files(request, "image", limit=1)
+        return files[0], read_query(request, SearchOptions, more=fields)
+    if not is_json(kind):
+        raise UnsupportedMediaType(
+            f"content-type {kind or 'missing'!r} is not taken: "
+            "send image/*, multipart/form-data or application/json"
+        )
+    asked = await read_json(request, SearchImageRequest, pool=serving.pool)
+    return asked.image, asked
+
+
+def _only(outcomes: list[Outcome]) -> Embedded:
+    (outcome,) = outcomes
+    if isinstance(outcome, TwinlensError):
+        raise outcome
+    return outcome
+
+
+def _unit(asked: SearchVectorRequest, state: ServingState) -> NDArray[np.float32]:
+    encoder = state.encoder
+    if asked.model_fingerprint != encoder.fingerprint:
+        raise WrongModel(
+            f"the vector is of {asked.model_fingerprint}, and {encoder.fingerprint} ({encoder.name}) "
+            "is served: embed the query again",
+            param="model_fingerprint",
+        )
+    vector = np.asarray(asked.vector, dtype=np.float64)
+    length = float(np.linalg.norm(vector))
+    if len(vector) != encoder.dim or not np.isfinite(length) or length == 0.0:
+        raise InvalidField(
+            f"vector has {len(vector)} numbers and length {length:g}: "
+            f"expected {encoder.dim} finite numbers, not all zero",
+            param="vector",
+        )
+    return (vector / length).astype(np.float32)
+
+
+async def _answer(request: Request, state: ServingState, wanted: Wanted) -> Response:
+    serving, options = serving_of(request), wanted.options
+    hits = await serving.searcher.run(
+        partial(search, state.release, wanted.query(), payload_filter=state.payload_filter),
+        timings=context_of(request).timings,
+    )
+    answer: dict[str, Any] = {
+        "results": hits,
+        "release": state.release.id,
+        "model_fingerprint": state.encoder.fingerprint,
+        "good_match": None,
+        "truncated": wanted.truncated,
+    }
+    small = len(hits) * (state.encoder.dim if options.with_vector else 32) <= INLINE_NUMBERS
+    return json_answer(await computed(serving, partial(dump, answer), inline=small))

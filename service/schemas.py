@@ -1,0 +1,182 @@
+"""The wire models: what requests must look like, and what answers do (for the documentation).
+
+Answers are written by `answers` without going through these: an embedding is thousands of numbers.
+Knows nothing of how requests are served.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+Space = Literal["images", "texts"]
+EncodingFormat = Literal["float", "base64"]
+Truncate = Literal["end", "none"]
+Text = Annotated[str, StringConstraints(min_length=1)]
+
+MAX_K = 1000
+MAX_OFFSET = 10_000
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class EmbeddingOptions(_Request):
+    encoding_format: EncodingFormat = Field("float", description="base64: little-endian float32")
+    dimensions: int | None = Field(None, ge=1, description="cut to so many numbers, then made unit again")
+
+
+class EmbedTextRequest(EmbeddingOptions):
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"texts": ["a dog on a beach", "a red car"], "truncate": "end"}]}
+    )
+    texts: str | list[str] = Field(min_length=1, description="one text or several")
+    truncate: Truncate = Field("end", description="none: a text that does not fit is an error, not cut")
+
+
+class EmbedImageRequest(EmbeddingOptions):
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"images": ["data:image/png;base64,iVBORw0KGgo…"]}]}
+    )
+    images: str | list[str] = Field(min_length=1, description="base64 or data: URI each; URLs are refused")
+
+
+class OpenAIItem(_Request):
+    """Jina's form of an input: exactly one of the two."""
+
+    text: str | None = None
+    image: str | None = None
+
+
+class OpenAIRequest(_Request):
+    """OpenAI's embeddings request, with Jina's objects for images. Unknown fields are ignored as there."""
+
+    model_config = ConfigDict(
+        extra="ignore",
+        json_schema_extra={"examples": [{"model": "lite0-minilm", "input": "a dog on a beach"}]},
+    )
+    model: str | None = None
+    input: str | list[str | OpenAIItem | int | list[int]] = Field(min_length=1)
+    encoding_format: EncodingFormat = "float"
+    dimensions: int | None = Field(None, ge=1)
+    modality: Literal["text", "image"] = "text"
+    user: str | None = None
+
+
+class SearchOptions(_Request):
+    k: int = Field(10, ge=1, le=MAX_K)
+    offset: int = Field(0, ge=0, le=MAX_OFFSET)
+    space: Space = Field("images", alias="in", description="what is searched")
+    filter: dict[str, Any] | None = Field(None, description="Qdrant's form: must, must_not, should")
+    score_threshold: float | None = Field(None, ge=-1, le=1, description="least cosine of a result")
+    with_payload: bool = True
+    with_vector: bool = False
+    truncate: Truncate = "end"
+
+
+class SearchTextRequest(SearchOptions):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"query": "a dog on a beach", "k": 10}]})
+    query: Text
+
+
+class SearchImageRequest(SearchOptions):
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"image": "data:image/png;base64,iVBORw0KGgo…", "in": "texts"}]}
+    )
+    image: Text = Field(description="base64 or data: URI; URLs are refused")
+
+
+class SearchVectorRequest(SearchOptions):
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"vector": [0.1, -0.2], "model_fingerprint": "3f9a…", "k": 5}]}
+    )
+    vector: list[float] = Field(min_length=1)
+    model_fingerprint: str = Field(description="of the encoder that made the vector; another is a 409")
+
+
+class SearchItemRequest(SearchOptions):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"id": "animals/dog_1.webp", "k": 10}]})
+    id: Text
+
+
+class ErrorDetail(BaseModel):
+    code: str
+    message: str
+    param: str | None = None
+    type: str
+
+
+class ErrorAnswer(BaseModel):
+    """The shape of every error."""
+
+    error: ErrorDetail
+
+
+class ItemError(BaseModel):
+    code: str
+    message: str
+
+
+class EmbeddedItem(BaseModel):
+    index: int
+    embedding: list[float] | str | None = None
+    truncated: bool | None = None
+    error: ItemError | None = None
+
+
+class EmbedAnswer(BaseModel):
+    model_config = ConfigDict(protected_namespaces=())
+    model: str
+    model_fingerprint: str
+    dim: int
+    data: list[EmbeddedItem]
+
+
+class OpenAIEmbedding(BaseModel):
+    object: Literal["embedding"] = "embedding"
+    index: int
+    embedding: list[float] | str
+
+
+class Usage(BaseModel):
+    prompt_tokens: int
+    total_tokens: int
+
+
+class OpenAIAnswer(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[OpenAIEmbedding]
+    model: str
+    usage: Usage
+
+
+class SearchHit(BaseModel):
+    id: str
+    score: float = Field(description="cosine")
+    relevance: float | None = Field(None, description="calibrated, 0 to 1; null without a calibration")
+    text: str | None = Field(None, description="of a text result")
+    items: list[str] | None = Field(None, description="of a text result: ids of the items it belongs to")
+    payload: dict[str, Any] | None = None
+    vector: list[float] | None = None
+
+
+class SearchAnswer(BaseModel):
+    model_config = ConfigDict(protected_namespaces=())
+    results: list[SearchHit]
+    release: str
+    model_fingerprint: str
+    good_match: bool | None = None
+    truncated: bool = False
+
+
+class ItemAnswer(BaseModel):
+    id: str
+    payload: dict[str, Any]
+    width: int = Field(description="pixels, upright")
+    height: int
+    release: str
+
+
+class ReloadAnswer(BaseModel):
+    release: str
+    swapped: bool

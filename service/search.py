@@ -1,0 +1,107 @@
+"""A query vector to hits in a release. Pure reading; knows nothing of HTTP, encoders or threads.
+
+Results are ordered by cosine. `relevance` needs a calibration, which bundles do not carry yet.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.release import Release
+from service.filters import Condition, Mask, PayloadFilter
+from service.schemas import Space
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What to search for: a unit vector (dim,), and which of the hits to give."""
+
+    vector: NDArray[np.float32]
+    space: Space = "images"
+    k: int = 10
+    offset: int = 0
+    score_threshold: float | None = None
+    condition: Condition | None = None
+    excluded_item_row: int | None = None
+    with_payload: bool = True
+    with_vector: bool = False
+
+
+def search(release: Release, query: Query, *, payload_filter: PayloadFilter) -> list[dict[str, Any]]:
+    """Hits as the wire has them, best first."""
+    scores, rows = _ranked(release, query, payload_filter)
+    if query.score_threshold is not None:
+        enough = scores >= query.score_threshold
+        scores, rows = scores[enough], rows[enough]
+    page = slice(query.offset, query.offset + query.k)
+    describe = _image_hit if query.space == "images" else _text_hit
+    hits = []
+    for score, row in zip(scores[page].tolist(), rows[page].tolist(), strict=True):
+        hit = describe(release, row, query)
+        hits.append({"id": hit.pop("id"), "score": round(score, 6), "relevance": None, **hit})
+    return hits
+
+
+def _ranked(
+    release: Release, query: Query, payload_filter: PayloadFilter
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Scores and rows, best first, as many as the page needs; excluded and filtered rows left out."""
+    vectors = release.images if query.space == "images" else release.texts
+    excluded = query.excluded_item_row if query.space == "images" else None
+    reach = min(query.offset + query.k + (excluded is not None), max(1, len(vectors)))
+    if query.condition is None:
+        found_scores, found_rows = vectors.search(query.vector[None], reach)
+        scores, rows = found_scores[0], found_rows[0]
+    else:
+        mask = _mask(release, query, payload_filter)
+        scores, rows = _search_masked(vectors, query.vector, mask=mask, reach=reach)
+    keep = rows >= 0
+    if excluded is not None:
+        keep &= rows != excluded
+    return scores[keep], rows[keep]
+
+
+def _mask(release: Release, query: Query, payload_filter: PayloadFilter) -> Mask:
+    """Over images, or over the texts that belong to at least one image that passes."""
+    assert query.condition is not None  # noqa: S101 - for the type checker; the caller looked
+    items = payload_filter.mask(query.condition)
+    if query.space == "images":
+        return items
+    table = release.texts_table
+    return np.fromiter((items[table.item_rows(row)].any() for row in range(len(table))), np.bool_, len(table))
+
+
+def _search_masked(
+    vectors: Any, vector: NDArray[np.float32], *, mask: Mask, reach: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Exact search among the rows that the mask lets through."""
+    rows = np.flatnonzero(mask)
+    parts = [block[mask[start : start + len(block)]] @ vector for start, block in vectors.blocks()]
+    scores = np.concatenate(parts).astype(np.float32) if parts else np.empty(0, dtype=np.float32)
+    best = np.argsort(-scores, kind="stable")[:reach]
+    return scores[best], rows[best]
+
+
+def _image_hit(release: Release, row: int, query: Query) -> dict[str, Any]:
+    hit: dict[str, Any] = {"id": release.items.id(row)}
+    if query.with_payload:
+        hit["payload"] = release.items.payload(row)
+    if query.with_vector:
+        hit["vector"] = release.images.reconstruct(row)
+    return hit
+
+
+def _text_hit(release: Release, row: int, query: Query) -> dict[str, Any]:
+    table = release.texts_table
+    hit: dict[str, Any] = {
+        "id": table.id(row),
+        "text": table.text(row),
+        "items": [release.items.id(item) for item in table.item_rows(row)],
+    }
+    if query.with_payload:
+        hit["payload"] = table.payload(row)
+    if query.with_vector:
+        hit["vector"] = release.texts.reconstruct(row)
+    return hit

@@ -1,0 +1,85 @@
+"""uvicorn with our way to stop: SIGTERM and SIGINT finish what is in flight, SIGHUP loads what is current.
+
+Knows sockets and signals; nothing of routes.
+"""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import threading
+import time
+from collections.abc import Iterator
+
+import uvicorn
+from fastapi import FastAPI
+
+from encoders.errors import TwinlensError
+from service.serving import Serving
+from service.settings import Settings
+
+logger = logging.getLogger(__name__)
+POLL_SECONDS = 0.02
+
+
+class Server(uvicorn.Server):
+    """Between the signal and the closing of the socket, new requests get a 503, not a refused connection."""
+
+    def __init__(self, app: FastAPI, settings: Settings) -> None:
+        self._serving: Serving = app.state.serving
+        self._settings = settings
+        self._draining: asyncio.Task[None] | None = None
+        self._reloading: asyncio.Task[None] | None = None
+        super().__init__(
+            uvicorn.Config(
+                app,
+                host=settings.host,
+                port=settings.port,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=1,  # `drain` has waited already,
+                lifespan="on",
+                ws="none",
+            )
+        )
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Our handlers instead of uvicorn's, which exits by the signal itself."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        loop = asyncio.get_running_loop()
+        handlers = {signal.SIGTERM: self.drain, signal.SIGINT: self.drain, signal.SIGHUP: self.reload}
+        for number, handler in handlers.items():
+            loop.add_signal_handler(number, handler)
+        try:
+            yield
+        finally:
+            for number in handlers:
+                loop.remove_signal_handler(number)
+
+    def drain(self) -> None:
+        """Refuse what is new, finish what is in flight, exit; asked twice: exit now. Event loop only."""
+        if self._serving.draining:
+            self.should_exit = self.force_exit = True
+            return
+        logger.info("shutting down: %d requests in flight", self._serving.in_flight)
+        self._serving.draining = True
+        self._draining = asyncio.get_running_loop().create_task(self._exit_when_idle())
+
+    def reload(self) -> None:
+        self._reloading = asyncio.get_running_loop().create_task(self._reload())
+
+    async def _exit_when_idle(self) -> None:
+        limit = time.monotonic() + self._settings.shutdown_grace_seconds
+        while self._serving.in_flight and time.monotonic() < limit:
+            await asyncio.sleep(POLL_SECONDS)
+        if self._serving.in_flight:
+            logger.warning("the grace is over with %d requests in flight", self._serving.in_flight)
+        self.should_exit = True
+
+    async def _reload(self) -> None:
+        with contextlib.suppress(TwinlensError):  # logged where it was raised; what is served stays
+            await self._serving.reload()

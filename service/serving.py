@@ -1,0 +1,226 @@
+"""What is served just now, and how it is replaced without dropping a request.
+
+A request takes the `ServingState` once and keeps it to its end, so it never sees two releases. The old
+one is freed when its last request lets go of it. Knows nothing of HTTP.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+import weakref
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import orjson
+import torch
+
+from encoders.encoder import Encoder
+from encoders.errors import FingerprintMismatch, TwinlensError
+from index.release import Release, current_release_id
+from service.embedding import Embedder, probe
+from service.errors import QueueFull, ReloadFailed
+from service.filters import PayloadFilter
+from service.settings import Settings, available_cores
+from service.telemetry import Telemetry, Timings
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+STOP_SECONDS = 5.0  # that the batch on the device may take to finish when the service stops
+
+
+@dataclass(frozen=True, eq=False)
+class ServingState:
+    """One release and its encoder; they are only ever replaced together."""
+
+    release: Release
+    encoder: Encoder
+    payload_filter: PayloadFilter  # the search thread's
+    report: dict[str, Any] | None  # how well the encoder retrieves, as its evaluation wrote it
+    loaded_at: float = field(default_factory=time.time)  # seconds since the epoch
+
+    @classmethod
+    def load(cls, settings: Settings, release_id: str | None = None) -> "ServingState":
+        """Load and check; raises TwinlensError (no release, corrupt, another encoder)."""
+        release = Release.load(
+            settings.releases,
+            release_id or settings.release,
+            verify=settings.verify,
+            search_device=settings.search_device,
+            search_threads=settings.search_threads or available_cores(),
+            gallery_root=settings.gallery_root,
+        )
+        encoder = Encoder.load(
+            release.bundle_path,
+            device=settings.device,
+            precision=settings.precision,
+            max_batch=max(settings.image_batch, settings.text_batch),
+        )
+        if encoder.fingerprint != release.fingerprint:
+            raise FingerprintMismatch(
+                f"index built with {release.fingerprint}, encoder is {encoder.fingerprint}: "
+                "rebuild the release with this encoder"
+            )
+        return cls(release, encoder, PayloadFilter(release.items), _read_report(release.bundle_path))
+
+
+class Searcher:
+    """The one thread that owns the vector indexes, with a bound on what waits for it."""
+
+    def __init__(self, *, queue_limit: int, telemetry: Telemetry) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="search")
+        self._queue_limit = queue_limit
+        self._pending = 0
+        telemetry.watch_depth("search", lambda: self._pending)
+
+    async def run(self, work: Callable[[], T], *, timings: Timings) -> T:
+        """`work` on the search thread; raises QueueFull."""
+        if self._pending >= self._queue_limit:
+            raise QueueFull(
+                f"{self._pending} searches wait and the queue takes {self._queue_limit}: try again in 1 s",
+                retry_after_seconds=1,
+            )
+        self._pending += 1
+        started = time.perf_counter()
+        future = asyncio.get_running_loop().run_in_executor(self._pool, work)
+        future.add_done_callback(self._done)
+        try:
+            return await future
+        finally:
+            timings.search += time.perf_counter() - started
+
+    def _done(self, _: "asyncio.Future[T]") -> None:
+        self._pending -= 1
+
+    def stop(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+class Serving:
+    """The running service below HTTP: threads, queues, and the state they work on."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Load the release; raises TwinlensError when it cannot be served."""
+        self.settings = settings
+        self.telemetry = Telemetry()
+        self.state = ServingState.load(settings)
+        self.draining = False
+        self.in_flight = 0
+        self.warm = False
+        self.pool = ThreadPoolExecutor(
+            settings.decode_threads or available_cores(), thread_name_prefix="decode"
+        )
+        self.embedder = Embedder(settings, pool=self.pool, telemetry=self.telemetry)
+        self.searcher = Searcher(queue_limit=settings.search_queue, telemetry=self.telemetry)
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="load")
+        self._reloading: asyncio.Task[bool] | None = None
+        self._watcher: asyncio.Task[None] | None = None
+        self._announce(self.state)
+        self.telemetry.watch_ready(lambda: float(self.trouble() is None))
+
+    async def start(self) -> None:
+        """Start the threads and warm both towers and the index; only then is the service ready."""
+        device = self.embedder.device
+        device.start()
+        await asyncio.wrap_future(device.call(partial(torch.set_num_threads, self._torch_threads())))
+        await self._warm(self.state)
+        self.warm = True
+        if self.settings.watch_seconds and not self.settings.release:
+            self._watcher = asyncio.create_task(self._watch())
+        logger.info("serving release %s with %s", self.state.release.id, self.state.encoder.name)
+
+    async def stop(self) -> None:
+        self.draining = True
+        for task in (self._watcher, self._reloading):
+            if task is not None:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError, TwinlensError):
+                    await task
+        await asyncio.to_thread(self.embedder.device.stop, timeout_seconds=STOP_SECONDS)
+        self.searcher.stop()
+        self.pool.shutdown(wait=False, cancel_futures=True)
+        self._loader.shutdown(wait=False, cancel_futures=True)
+
+    def trouble(self) -> str | None:
+        """Why /readyz is not 200, or None."""
+        if self.draining:
+            return "the service is shutting down"
+        if not self.warm:
+            return "the encoder and the index are being warmed"
+        return self.embedder.device.trouble()
+
+    async def reload(self) -> bool:
+        """Serve what is current now: True when that is another release than before.
+
+        Loads beside what is served, warms it, then swaps. Callers that come during a reload share it.
+        Raises ReloadFailed, and what was served stays.
+        """
+        if self._reloading is None or self._reloading.done():
+            self._reloading = asyncio.create_task(self._reload())
+        # Shielded: a caller that leaves must not stop a reload that others wait for.
+        return await asyncio.shield(self._reloading)
+
+    async def _reload(self) -> bool:
+        loop = asyncio.get_running_loop()
+        try:
+            wanted = self.settings.release or await loop.run_in_executor(
+                self._loader, current_release_id, self.settings.releases
+            )
+            if wanted == self.state.release.id:
+                return False
+            fresh = await loop.run_in_executor(self._loader, ServingState.load, self.settings, wanted)
+            await self._warm(fresh)
+        except Exception as error:
+            self.telemetry.reload("failed")
+            logger.error("reload failed, release %s stays: %s", self.state.release.id, error)
+            raise ReloadFailed(f"release {self.state.release.id} stays served: {error}") from error
+        previous, self.state = self.state, fresh
+        weakref.finalize(previous, logger.info, "release %s is freed", previous.release.id)
+        self.telemetry.reload("swapped")
+        self._announce(fresh)
+        logger.info("release %s replaces %s", fresh.release.id, previous.release.id)
+        return True
+
+    async def _warm(self, state: ServingState) -> None:
+        await asyncio.wrap_future(self.embedder.device.call(partial(probe, state.encoder)))
+        query = np.zeros((1, state.release.images.dim), dtype=np.float32)
+        for vectors in (state.release.images, state.release.texts):
+            await self.searcher.run(partial(vectors.search, query, 1), timings=Timings())
+
+    async def _watch(self) -> None:
+        """Reload whenever CURRENT names another release; a release that failed is not tried again."""
+        loop = asyncio.get_running_loop()
+        refused = ""
+        while True:
+            await asyncio.sleep(self.settings.watch_seconds)
+            with contextlib.suppress(TwinlensError):  # logged where it was raised
+                wanted = await loop.run_in_executor(self._loader, current_release_id, self.settings.releases)
+                if wanted in (self.state.release.id, refused):
+                    continue
+                refused = wanted
+                await self.reload()
+
+    def _announce(self, state: ServingState) -> None:
+        self.telemetry.serving(
+            release=state.release.id, model=state.encoder.name, fingerprint=state.encoder.fingerprint
+        )
+
+    def _torch_threads(self) -> int:
+        return self.settings.torch_threads or available_cores()
+
+
+def _read_report(bundle_path: Path) -> dict[str, Any] | None:
+    """None when there is none, or none that can be read: a report changes no answer."""
+    try:
+        report = orjson.loads((bundle_path / "report.json").read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        logger.warning("the report of %s cannot be read: %s", bundle_path, error)
+        return None
+    return report if isinstance(report, dict) else None
