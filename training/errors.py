@@ -2,13 +2,18 @@
 
 TwinlensError
 └── TrainingError              anything that stops a training or evaluation command
-    └── PairsError             a set of pairs cannot be read
-        ├── BadSpec            the one-line spec itself: unknown format, option or value
-        ├── MissingFile        a file that the spec names is not there
-        ├── MissingColumn      the file lacks a field that its format, or the spec, promises
-        ├── BadRow             one row breaks the format; carries file, row and value
-        ├── EmptyPairSet       nothing is left to train or evaluate on
-        └── UnreadableImage    an image's bytes cannot be read back
+    ├── PairsError             a set of pairs cannot be read
+    │   ├── BadSpec            the one-line spec itself: unknown format, option or value
+    │   ├── MissingFile        a file that the spec names is not there
+    │   ├── MissingColumn      the file lacks a field that its format, or the spec, promises
+    │   ├── BadRow             one row breaks the format; carries file, row and value
+    │   ├── EmptyPairSet       nothing is left to train or evaluate on
+    │   └── UnreadableImage    an image's bytes cannot be read back
+    ├── EvaluationError        a set or an encoder that gives nothing to measure
+    │   └── BadReport          not a retrieval report, or one of a newer format
+    ├── RecipeError            a recipe that is not valid, or does not fit its towers
+    ├── CheckpointError        a run's folder that cannot be resumed
+    └── Diverged               the loss is no longer a finite number
 """
 
 from pathlib import Path
@@ -54,4 +59,24 @@ class EmptyPairSet(PairsError):
 
 
 class UnreadableImage(PairsError):
+    pass
+
+
+class RecipeError(TrainingError):
+    pass
+
+
+class CheckpointError(TrainingError):
+    pass
+
+
+class Diverged(TrainingError):
+    pass
+
+
+class EvaluationError(TrainingError):
+    pass
+
+
+class BadReport(EvaluationError):
     pass
