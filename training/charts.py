@@ -6,12 +6,14 @@ Draws what a report says, through Matplotlib's Agg canvas: no display, no global
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patheffects import withStroke
 
 from training.files import replacing
+from training.metrics import Estimate
 from training.ranks import Direction
 from training.report import (
     DIRECTION_TITLES,
@@ -24,7 +26,9 @@ from training.report import (
 
 DOTS_PER_INCH = 160
 WIDTH_INCHES = 9.0
-ROW_INCHES = 2.3
+ROW_INCHES = 2.1
+HEAD_INCHES = 0.75
+BROADEST_BAR, NARROW_BAR = 0.45, 0.3
 COLOURS = ("#2f6db3", "#e08a1e", "#3a9a6b", "#b5485d", "#7a67b8", "#6b6b6b")
 INK, FAINT = "#222222", "#d9d9d9"
 DIRECTION_NAMES: dict[Direction, str] = {
@@ -36,19 +40,23 @@ DIRECTION_NAMES: dict[Direction, str] = {
 def draw_recall(reports: Sequence[RetrievalReport], path: Path) -> None:
     """A PNG: one row of panels a set, one column a direction; bars are recall, whiskers 95% intervals."""
     sets, names, ks = dataset_names(reports), bundle_names(reports), recall_depths(reports)
-    head_inches = 0.75 if len(reports) > 1 else 0.5
-    height_inches = head_inches + ROW_INCHES * len(sets)
-    figure = Figure(figsize=(WIDTH_INCHES, height_inches), facecolor="white", layout="constrained")
+    height_inches = HEAD_INCHES + ROW_INCHES * len(sets)
+    layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08, wspace=0.03)
+    figure = Figure(figsize=(WIDTH_INCHES, height_inches), facecolor="white", layout=layout)
     FigureCanvasAgg(figure)
     grid = figure.subplots(len(sets), len(DIRECTION_TITLES), sharey=True, squeeze=False)
     for row, name in enumerate(sets):
         shown = [next((d for d in report.datasets if d.name == name), None) for report in reports]
         for column, direction in enumerate(DIRECTION_TITLES):
             _draw_panel(grid[row][column], shown, names=names, ks=ks, direction=direction)
-        grid[row][0].set_ylabel(_set_title(name, shown), fontsize=10, color=INK)
+        grid[row][0].set_ylabel(_set_title(name, shown), fontsize=9, color=INK)
     for column, direction in enumerate(DIRECTION_TITLES):
         grid[0][column].set_title(DIRECTION_NAMES[direction], fontsize=11, color=INK, pad=10)
-    _draw_head(figure, names=names, bars=grid[0][0])
+    handles, labels = grid[0][0].get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc="outside upper center", ncols=min(len(names), 4), frameon=False, fontsize=10
+    )
+    figure.supxlabel("recall; whiskers: 95% intervals, by bootstrap over images", fontsize=8, color=INK)
     with replacing(path) as file:
         figure.savefig(file, format="png", dpi=DOTS_PER_INCH)
 
@@ -61,20 +69,18 @@ def _draw_panel(
     ks: Sequence[int],
     direction: Direction,
 ) -> None:
-    width = 0.8 / len(shown)
+    width = min(BROADEST_BAR, 0.8 / len(shown))
     for place, (dataset, name) in enumerate(zip(shown, names, strict=True)):
         recall = dataset.recall[direction] if dataset else {}
-        known = [(group, recall[k]) for group, k in enumerate(ks) if k in recall]
-        centres = np.array([group for group, _ in known]) + (place - (len(shown) - 1) / 2) * width
-        values = np.array([100 * e.value for _, e in known])
-        reach = np.array([[100 * (e.value - e.low), 100 * (e.high - e.value)] for _, e in known]).reshape(-1, 2)
-        colour = COLOURS[place % len(COLOURS)]
-        axes.bar(centres, values, width * 0.92, color=colour, label=name, zorder=2)
-        axes.errorbar(centres, values, yerr=np.maximum(reach.T, 0), fmt="none", ecolor=INK, elinewidth=0.9,
-                      capsize=2.5, capthick=0.9, zorder=3)  # fmt: skip
-        for centre, value, (_, above) in zip(centres, values, reach, strict=True):
-            axes.annotate(f"{value:.0f}" if len(shown) > 2 else f"{value:.1f}", (centre, value + max(above, 0)),
-                          xytext=(0, 2), textcoords="offset points", ha="center", fontsize=8, color=INK)  # fmt: skip
+        offset = (place - (len(shown) - 1) / 2) * width
+        _draw_bars(
+            axes,
+            [(group + offset, recall[k]) for group, k in enumerate(ks) if k in recall],
+            width=width * 0.92,
+            colour=COLOURS[place % len(COLOURS)],
+            label=name,
+        )
+    axes.set_xlim(-0.5, len(ks) - 0.5)
     axes.set_xticks(range(len(ks)), [f"R@{k}" for k in ks])
     axes.set_ylim(0, 110)
     axes.set_yticks(range(0, 101, 25), [f"{tick}%" for tick in range(0, 101, 25)])
@@ -84,13 +90,25 @@ def _draw_panel(
     axes.spines["bottom"].set_color(FAINT)
 
 
-def _draw_head(figure: Figure, *, names: Sequence[str], bars: Axes) -> None:
-    title = "Recall, with 95% intervals by bootstrap over images"
-    figure.suptitle(title if len(names) > 1 else f"{names[0]}: {title.lower()}", fontsize=11, color=INK)
-    if len(names) > 1:
-        handles, labels = bars.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=min(len(names), 4), frameon=False,
-                      fontsize=9)  # fmt: skip
+def _draw_bars(
+    axes: Axes, bars: Sequence[tuple[float, Estimate]], *, width: float, colour: str, label: str
+) -> None:
+    """Bars at their centres in percent, with whiskers and the figure above; the label also without a bar."""
+    centres = [centre for centre, _ in bars]
+    heights = [100 * estimate.value for _, estimate in bars]
+    below = [100 * max(0.0, estimate.value - estimate.low) for _, estimate in bars]
+    above = [100 * max(0.0, estimate.high - estimate.value) for _, estimate in bars]
+    axes.bar(centres, heights, width, color=colour, label=label, zorder=2)
+    axes.errorbar(
+        centres, heights, yerr=[below, above], fmt="none", ecolor=INK, elinewidth=0.9, capsize=2.5, zorder=3
+    )
+    digits = 1 if width > NARROW_BAR else 0
+    for centre, height, reach in zip(centres, heights, above, strict=True):
+        text = axes.annotate(
+            f"{height:.{digits}f}", (centre, height + reach), xytext=(0, 2.5), textcoords="offset points"
+        )
+        text.set(ha="center", fontsize=8, color=INK, zorder=4)
+        text.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
 
 
 def _set_title(name: str, shown: Sequence[DatasetReport | None]) -> str:

@@ -33,7 +33,7 @@ DECODERS = min(4, os.cpu_count() or 1)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 OnProgress: TypeAlias = Callable[[str, int, int], None]
-"""Called with a stage ("images", "captions"), how many are done, and how many there are."""
+"""Called with a stage ("flickr8k test: images"), how many are done, and how many there are."""
 
 
 class Embedder(Protocol):
@@ -129,7 +129,7 @@ def _embed(encoder: Embedder, pairs: PairSet, *, batch: int, on_progress: OnProg
         if good:
             vectors[len(kept) : len(kept) + len(good)] = encoder.encode_pixels(np.stack([p for _, p in good]))
         kept += [row for row, _ in good]
-        on_progress("images", len(kept) + len(broken), len(pairs.images))
+        on_progress(f"{pairs.name}: images", len(kept) + len(broken), len(pairs.images))
     if not kept:
         first = broken[0]
         raise EvaluationError(
@@ -137,13 +137,15 @@ def _embed(encoder: Embedder, pairs: PairSet, *, batch: int, on_progress: OnProg
         )
     image_vectors = _finite(vectors[: len(kept)], encoder, what=f"images of {pairs.name}")
     captions = [caption for row in kept for caption in pairs.images[row].captions]
-    caption_vectors, cut = _embed_captions(encoder, captions, on_progress=on_progress)
+    caption_vectors, cut = _embed_captions(
+        encoder, captions, lambda done: on_progress(f"{pairs.name}: captions", done, len(captions))
+    )
     _finite(caption_vectors, encoder, what=f"captions of {pairs.name}")
     return _Embeddings(image_vectors, caption_vectors, cut, np.array(kept, dtype=np.int64), tuple(broken))
 
 
 def _embed_captions(
-    encoder: Embedder, captions: Sequence[str], *, on_progress: OnProgress
+    encoder: Embedder, captions: Sequence[str], on_chunk: Callable[[int], None]
 ) -> tuple[Floats, NDArray[np.bool_]]:
     vectors = np.empty((len(captions), encoder.dim), dtype=np.float32)
     cut = np.empty(len(captions), dtype=np.bool_)
@@ -151,7 +153,7 @@ def _embed_captions(
         chunk = slice(start, min(start + CAPTIONS_PER_CHUNK, len(captions)))
         embedded = encoder.encode_texts(captions[chunk])
         vectors[chunk], cut[chunk] = embedded.vectors, embedded.truncated
-        on_progress("captions", chunk.stop, len(captions))
+        on_chunk(chunk.stop)
     return vectors, cut
 
 

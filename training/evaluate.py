@@ -5,20 +5,25 @@ how a report is shown.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
+from typing import TypeAlias
 
 from training.captions import group_captions
 from training.collapse import health_warnings, measure_health
 from training.embedding import EmbeddedPairs, Embedder, OnProgress, embed_pairs, silent
 from training.errors import EvaluationError
+from training.leakage import Leak, find_leaks
 from training.metrics import DEFAULT_KS, Summary, fold_recall, summarise
 from training.pairs import PairSet
 from training.ranks import Direction, Ints, rank_pairs
 from training.report import DatasetReport, RetrievalReport
 
-__all__ = ["DatasetReport", "EvaluationOptions", "RetrievalReport", "evaluate"]
+__all__ = ["DatasetReport", "EvaluationOptions", "RetrievalReport", "evaluate", "leaks_into"]
+
+Leaks: TypeAlias = dict[str, tuple[Leak, ...]]
 
 COCO_TEST_IMAGES = 5000
 COCO_FOLDS = 5
@@ -40,9 +45,10 @@ def evaluate(
     pair_sets: Sequence[PairSet],
     *,
     options: EvaluationOptions = EvaluationOptions(),
+    leaks: Mapping[str, Leaks] | None = None,
     on_progress: OnProgress = silent,
 ) -> RetrievalReport:
-    """Retrieval both ways on each set.
+    """Retrieval both ways on each set. `leaks` are `leaks_into`'s, to stand in the report.
 
     Broken images are named in the report and drop out with their captions. Raises EvaluationError where
     nothing is left of a set, two sets share a name, or a vector is not finite.
@@ -57,9 +63,23 @@ def evaluate(
         precision=encoder.precision,
         bootstrap_samples=options.bootstrap_samples,
         datasets=tuple(
-            _evaluate_set(encoder, pairs, options=options, on_progress=on_progress) for pairs in pair_sets
+            _evaluate_set(encoder, pairs, options=options, on_progress=on_progress).model_copy(
+                update={"leaks": None if leaks is None else leaks[pairs.name]}
+            )
+            for pairs in pair_sets
         ),
     )
+
+
+def leaks_into(
+    test_sets: Sequence[PairSet], train_sets: Sequence[PairSet], *, on_progress: OnProgress = silent
+) -> dict[str, Leaks]:
+    """Test set → training set → the test images that (nearly) stand in it."""
+    found: dict[str, Leaks] = {test.name: {} for test in test_sets}
+    for done, (test, train) in enumerate(product(test_sets, train_sets), 1):
+        found[test.name][train.name] = tuple(find_leaks(train, test))
+        on_progress("leaks", done, len(test_sets) * len(train_sets))
+    return found
 
 
 def _evaluate_set(

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from rich.markup import escape
 from rich.table import Table
 
 from training.collapse import EmbeddingHealth
 from training.errors import BadReport
 from training.files import replacing
+from training.leakage import Leak
 from training.metrics import Estimate, Summary
 from training.pairs import MissingImage
 from training.ranks import Direction
@@ -23,22 +25,11 @@ REPORT_FORMAT = 1
 DIRECTION_TITLES: dict[Direction, str] = {"text_to_image": "T→I", "image_to_text": "I→T"}
 
 
-class Leak(BaseModel):
-    """A test image that (nearly) stands in a training set too."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    train: str
-    train_image_id: str
-    image_id: str
-    reason: str
-
-
 class DatasetReport(BaseModel):
     """One set, both ways. `images` and `captions` were evaluated; `missing` and `broken` were not.
 
     `fold_recall`: COCO's "1K", the mean over five folds of 1,000 images, only for sets of 5,000 images.
-    `leaks`: None where no training set was given to compare with.
+    `leaks`: by training set; None where none was given to compare with.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,7 +46,7 @@ class DatasetReport(BaseModel):
     fold_recall: dict[Direction, dict[int, float]] | None = None
     health: EmbeddingHealth
     warnings: tuple[str, ...] = ()
-    leaks: tuple[Leak, ...] | None = None
+    leaks: dict[str, tuple[Leak, ...]] | None = None
     seconds: float
 
     @property
@@ -65,6 +56,10 @@ class DatasetReport(BaseModel):
     @property
     def tied_queries(self) -> int:
         return sum(summary.tied_queries for summary in self.figures.values())
+
+    def leaked_images(self, train: str) -> int:
+        """How many of the set's images stand in the training set of that name."""
+        return len({leak.test_id for leak in (self.leaks or {}).get(train, ())})
 
 
 class RetrievalReport(BaseModel):
@@ -190,8 +185,8 @@ def _add_rows(table: Table, dataset: DatasetReport, *, bundle: str, ks: list[int
         figures = dataset.figures[direction]
         first = direction == "text_to_image"
         table.add_row(
-            _size(dataset) if first else "",
-            bundle if first else "",
+            escape(_size(dataset)) if first else "",
+            escape(bundle) if first else "",
             title,
             *(percent(figures.recall.get(k)) for k in ks),
             percent(figures.mean_average_precision),
@@ -215,11 +210,10 @@ def _dataset_notes(dataset: DatasetReport) -> list[str]:
     ]
     if dataset.cut_captions:
         notes.append(f"{dataset.cut_captions} of {dataset.captions} captions cut to the text tower's length")
-    if dataset.leaks:
-        shown = [
-            f"{leak.image_id} = {leak.train_image_id} of {leak.train} ({leak.reason})" for leak in dataset.leaks
-        ]
-        notes.append(f"LEAK: {len(dataset.leaks)} of its images are in training: {_listed(shown)}")
+    for train, leaks in (dataset.leaks or {}).items():
+        shown = [f"{leak.test_id} = {leak.train_id} ({leak.kind}, {leak.distance} bits)" for leak in leaks]
+        if shown:
+            notes.append(f"LEAK: {dataset.leaked_images(train)} of its images are in {train}: {_listed(shown)}")
     if dataset.fold_recall:
         notes += [
             f"{DIRECTION_TITLES[direction]} 1K (mean of five folds): "
