@@ -2,6 +2,7 @@
 
     TwinlensError
     ├── GalleryError            the gallery as a whole cannot be read; a bad item is a `Failure`
+    ├── BadItem                 one item cannot be taken in; the job turns it into a `Failure`
     ├── ReleaseError            something is wrong with a release, or with the folder that holds them
     │   ├── NoRelease           nothing has been published there yet
     │   ├── UnknownRelease      no release has that id
@@ -21,6 +22,14 @@ from encoders.errors import TwinlensError
 
 class GalleryError(TwinlensError):
     """The gallery as a whole cannot be read."""
+
+
+class BadItem(TwinlensError):
+    """One item cannot be taken in; `code` is the reason in one word, as the failure ledger has it."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class ReleaseError(TwinlensError):

@@ -5,6 +5,7 @@ Knows nothing of vectors or thumbnails beyond the row numbers and byte ranges it
 
 import bisect
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from index.errors import CorruptRelease, UnknownItem
 from index.pictures import ImageSource
 
 ROWS_PER_GROUP = 4096
+
+_log = logging.getLogger(__name__)
 
 # Payloads are JSON text: galleries differ in their columns, and a stream does not tell them beforehand.
 ITEM_SCHEMA = pa.schema(
@@ -187,10 +190,13 @@ def text_id(digest: bytes) -> str:
 
 
 def read_digests(path: Path) -> Iterator[list[bytes]]:
-    """The digest column of either table, a bounded list at a time."""
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(columns=["digest"]):
-            yield batch.column("digest").to_pylist()
+    """The digest column of either table, a bounded list at a time; what cannot be read is left out."""
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(columns=["digest"]):
+                yield batch.column("digest").to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        _log.warning("%s cannot be read: %s", path, error)
 
 
 def text_row(digest: bytes, text: str, item_rows: Sequence[int]) -> dict[str, Any]:

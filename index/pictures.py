@@ -34,9 +34,7 @@ class ImageSource:
                 raise ImageMissing(f"{file_path} is not a regular file", code="not_a_file")
             length = status.st_size if self.length_bytes is None else self.length_bytes
             if length > max_bytes:
-                raise ImageMissing(
-                    f"{file_path}: {length} bytes, at most {max_bytes}", code="too_many_bytes"
-                )
+                raise ImageMissing(f"{file_path}: {length} bytes, at most {max_bytes}", code="too_many_bytes")
             with file_path.open("rb", buffering=0) as file:
                 return _read_exactly(file.fileno(), length, self.offset_bytes or 0)
         except FileNotFoundError as error:

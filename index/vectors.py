@@ -4,7 +4,6 @@ Knows nothing of pictures, texts, encoders or releases: rows of float32 in, scor
 """
 
 import logging
-import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from index.cores import available_cores
 from index.errors import BadQuery, CorruptRelease
 
 Device = Literal["auto", "cpu", "gpu"]
@@ -38,7 +38,7 @@ class VectorIndex:
         one with room and else the CPU; "gpu" insists, and raises `RuntimeError` where there is none.
         """
         self._index = index
-        self._threads = threads or len(os.sched_getaffinity(0))
+        self._threads = threads or available_cores()
         self._gpu = _on_gpu(index, device)
         self.dim: int = index.d
 

@@ -1,0 +1,195 @@
+"""python -m index: build, check, list, switch and delete releases.
+
+Thin: parse, call, show. torch is imported only by the command that embeds.
+"""
+
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from encoders.errors import TwinlensError
+from index import catalog
+from index.console import progress_on, releases_table, show_report
+from index.cores import available_cores
+from index.errors import ReleaseError
+from index.manifest import Manifest
+from index.publish import prune as prune_releases
+from index.publish import rollback as roll_back
+from index.sources import open_gallery
+
+EXIT_NOTHING_PUBLISHED = 1
+EXIT_PUBLISHED_WITH_FAILURES = 3
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Build and keep releases."
+)
+_out = Console(soft_wrap=True)
+_err = Console(stderr=True, soft_wrap=True)
+
+Releases = Annotated[Path, typer.Option(help="The folder that holds the releases.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command()
+def rebuild(
+    *,
+    gallery: Annotated[
+        str,
+        typer.Option(
+            help="A folder of pictures; a .csv, .tsv, .jsonl, .ndjson or .parquet table with a column "
+            "'image' or 'path'; or WebDataset .tar files (one, a glob, or braces)."
+        ),
+    ],
+    bundle: Annotated[Path | None, typer.Option(help="The encoder; by default the one that ships.")] = None,
+    releases: Releases = Path("releases"),
+    texts: Annotated[
+        Path | None, typer.Option(help="Texts to find for a picture, one a line, instead of the gallery's own.")
+    ] = None,
+    root: Annotated[Path | None, typer.Option(help="What a table's paths are relative to.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
+    batch_size: Annotated[int, typer.Option(min=1, help="Pictures the encoder takes at once.")] = 32,
+    decode_threads: Annotated[int | None, typer.Option(min=1, help="By default one a core.")] = None,
+    max_pixels: Annotated[int, typer.Option(min=1, help="Larger pictures fail.")] = 64_000_000,
+    cache: Annotated[bool, typer.Option(help="Reuse, and keep, what was embedded before.")] = True,
+) -> None:
+    """Index a gallery and make the result the current release.
+
+    Exit status: 0 all is in; 3 published, but some items failed (see the release's failures.jsonl);
+    1 nothing published, what was current stays current; 2 the command line is wrong.
+    """
+    with _errors_shown():
+        from encoders.bundle import DEFAULT_BUNDLE
+        from encoders.encoder import check_precision
+        from index.rebuild import RebuildSettings
+        from index.rebuild import rebuild as run
+
+        settings = RebuildSettings(
+            gallery=open_gallery(gallery, root=root),
+            bundle=bundle or DEFAULT_BUNDLE,
+            releases=releases,
+            texts=texts,
+            device=device,
+            precision=check_precision(precision),
+            batch_size=batch_size,
+            decode_threads=decode_threads or available_cores(),
+            max_pixels=max_pixels,
+            use_cache=cache,
+        )
+        with progress_on(_err) as on_progress:
+            report = run(settings, on_progress=on_progress)
+    show_report(_out, report)
+    raise typer.Exit(EXIT_PUBLISHED_WITH_FAILURES if report.tally.failures else 0)
+
+
+@app.command()
+def current(*, releases: Releases = Path("releases")) -> None:
+    """Print the id of the current release; exit status 1 where there is none."""
+    with _errors_shown():
+        typer.echo(catalog.current_release_id(releases))
+
+
+@app.command("list")
+def list_releases(*, releases: Releases = Path("releases"), as_json: AsJson = False) -> None:
+    """Show all releases, oldest first; the arrow marks the current one."""
+    manifests, broken = _manifests(releases)
+    now = _current_or_none(releases)
+    if as_json:
+        rows = [
+            {"current": manifest.id == now, **manifest.model_dump(mode="json", exclude={"files"})}
+            for manifest in manifests
+        ]
+        faults = [{"id": name, "current": name == now, "problem": why} for name, why in broken.items()]
+        typer.echo(json.dumps(rows + faults, indent=1))
+    elif manifests or broken:
+        _out.print(releases_table(manifests, broken, now))
+    else:
+        typer.echo(f"no releases in {releases}")
+
+
+@app.command()
+def verify(
+    release_id: Annotated[str | None, typer.Argument(help="By default the current release.")] = None,
+    *,
+    releases: Releases = Path("releases"),
+    every: Annotated[bool, typer.Option("--all", help="Check all releases.")] = False,
+) -> None:
+    """Hash every file of a release and name each that is missing, cut or changed (exit status 1)."""
+    with _errors_shown():
+        wanted = (
+            catalog.release_ids(releases) if every else [release_id or catalog.current_release_id(releases)]
+        )
+        faults = {name: _problems(releases, name) for name in wanted}
+    for name, problems in faults.items():
+        typer.echo(f"{name}: {'; '.join(problems) or 'whole'}")
+    raise typer.Exit(1 if any(faults.values()) else 0)
+
+
+@app.command()
+def rollback(
+    release_id: Annotated[str | None, typer.Argument(help="By default the one before the current.")] = None,
+    *,
+    releases: Releases = Path("releases"),
+) -> None:
+    """Make another release current, after checking that it is whole."""
+    with _errors_shown():
+        typer.echo(f"current is now {roll_back(releases, release_id)}")
+
+
+@app.command()
+def prune(
+    *,
+    keep: Annotated[int, typer.Option(min=1, help="How many of the newest releases stay.")],
+    releases: Releases = Path("releases"),
+) -> None:
+    """Delete old releases; the current one stays, however old."""
+    with _errors_shown():
+        removed = prune_releases(releases, keep=keep)
+    typer.echo("\n".join(f"removed {name}" for name in removed) or "nothing to remove")
+
+
+def _problems(releases: Path, release_id: str) -> list[str]:
+    path = catalog.release_path(releases, release_id)
+    try:
+        return catalog.find_problems(path, catalog.read_manifest(path))
+    except ReleaseError as error:
+        return [str(error)]
+
+
+def _manifests(releases: Path) -> tuple[list[Manifest], dict[str, str]]:
+    manifests, broken = [], {}
+    for release_id in catalog.release_ids(releases):
+        try:
+            manifests.append(catalog.read_manifest(releases / release_id))
+        except ReleaseError as error:
+            broken[release_id] = str(error)
+    return manifests, broken
+
+
+def _current_or_none(releases: Path) -> str | None:
+    try:
+        return catalog.current_release_id(releases)
+    except ReleaseError:
+        return None
+
+
+@contextmanager
+def _errors_shown() -> Iterator[None]:
+    """Errors meant for people become one line and status 1."""
+    try:
+        yield
+    except (TwinlensError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(EXIT_NOTHING_PUBLISHED) from error
+
+
+if __name__ == "__main__":
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    app()

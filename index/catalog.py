@@ -1,0 +1,77 @@
+"""The folder of releases: which there are, which is current, and whether their files are whole.
+
+Never writes, and loads no vectors and no encoder, so that asking is quick.
+"""
+
+import re
+from pathlib import Path
+
+from index.errors import CorruptRelease, NoRelease, UnknownRelease
+from index.manifest import FileEntry, Manifest, describe_file
+
+CURRENT_NAME = "CURRENT"
+BUNDLE_NAME = "bundle"
+IMAGE_VECTORS_NAME = "image_vectors.faiss"
+TEXT_VECTORS_NAME = "text_vectors.faiss"
+ITEMS_NAME = "items.parquet"
+TEXTS_NAME = "texts.parquet"
+THUMBNAILS_NAME = "thumbnails.pack"
+FAILURES_NAME = "failures.jsonl"
+
+_RELEASE_ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6}")
+
+
+def current_release_id(releases: Path) -> str:
+    """The id in `CURRENT`; raises `NoRelease`, or `CorruptRelease` when it holds something else."""
+    try:
+        content = (releases / CURRENT_NAME).read_text(encoding="utf-8").strip()
+    except FileNotFoundError as error:
+        raise NoRelease(f"no release in {releases} yet: run `python -m index rebuild` first") from error
+    except (OSError, ValueError) as error:
+        raise CorruptRelease(f"{releases / CURRENT_NAME} cannot be read: {error}") from error
+    if not _RELEASE_ID.fullmatch(content):
+        raise CorruptRelease(f"{releases / CURRENT_NAME} holds {content[:80]!r}, which is no release id")
+    return content
+
+
+def release_path(releases: Path, release_id: str) -> Path:
+    """The folder of a release; raises `UnknownRelease`."""
+    path = releases / release_id
+    if not _RELEASE_ID.fullmatch(release_id) or not path.is_dir():
+        raise UnknownRelease(f"no release {release_id!r} in {releases}")
+    return path
+
+
+def release_ids(releases: Path) -> list[str]:
+    """The ids of all releases, oldest first; half-written ones have other names and are not among them."""
+    if not releases.is_dir():
+        return []
+    return sorted(path.name for path in releases.iterdir() if _RELEASE_ID.fullmatch(path.name))
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest in a release's folder; raises `ReleaseError`, also when it belongs to another folder."""
+    manifest = Manifest.read(path)
+    if manifest.id != path.name:
+        raise CorruptRelease(f"{path} holds the manifest of release {manifest.id}")
+    return manifest
+
+
+def find_problems(path: Path, manifest: Manifest) -> list[str]:
+    """Hash every file of a release; one sentence for each that is missing, cut or changed."""
+    problems = (_problem(path, name, entry) for name, entry in sorted(manifest.files.items()))
+    return [problem for problem in problems if problem]
+
+
+def _problem(folder: Path, name: str, expected: FileEntry) -> str | None:
+    path = folder / name
+    try:
+        if path.stat().st_size != expected.bytes:
+            return f"{name} has {path.stat().st_size} bytes instead of {expected.bytes}"
+        if describe_file(path).sha256 != expected.sha256:
+            return f"{name} was changed: its SHA-256 does not match"
+    except FileNotFoundError:
+        return f"{name} is missing"
+    except OSError as error:
+        return f"{name} cannot be read: {error.strerror}"
+    return None

@@ -1,0 +1,157 @@
+"""What a gallery is: a stream of items, each with its picture's place, its texts and its payload.
+
+Also the rules that ids, texts and payloads must keep, whatever the source. Reads no file: that is
+`index.sources`; knows nothing of encoders or releases.
+"""
+
+import datetime
+import math
+import os
+import posixpath
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from index.errors import BadItem
+from index.pictures import ImageSource
+
+# HEIC is here although Pillow does not read it: to be named in the ledger is better than to be passed over.
+PICTURE_SUFFIXES = frozenset(
+    f".{name}"
+    for name in (
+        *("jpg", "jpeg", "jpe", "jfif", "png", "apng", "webp", "gif", "bmp", "dib", "tif", "tiff"),
+        *("avif", "jp2", "ppm", "pgm", "pbm", "tga", "ico", "heic", "heif"),
+    )
+)
+MAX_ID_CHARACTERS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class GalleryItem:
+    """A picture of the gallery. `payload` is JSON; `texts` are its captions, or its title."""
+
+    id: str
+    source: ImageSource
+    texts: tuple[str, ...] = ()
+    payload: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An item that did not get in: which (its id, or its place in the source), why in a word, and why."""
+
+    item: str
+    code: str
+    message: str
+
+
+class Gallery(Protocol):
+    """A source of items. Iterating streams: nothing is kept but what finding duplicates needs."""
+
+    kind: str
+    source: str
+    root: Path
+    skipped: int
+    """Files passed over so far because their names are not those of pictures."""
+
+    def __iter__(self) -> Iterator[GalleryItem | Failure]: ...
+
+    def fraction(self) -> float:
+        """How much of the source the running iteration has read, 0 to 1."""
+        ...
+
+
+def without_duplicates(entries: Iterable[GalleryItem | Failure]) -> Iterator[GalleryItem | Failure]:
+    """The same stream, with a failure in place of every item whose id came before."""
+    seen: set[str] = set()
+    for entry in entries:
+        if isinstance(entry, Failure):
+            yield entry
+        elif entry.id in seen:
+            yield Failure(entry.id, "duplicate_id", f"the id {entry.id!r} came before: ids must differ")
+        else:
+            seen.add(entry.id)
+            yield entry
+
+
+def checked_id(value: object) -> str:
+    """A clean relative path, so that no id can name a place outside the gallery; raises `BadItem`."""
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise BadItem("bad_id", f"the id {value!r} is not a text")
+    item_id = str(value)
+    problem = _id_problem(item_id)
+    if problem:
+        raise BadItem("bad_id", f"the id {item_id[:200]!r} {problem}")
+    return item_id
+
+
+def _id_problem(item_id: str) -> str | None:
+    if not item_id or len(item_id) > MAX_ID_CHARACTERS:
+        return f"must have 1 to {MAX_ID_CHARACTERS} characters"
+    if any(ord(character) < 32 or ord(character) == 127 for character in item_id):
+        return "holds a control character"
+    if any("\ud800" <= character <= "\udfff" for character in item_id):
+        return "is not valid UTF-8"
+    if any(part in ("", ".", "..") for part in item_id.split("/")):
+        return "is not a clean relative path (no leading /, no empty, '.' or '..' parts)"
+    return None
+
+
+def path_below(root: Path, path: object) -> str:
+    """`path` relative to the absolute `root` in POSIX form; raises `BadItem` when it leads elsewhere."""
+    if not isinstance(path, str) or not path or "\0" in path:
+        raise BadItem("bad_path", f"{str(path)[:200]!r} is not a path to a picture")
+    if "://" in path:
+        raise BadItem("bad_path", f"{path[:200]!r} is a URL: pictures are read from disk, download them first")
+    whole = os.path.normpath(root / path)
+    relative = os.path.relpath(whole, root)
+    if relative == "." or Path(relative).parts[0] == "..":
+        raise BadItem("outside_gallery", f"{path[:200]!r} is not below {root}: name a --root that holds it")
+    return relative if os.sep == "/" else relative.replace(os.sep, posixpath.sep)
+
+
+def texts_of(columns: Mapping[str, Any]) -> tuple[str, ...]:
+    """The captions of an item, else its title; white space evened out, empty and repeated ones dropped."""
+    for name in ("captions", "caption", "title"):
+        value = columns.get(name)
+        candidates = value if isinstance(value, list | tuple) else [value]
+        texts = [even_text(str(text)) for text in candidates if isinstance(text, str | int)]
+        if any(texts):
+            return tuple(dict.fromkeys(text for text in texts if text))
+    return ()
+
+
+def even_text(text: str) -> str:
+    return " ".join(without_surrogates(text).split())
+
+
+def without_surrogates(text: str) -> str:
+    """Replace halves of surrogate pairs, which JSON can hold and UTF-8 cannot, by U+FFFD."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def clean_payload(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns as what JSON can hold; bytes are left out, infinities and NaN become null."""
+    try:
+        return {str(key): _as_json(value) for key, value in columns.items() if not isinstance(value, bytes)}
+    except RecursionError as error:
+        raise BadItem("bad_row", "its columns are nested too deeply") from error
+
+
+def _as_json(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, str):
+        return without_surrogates(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return clean_payload({without_surrogates(str(key)): inner for key, inner in value.items()})
+    if isinstance(value, list | tuple):
+        return [_as_json(inner) for inner in value if not isinstance(inner, bytes)]
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
+    return str(value)

@@ -1,0 +1,169 @@
+"""Changing the folder of releases: one rebuild at a time, whole releases only, `CURRENT` in one step.
+
+A kill at any byte leaves what was current before: everything is written into a staging folder, made durable,
+renamed, and only then named in `CURRENT`. Knows nothing of what a release holds beyond its manifest.
+"""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from index.catalog import (
+    CURRENT_NAME,
+    current_release_id,
+    find_problems,
+    read_manifest,
+    release_ids,
+    release_path,
+)
+from index.errors import CorruptRelease, ReleasesBusy, UnknownRelease
+from index.manifest import FileEntry, Manifest, content_digest, describe_file
+
+STAGING_PREFIX = ".staging-"
+_REBUILD_LOCK = ".rebuild.lock"  # held for a whole rebuild
+_CHANGE_LOCK = ".change.lock"  # held for moments, so that a rollback need not wait for a rebuild
+
+
+@contextmanager
+def rebuild_lock(releases: Path) -> Iterator[None]:
+    """Be the only rebuild there; raises `ReleasesBusy`. The kernel frees the lock of a killed process."""
+    releases.mkdir(parents=True, exist_ok=True)
+    with _locked(releases / _REBUILD_LOCK, wait=False):
+        yield
+
+
+@contextmanager
+def staging_folder(releases: Path) -> Iterator[Path]:
+    """A fresh folder to build a release in, gone afterwards unless it was published. Needs `rebuild_lock`.
+
+    What killed rebuilds and prunes left behind is removed first: with the lock held it has no owner.
+    """
+    for leftover in releases.glob(f"{STAGING_PREFIX}*"):
+        shutil.rmtree(leftover)
+    folder = releases / f"{STAGING_PREFIX}{os.getpid()}"
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        if folder.exists():
+            shutil.rmtree(folder)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """The same file by a hard link where the file system allows it, else a copy."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or links to files of another owner are forbidden
+        shutil.copyfile(source, target)
+
+
+def describe_files(folder: Path) -> dict[str, FileEntry]:
+    """Sum and size of every file below a folder, by relative path."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): describe_file(path) for path in files}
+
+
+def new_release_id(releases: Path, files: dict[str, FileEntry]) -> tuple[str, datetime]:
+    """An id that no release has: the time, and the start of a digest over its files."""
+    created, suffix = datetime.now(UTC).replace(microsecond=0), content_digest(files)[:6]
+    while (releases / f"{created:%Y%m%dT%H%M%SZ}-{suffix}").exists():
+        created += timedelta(seconds=1)
+    return f"{created:%Y%m%dT%H%M%SZ}-{suffix}", created
+
+
+def publish(releases: Path, staging: Path, *, manifest: Manifest) -> Path:
+    """Make a staged release durable, give it its name and make it current; returns its folder."""
+    manifest.write(staging)
+    _sync_tree(staging)
+    target = releases / manifest.id
+    with _locked(releases / _CHANGE_LOCK, wait=True):
+        staging.rename(target)
+        _sync(releases)
+        _write_current(releases, manifest.id)
+    return target
+
+
+def rollback(releases: Path, release_id: str | None = None) -> str:
+    """Make another release current: the one named, or the newest before the current one.
+
+    Returns its id. Raises `UnknownRelease` where there is none, `CorruptRelease` where it is not whole.
+    """
+    with _locked(releases / _CHANGE_LOCK, wait=True):
+        chosen = release_id or _release_before(releases, current_release_id(releases))
+        path = release_path(releases, chosen)
+        problems = find_problems(path, read_manifest(path))
+        if problems:
+            raise CorruptRelease(f"{path} cannot be made current: " + "; ".join(problems))
+        _write_current(releases, chosen)
+    return chosen
+
+
+def prune(releases: Path, *, keep: int) -> list[str]:
+    """Delete all but the newest `keep` releases; never the current one. Returns the ids that went."""
+    if keep < 1:
+        raise ValueError(f"keep is {keep}: at least one release stays")
+    with _locked(releases / _CHANGE_LOCK, wait=True):
+        current = current_release_id(releases)
+        doomed = [release_id for release_id in release_ids(releases)[:-keep] if release_id != current]
+        for release_id in doomed:
+            # Renamed first, so that no half-deleted release is ever seen; a kill leaves it to the next rebuild.
+            trash = releases / f"{STAGING_PREFIX}pruned-{release_id}"
+            (releases / release_id).rename(trash)
+            shutil.rmtree(trash, ignore_errors=True)
+        _sync(releases)
+    return doomed
+
+
+def _release_before(releases: Path, current: str) -> str:
+    older = [release_id for release_id in release_ids(releases) if release_id < current]
+    if not older:
+        raise UnknownRelease(f"no release in {releases} is older than {current}, which is current")
+    return older[-1]
+
+
+def _write_current(releases: Path, release_id: str) -> None:
+    temporary = releases / f".{CURRENT_NAME}.{os.getpid()}"
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(release_id + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(releases / CURRENT_NAME)
+    _sync(releases)
+
+
+@contextmanager
+def _locked(path: Path, *, wait: bool) -> Iterator[None]:
+    if not path.parent.is_dir():
+        raise UnknownRelease(f"no folder of releases at {path.parent}")
+    with path.open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError as error:
+            file.seek(0)
+            owner = file.read(20).strip() or "unknown"
+            raise ReleasesBusy(
+                f"another rebuild (process {owner}) works in {path.parent}: wait for it"
+            ) from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def _sync_tree(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        _sync(path)
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,225 @@
+"""The batch job: gallery, embed, vectors, check, publish.
+
+Composition only: each step is another module's. Knows nothing of terminals; progress is a callback.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from encoders.bundle import Bundle
+from encoders.encoder import Encoder, Precision
+from encoders.images import DEFAULT_MAX_PIXELS
+from index import catalog
+from index.cache import EmbeddingCache, cache_path, remove_other_caches
+from index.cores import available_cores
+from index.embed import EmbeddedItem, Embedder
+from index.errors import GalleryError, PublishRefused, ReleaseError
+from index.gallery import Failure, Gallery, without_duplicates
+from index.items import ITEM_SCHEMA, ItemRecord, TableWriter, read_digests
+from index.manifest import Counts, GallerySource, Manifest, MeasuredRecall
+from index.publish import describe_files, link_or_copy, new_release_id, publish, rebuild_lock, staging_folder
+from index.recall import measure_recall
+from index.report import OnProgress, RebuildReport, Tally
+from index.texts import TextCollector, read_texts
+from index.thumbnails import ThumbnailWriter
+from index.vectors import VectorIndex, VectorWriter
+
+MINIMUM_RECALL = 0.99  # exact search that finds less than all it should is broken
+
+
+@dataclass(frozen=True, kw_only=True)
+class RebuildSettings:
+    """What to index, with which encoder, into which folder of releases."""
+
+    gallery: Gallery
+    bundle: Path
+    releases: Path
+    texts: Path | None = None
+    device: str = "auto"
+    precision: Precision = "fp32"
+    batch_size: int = 32
+    decode_threads: int = field(default_factory=available_cores)
+    max_pixels: int = DEFAULT_MAX_PIXELS
+    use_cache: bool = True
+
+
+def rebuild(settings: RebuildSettings, *, on_progress: OnProgress = lambda _: None) -> RebuildReport:
+    """Index the gallery and make the result current.
+
+    Bad items are left out and written to the release's failure ledger. Raises `PublishRefused` (nothing to
+    publish, or a broken index), `GalleryError`, `ReleasesBusy`, `BundleError`; what was current stays so.
+    """
+    if settings.texts is not None and not settings.texts.is_file():
+        raise GalleryError(f"the file of texts {settings.texts} does not exist")
+    with rebuild_lock(settings.releases), staging_folder(settings.releases) as staging:
+        bundle = _stage_bundle(settings.bundle, staging / catalog.BUNDLE_NAME)
+        encoder = Encoder.load(
+            bundle, device=settings.device, precision=settings.precision, max_batch=settings.batch_size
+        )
+        cache_file = cache_path(settings.releases, bundle.fingerprint, settings.precision)
+        with EmbeddingCache(cache_file if settings.use_cache else None, dim=encoder.dim) as cache:
+            report = _build(settings, staging, encoder, cache, on_progress)
+            _prune_cache(settings.releases, cache, bundle.fingerprint)
+    return report
+
+
+def _stage_bundle(source: Path, target: Path) -> Bundle:
+    """The bundle itself goes into the release, and the encoder is loaded from there."""
+    bundle = Bundle.open(source, verify=False)
+    for name in bundle.files:
+        link_or_copy(bundle.path / name, target / name)
+    return Bundle.open(target)
+
+
+def _build(
+    settings: RebuildSettings, staging: Path, encoder: Encoder, cache: EmbeddingCache, on_progress: OnProgress
+) -> RebuildReport:
+    embedder = Embedder(
+        encoder=encoder,
+        cache=cache,
+        root=settings.gallery.root,
+        decode_threads=settings.decode_threads,
+        max_pixels=settings.max_pixels,
+    )
+    started = time.monotonic()
+    tally, texts_cut = _write_contents(settings, staging, embedder, on_progress)
+    seconds = time.monotonic() - started
+    if not tally.images:
+        raise PublishRefused(_nothing(settings.gallery, tally))
+    recall, counts = _check(staging, tally, texts_cut=texts_cut, skipped=settings.gallery.skipped)
+    files = describe_files(staging)
+    release_id, created = new_release_id(settings.releases, files)
+    gallery = settings.gallery
+    manifest = Manifest(
+        id=release_id,
+        created=created,
+        fingerprint=encoder.fingerprint,
+        bundle=encoder.name,
+        dim=encoder.dim,
+        precision=encoder.precision,
+        gallery=GallerySource(kind=gallery.kind, source=gallery.source, root=str(gallery.root)),
+        counts=counts,
+        recall=recall,
+        files=files,
+    )
+    publish(settings.releases, staging, manifest=manifest)
+    return RebuildReport(manifest, tally, seconds)
+
+
+class _Contents:
+    """The files of a release under construction; one call for each result, in order."""
+
+    def __init__(self, staging: Path, dim: int, stack: ExitStack) -> None:
+        self.tally = Tally()
+        self.vectors = VectorWriter(dim)
+        self._items = stack.enter_context(TableWriter(staging / catalog.ITEMS_NAME, ITEM_SCHEMA))
+        self._thumbnails = stack.enter_context(ThumbnailWriter(staging / catalog.THUMBNAILS_NAME))
+        self._ledger = stack.enter_context((staging / catalog.FAILURES_NAME).open("w", encoding="utf-8"))
+
+    def add(self, result: EmbeddedItem) -> int:
+        """Append an item; returns its row."""
+        seen = result.seen
+        record = ItemRecord(
+            id=result.item.id,
+            digest=seen.digest,
+            source=result.item.source,
+            width_pixels=seen.width_pixels,
+            height_pixels=seen.height_pixels,
+            thumbnail=self._thumbnails.append(seen.thumbnail),
+            payload=result.item.payload,
+        )
+        self._items.append(record.as_row())
+        self.vectors.add(seen.vector[np.newaxis])
+        self.tally.images += 1
+        self.tally.reused += result.reused
+        return self.tally.images - 1
+
+    def fail(self, failure: Failure) -> None:
+        entry = {"item": failure.item, "code": failure.code, "message": failure.message}
+        self._ledger.write(json.dumps(entry) + "\n")  # ASCII: a name that is no UTF-8 must be recorded too
+        self.tally.fail(failure)
+
+
+def _write_contents(
+    settings: RebuildSettings, staging: Path, embedder: Embedder, on_progress: OnProgress
+) -> tuple[Tally, int]:
+    with ExitStack() as stack:
+        contents = _Contents(staging, embedder.encoder.dim, stack)
+        texts = stack.enter_context(TextCollector(embedder, staging / ".texts.spool"))
+        for result in embedder.embed_images(without_duplicates(settings.gallery)):
+            if isinstance(result, Failure):
+                contents.fail(result)
+            else:
+                row = contents.add(result)
+                for text in result.item.texts if settings.texts is None else ():
+                    texts.add(text, row)
+            contents.tally.fraction = settings.gallery.fraction()
+            on_progress(contents.tally)
+        for line in read_texts(settings.texts) if settings.texts is not None else ():
+            if isinstance(line, Failure):
+                contents.fail(line)
+            else:
+                texts.add(line)
+        contents.vectors.write(staging / catalog.IMAGE_VECTORS_NAME)
+        texts.write(table=staging / catalog.TEXTS_NAME, vectors=staging / catalog.TEXT_VECTORS_NAME)
+        return contents.tally, texts.cut
+
+
+def _check(
+    staging: Path, tally: Tally, *, texts_cut: int, skipped: int
+) -> tuple[dict[str, MeasuredRecall], Counts]:
+    """Read the vectors back as a service would, and measure them against exact search."""
+    images = VectorIndex.read(staging / catalog.IMAGE_VECTORS_NAME)
+    texts = VectorIndex.read(staging / catalog.TEXT_VECTORS_NAME)
+    if len(texts):
+        recall = {
+            "images": measure_recall(images, texts, queries="texts"),
+            "texts": measure_recall(texts, images, queries="images"),
+        }
+    else:
+        recall = {"images": measure_recall(images, images, queries="images")}
+    for searched, measured in recall.items():
+        if measured.recall < MINIMUM_RECALL:
+            raise PublishRefused(
+                f"search of {searched} finds {measured.recall:.3f} of what exact search finds "
+                f"(at least {MINIMUM_RECALL}): the index is broken"
+            )
+    counts = Counts(
+        images=len(images),
+        texts=len(texts),
+        failed=tally.failures.total(),
+        texts_cut=texts_cut,
+        skipped=skipped,
+        reused=tally.reused,
+    )
+    return recall, counts
+
+
+def _nothing(gallery: Gallery, tally: Tally) -> str:
+    shown = "".join(f"\n  {entry.item}: {entry.message}" for entry in tally.first_failures)
+    return (
+        f"no picture of {gallery.source} could be indexed ({tally.failures.total()} failed, "
+        f"{gallery.skipped} other files): nothing is published, what was current stays{shown}"
+    )
+
+
+def _prune_cache(releases: Path, cache: EmbeddingCache, fingerprint: str) -> None:
+    """Keep in the cache what the releases hold, so that it never outgrows them."""
+    whole = list(_readable_manifests(releases))
+    cache.keep_only(
+        (some for manifest in whole for some in read_digests(releases / manifest.id / catalog.ITEMS_NAME)),
+        (some for manifest in whole for some in read_digests(releases / manifest.id / catalog.TEXTS_NAME)),
+    )
+    remove_other_caches(releases, {fingerprint, *(manifest.fingerprint for manifest in whole)})
+
+
+def _readable_manifests(releases: Path) -> Iterator[Manifest]:
+    for release_id in catalog.release_ids(releases):
+        with suppress(ReleaseError):
+            yield catalog.read_manifest(releases / release_id)

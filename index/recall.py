@@ -1,0 +1,45 @@
+"""Recall of an index against exact search: what it finds of what NumPy finds by comparing everything.
+
+Pure measurement; knows nothing of releases, and does not decide what is good enough.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.manifest import MeasuredRecall
+from index.vectors import VectorIndex
+
+TIE_TOLERANCE = 1e-5  # two sums of products in another order differ by less; equal scores are equally right
+
+
+def measure_recall(
+    searched: VectorIndex, sampled: VectorIndex, *, queries: str, query_count: int = 200, k: int = 10
+) -> MeasuredRecall:
+    """recall@k of `searched` for queries drawn (seeded) from `sampled`, whose modality `queries` names."""
+    chosen = np.random.default_rng(0).permutation(len(sampled))[:query_count]
+    vectors = np.stack([sampled.reconstruct(int(row)) for row in chosen])
+    depth = min(k, len(searched))
+    return MeasuredRecall(
+        queries=queries, query_count=len(vectors), k=depth, recall=recall_at(searched, vectors, k=depth)
+    )
+
+
+def recall_at(index: VectorIndex, queries: NDArray[np.float32], *, k: int) -> float:
+    """The share of the k best that the index returns, ties counted as equally right."""
+    bounds = exact_bounds(index, queries, k=k)
+    _, rows = index.search(queries, k)
+    found = 0
+    for query, bound, returned in zip(queries, bounds, rows, strict=True):
+        distinct = {int(row) for row in returned if row >= 0}
+        found += sum(float(index.reconstruct(row) @ query) >= bound - TIE_TOLERANCE for row in distinct)
+    return found / (k * len(queries))
+
+
+def exact_bounds(index: VectorIndex, queries: NDArray[np.float32], *, k: int) -> NDArray[np.float32]:
+    """The k-th best score (n,) of each query over all rows, by brute force in blocks."""
+    best = np.full((len(queries), k), -np.inf, dtype=np.float32)
+    for _, block in index.blocks():
+        scores = np.concatenate([best, queries @ block.T], axis=1)
+        best = np.partition(scores, scores.shape[1] - k, axis=1)[:, -k:]
+    bounds: NDArray[np.float32] = best.min(axis=1)
+    return bounds
