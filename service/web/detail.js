@@ -5,11 +5,12 @@
 import { fetchItem, pictureAddress } from "./api.js";
 import { EMPTY, addressOf } from "./address.js";
 import { problemNotice } from "./problems.js";
-import { byId, factRows, fitToContent, scoreOf, tagLinks, titleOf } from "./views.js";
+import { THUMBNAIL_PIXELS, byId, factRows, fitToContent, scoreOf, tagLinks, titleOf } from "./views.js";
 
 const dialog = byId("detail");
 const picture = dialog.querySelector(".detail-picture");
 const body = dialog.querySelector(".detail-facts");
+const LARGE_PIXELS = 1600;
 const KNOWN = new Set(["title", "description", "tags", "category"]);
 let pending = new AbortController();
 let shown = "";
@@ -74,14 +75,15 @@ function drawPicture(id, title) {
   picture.href = pictureAddress(id);
   picture.title = "Open the picture itself";
   image.alt = title;
-  if (image.src === pictureAddress(id)) return;
+  const address = pictureAddress(id, LARGE_PIXELS);
+  if (image.src === address) return;
   image.removeAttribute("src"); // or the one before stays until this one has come
-  // The file may have moved since the gallery was indexed; its thumbnail lives in the release.
+  // What no browser shows (TIFF), its thumbnail does. Where the file has moved, the service answers with it.
   image.onerror = () => {
     image.onerror = () => picture.classList.add("missing");
-    image.src = pictureAddress(id, 256);
+    image.src = pictureAddress(id, THUMBNAIL_PIXELS);
   };
-  image.src = pictureAddress(id);
+  image.src = address;
 }
 
 function draw(id, payload, result, best) {

@@ -16,7 +16,7 @@ const ADVICE = [
   [(e) => e.status === 429, "Busy right now", "Many people are searching at once. Try again in a moment.", true],
   [(e) => e.status === 503 || e.status === 504, "Not ready yet", "The service is starting, stopping or very busy. Try again in a moment.", true],
   [(e) => e.status === 404, "Not in the gallery", "The gallery has changed since, or the address was cut. Search for it with words instead.", false],
-  [(e) => e.status === 413, "That is too large", "Make the picture smaller, then choose it again.", false],
+  [(e) => e.status === 413, "That is too large", "Use a smaller picture, or a shorter text.", false],
   [(e) => e.code.includes("image") || e.status === 415, "That picture could not be read", "Save it as PNG or JPEG, then choose it again.", false],
   [(e) => e.status === 401, "A key is needed", "This service answers only with an API key, which this page does not have.", false],
   [(e) => e.status === 422 || e.status === 400, "That could not be searched", "Change the words or the picture, then search again.", false],

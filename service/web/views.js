@@ -5,7 +5,7 @@
 import { pictureAddress } from "./api.js";
 import { EMPTY, addressOf } from "./address.js";
 
-const THUMBNAIL_PIXELS = 256;
+export const THUMBNAIL_PIXELS = 256;
 
 export const byId = (id) => document.getElementById(id);
 
