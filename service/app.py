@@ -5,7 +5,6 @@ Knows every part by name and none by its inside.
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ from service.schemas import (
 from service.serving import Serving
 from service.settings import Settings
 
+API_VERSION = "1"
 WEB = Path(__file__).parent / "web"
 _HTTP_CODES = {400: "invalid_request", 404: "not_found", 405: "method_not_allowed"}
 _BODIES = (
@@ -63,7 +63,7 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(
         title="Twinlens",
         summary="Image-text retrieval over HTTP",
-        version=version("twinlens"),
+        version=API_VERSION,
         root_path=settings.root_path,
         lifespan=lifespan,
     )

@@ -124,7 +124,7 @@ def encode_texts(encoder: Encoder, items: Sequence[TextItem]) -> list[Outcome]:
     for row, item in enumerate(items):
         cut, length = bool(tokens.truncated[row]), int(tokens.lengths[row])
         if cut and not item.may_be_cut:
-            outcomes.append(_too_long(encoder, item.text, length))
+            outcomes.append(_too_long(encoder, item.text, int(tokens.full_lengths[row])))
         else:
             outcomes.append(_checked(vectors[row], truncated=cut, tokens=length))
     return outcomes
