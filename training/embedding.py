@@ -220,7 +220,7 @@ def _content_digest(source: ImageSource) -> bytes:
 def _read_cache(entry: Path) -> _Embeddings | None:
     """What an earlier run kept; None where there is nothing, or only part of a file."""
     try:
-        with np.load(entry, allow_pickle=False) as arrays:
+        with entry.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return _Embeddings(
                 image_vectors=arrays["image_vectors"],
                 caption_vectors=arrays["caption_vectors"],

@@ -1,0 +1,197 @@
+"""Evaluation of real files through an encoder of ten lines that maps colours to vectors."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from encoders.encoder import Encoder, TextEmbeddings
+from encoders.images import Preprocessing
+from training.embedding import embed_pairs
+from training.errors import EvaluationError
+from training.evaluate import EvaluationOptions, evaluate, leaks_into
+from training.pairs import PairSet, read_pairs
+
+COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "white": (255, 255, 255)}
+
+
+class ColourEncoder:
+    """A picture's vector is its mean colour, a text's that of the last colour it names."""
+
+    name, fingerprint, precision, device, dim = "colours", "c0" * 32, "fp32", "cpu", 4
+    preprocessing = Preprocessing(height=8, width=8)
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def encode_pixels(self, pixels: np.ndarray) -> np.ndarray:
+        self.batches.append(len(pixels))
+        return self._unit(pixels.mean(axis=(1, 2)))
+
+    def encode_texts(self, texts: Sequence[str]) -> TextEmbeddings:
+        named = [[word for word in text.split() if word in COLOURS][-1] for text in texts]
+        cut = np.array([len(text.split()) > 6 for text in texts])
+        return TextEmbeddings(self._unit(np.array([COLOURS[name] for name in named])), cut)
+
+    def _unit(self, colours: np.ndarray) -> np.ndarray:
+        vectors = np.concatenate([colours, np.full((len(colours), 1), 10)], axis=1).astype(np.float32)
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def colour_set(folder: Path, captions: dict[str, str], *, name: str = "squares") -> PairSet:
+    """`captions`: "red-1.png" → caption; the file is a square of the colour before the dash."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in captions:
+        Image.new("RGB", (12, 12), COLOURS[file.partition("-")[0]]).save(folder / file)
+    rows = "".join(f"{file},{caption}\n" for file, caption in captions.items())
+    (folder / "captions.csv").write_text("image,caption\n" + rows)
+    return read_pairs(f"csv:{folder}/captions.csv?name={name}")
+
+
+ALL_COLOURS = {f"{colour}-1.png": f"a {colour} square" for colour in COLOURS}
+
+
+def test_a_perfect_encoder_finds_everything_both_ways(tmp_path: Path) -> None:
+    [dataset] = evaluate(ColourEncoder(), [colour_set(tmp_path, ALL_COLOURS)]).datasets
+    assert (dataset.images, dataset.captions, dataset.tied_queries) == (4, 4, 0)
+    for figures in dataset.figures.values():
+        assert figures.recall[1].value == 1
+        assert (figures.recall[1].low, figures.recall[1].high) == (1, 1)
+        assert figures.median_rank == 1
+        assert figures.mean_average_precision.value == 1
+
+
+def test_pictures_that_an_encoder_cannot_tell_apart_get_chance_and_count_as_ties(tmp_path: Path) -> None:
+    pairs = colour_set(tmp_path, {"red-1.png": "one red square", "red-2.png": "another red square"})
+    [dataset] = evaluate(ColourEncoder(), [pairs]).datasets
+    assert dataset.recall["text_to_image"][1].value == pytest.approx(0.5)
+    assert dataset.tied_queries == 4
+
+
+def test_a_caption_that_two_pictures_share_is_right_for_both(tmp_path: Path) -> None:
+    pairs = colour_set(tmp_path, {"red-1.png": "a red square", "red-2.png": "A red square."})
+    [dataset] = evaluate(_lowercased(), [pairs]).datasets
+    assert dataset.recall["text_to_image"][1].value == 1
+    assert dataset.recall["image_to_text"][1].value == 1
+
+
+def test_broken_images_are_named_and_drop_out_with_their_captions(tmp_path: Path) -> None:
+    pairs = colour_set(tmp_path, ALL_COLOURS | {"red-9.png": "a cut red square"})
+    (tmp_path / "red-9.png").write_bytes((tmp_path / "red-1.png").read_bytes()[:50])
+    (tmp_path / "green-1.png").write_bytes(b"not a picture")
+    [dataset] = evaluate(ColourEncoder(), [pairs]).datasets
+    assert [broken.image_id for broken in dataset.broken] == ["green-1.png", "red-9.png"]
+    assert "decode" in dataset.broken[0].reason
+    assert (dataset.images, dataset.captions) == (3, 3)
+    assert dataset.recall["image_to_text"][1].value == 1
+
+
+def test_captions_cut_by_the_text_tower_are_counted(tmp_path: Path) -> None:
+    pairs = colour_set(tmp_path, ALL_COLOURS | {"red-2.png": "a very long tale of a square red"})
+    [dataset] = evaluate(ColourEncoder(), [pairs]).datasets
+    assert dataset.cut_captions == 1
+    assert any("20.0% of the captions" in warning for warning in dataset.warnings)
+
+
+def test_no_more_than_a_batch_of_pictures_meets_the_encoder_at_once(tmp_path: Path) -> None:
+    encoder = ColourEncoder()
+    seen: list[tuple[str, int, int]] = []
+    pairs = colour_set(tmp_path, {f"red-{n}.png": f"red {n}" for n in range(11)})
+    evaluate(encoder, [pairs], options=EvaluationOptions(batch=4), on_progress=lambda *step: seen.append(step))
+    assert encoder.batches == [4, 4, 3]
+    assert ("squares: images", 8, 11) in seen
+    assert seen[-1] == ("squares: captions", 11, 11)
+
+
+def test_a_set_without_one_readable_picture_is_an_error_that_names_the_first(tmp_path: Path) -> None:
+    pairs = colour_set(tmp_path, {"red-1.png": "a red square"})
+    (tmp_path / "red-1.png").write_bytes(b"")
+    with pytest.raises(EvaluationError, match=r"none of its 1 images decodes; red-1\.png"):
+        evaluate(ColourEncoder(), [pairs])
+
+
+def test_an_encoder_that_gives_no_numbers_is_an_error(tmp_path: Path) -> None:
+    class Diverged(ColourEncoder):
+        def _unit(self, colours: np.ndarray) -> np.ndarray:
+            return np.full((len(colours), self.dim), np.nan, dtype=np.float32)
+
+    with pytest.raises(EvaluationError, match="4 of 4 images of squares a vector that is not finite"):
+        evaluate(Diverged(), [colour_set(tmp_path, ALL_COLOURS)])
+
+
+def test_two_sets_of_one_name_are_refused(tmp_path: Path) -> None:
+    pairs = colour_set(tmp_path, ALL_COLOURS)
+    with pytest.raises(EvaluationError, match="two sets are called 'squares'"):
+        evaluate(ColourEncoder(), [pairs, pairs])
+
+
+def test_a_cached_set_is_not_embedded_again_and_measures_the_same(tmp_path: Path) -> None:
+    pairs = colour_set(tmp_path / "set", ALL_COLOURS)
+    (tmp_path / "set" / "blue-1.png").write_bytes(b"broken")
+    first, second = ColourEncoder(), ColourEncoder()
+    options = EvaluationOptions(cache=tmp_path / "cache")
+    [before] = evaluate(first, [pairs], options=options).datasets
+    [after] = evaluate(second, [pairs], options=options).datasets
+    assert second.batches == []
+    assert after.model_copy(update={"seconds": 0.0}) == before.model_copy(update={"seconds": 0.0})
+
+
+@pytest.mark.parametrize("change", ["pixels", "caption", "fingerprint", "precision"])
+def test_a_changed_picture_caption_bundle_or_precision_misses_the_cache(tmp_path: Path, change: str) -> None:
+    pairs = colour_set(tmp_path / "set", ALL_COLOURS)
+    embed_pairs(ColourEncoder(), pairs, cache=tmp_path / "cache")
+    encoder = ColourEncoder()
+    if change == "pixels":
+        Image.new("RGB", (12, 12), "yellow").save(tmp_path / "set" / "red-1.png")
+    elif change == "caption":
+        pairs = colour_set(tmp_path / "set", ALL_COLOURS | {"red-1.png": "the red square"})
+    else:
+        setattr(encoder, change, "another")
+    embed_pairs(encoder, pairs, cache=tmp_path / "cache")
+    assert encoder.batches == [4]
+
+
+def test_a_damaged_cache_is_embedded_anew(tmp_path: Path) -> None:
+    pairs = colour_set(tmp_path / "set", ALL_COLOURS)
+    embed_pairs(ColourEncoder(), pairs, cache=tmp_path / "cache")
+    [entry] = (tmp_path / "cache").iterdir()
+    entry.write_bytes(entry.read_bytes()[:100])
+    encoder = ColourEncoder()
+    embed_pairs(encoder, pairs, cache=tmp_path / "cache")
+    assert encoder.batches == [4]
+    assert len(entry.read_bytes()) > 100
+
+
+def test_a_test_picture_that_stands_in_training_is_reported(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    train = colour_set(tmp_path / "train", ALL_COLOURS, name="train")
+    test = colour_set(tmp_path / "test", {"red-7.png": "a red square", "blue-8.png": "a blue one"}, name="test")
+    photo = Image.fromarray(rng.integers(256, size=(9, 9, 3), dtype=np.uint8)).resize((120, 90))
+    photo.save(tmp_path / "train" / "green-1.png")
+    photo.resize((80, 60)).save(tmp_path / "test" / "red-7.png")
+    leaks = leaks_into([test], [train])
+    assert ("green-1.png", "red-7.png") in [(leak.train_id, leak.test_id) for leak in leaks["test"]["train"]]
+    [dataset] = evaluate(ColourEncoder(), [test], leaks=leaks).datasets
+    assert dataset.leaked_images("train") >= 1
+
+
+def test_the_real_encoder_of_a_bundle_is_measured_without_adapting_anything(
+    tmp_path: Path, tiny_bundle: Path
+) -> None:
+    report = evaluate(Encoder.load(tiny_bundle, device="cpu"), [colour_set(tmp_path, ALL_COLOURS)])
+    [dataset] = report.datasets
+    assert (report.bundle, report.device, report.precision) == ("tiny", "cpu", "fp32")
+    assert len(report.fingerprint) == 64
+    assert dataset.images == dataset.captions == 4
+    assert 0 <= dataset.recall["text_to_image"][1].value <= 1
+    assert dataset.recall["text_to_image"][5].value == 1
+
+
+def _lowercased() -> ColourEncoder:
+    class Lowercased(ColourEncoder):
+        def encode_texts(self, texts: Sequence[str]) -> TextEmbeddings:
+            return super().encode_texts([text.lower() for text in texts])
+
+    return Lowercased()
