@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -36,7 +37,7 @@ GALLERY_SIZE = 40
 ODD_ID = "odd/ä b#c?d%20e+f&g.png"
 HOSTILE_TITLE = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>'
 PAGE = 30  # answers the page asks for at once
-PHONE = {"viewport": {"width": 360, "height": 640}, "has_touch": True, "is_mobile": True}
+PHONE: dict[str, Any] = {"viewport": {"width": 360, "height": 640}, "has_touch": True, "is_mobile": True}
 
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on PATH"
@@ -92,7 +93,7 @@ def browser() -> Iterator[Browser]:
 class Visit:
     """One page and what went wrong on it. `allowed`: console errors that a test brings about itself."""
 
-    def __init__(self, browser: Browser, base_url: str, **context: object) -> None:
+    def __init__(self, browser: Browser, base_url: str, **context: Any) -> None:
         self.base_url = base_url
         self.allowed = "^$"
         self._context = browser.new_context(**context)
