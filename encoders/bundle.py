@@ -13,7 +13,6 @@ bundle is ever unpickled or executed. This module does not know how a bundle is 
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -26,6 +25,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from encoders.errors import CorruptBundle, MissingBundle, UnsupportedBundle
+from encoders.folders import link_or_copy, replace_folder
+from encoders.folders import write_durably as _write_durably
 from encoders.images import Preprocessing
 from encoders.texts import TOKENIZER_FILES, TokenizerSpec
 from encoders.towers import TEXT_FOLDER, TowersConfig
@@ -121,10 +122,18 @@ class Bundle:
         """The same bundle with one more (or one changed) file that does not change an embedding."""
         if name in self.config.embedding_files or name == MANIFEST:
             raise ValueError(f"{name} is part of what the fingerprint covers: write a new bundle")
-        _write_durably(self.path / name, content)
-        files = {**self.config.files, name: _record(self.path / name)}
-        config = self.config.model_copy(update={"files": files})
-        _write_durably(self.path / MANIFEST, _manifest_bytes(config))
+        staging = Path(tempfile.mkdtemp(prefix=f".{self.path.name}.", dir=self.path.parent))
+        try:
+            for kept in self.config.files:
+                link_or_copy(self.path / kept, staging / kept)
+            _write_durably(staging / name, content)
+            files = {**self.config.files, name: _record(staging / name)}
+            config = self.config.model_copy(update={"files": files})
+            _write_durably(staging / MANIFEST, _manifest_bytes(config))
+            replace_folder(staging, self.path)
+        except BaseException:
+            shutil.rmtree(staging, ignore_errors=True)
+            raise
         return Bundle(path=self.path, config=config)
 
 
@@ -152,8 +161,7 @@ def write_bundle(
         recorded = config.model_copy(update={"files": {name: _record(staging / name) for name in names}})
         sealed = recorded.model_copy(update={"fingerprint": recorded.expected_fingerprint()})
         _write_durably(staging / MANIFEST, _manifest_bytes(sealed))
-        staging.chmod(0o755)
-        _replace_folder(staging, path)
+        replace_folder(staging, path)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
@@ -217,28 +225,3 @@ def _record(path: Path) -> FileRecord:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write_durably(path: Path, content: bytes) -> None:
-    """Whole or not at all, also through a power cut."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def _replace_folder(staging: Path, path: Path) -> None:
-    for entry in [*staging.rglob("*"), staging]:
-        descriptor = os.open(entry, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
-    if path.exists():
-        retired = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
-        path.rename(retired / path.name)
-        staging.rename(path)
-        shutil.rmtree(retired)
-    else:
-        staging.rename(path)

@@ -7,12 +7,11 @@ encoder normalises them with the mean and deviation given here.
 
 import io
 import math
-import warnings
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
 from encoders.errors import ImageTooLarge, UndecodableImage
@@ -22,6 +21,28 @@ DEFAULT_MAX_PIXELS = 64_000_000
 
 Pixels = NDArray[np.uint8]
 """(height, width, 3), or (n, height, width, 3), RGB."""
+
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
+"""What is decoded; JPEG opens MPO too. Pillow knows more, some of which start another program (EPS:
+Ghostscript) or hold pictures larger than their header says (ICO): not for bytes that strangers send."""
+
+_EXIF_ORIENTATION = 0x0112
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+_MAX_RESIZED_PIXELS = 16_000_000
+"""Where only the part that a crop keeps is resized: a 1×10000 strip would fill gigabytes before its crop."""
+
+_DEEP_ROWS = 64
+"""Rows of a 16-bit or float picture that are made 8-bit at a time, so that memory stays bounded."""
 
 _INTERPOLATIONS = {
     "nearest": Image.Resampling.NEAREST,
@@ -34,8 +55,8 @@ _INTERPOLATIONS = {
 class Preprocessing(BaseModel):
     """How a picture becomes the (height, width, 3) pixels of a tower. Antialiased, as Pillow always is.
 
-    resize: "squash" to exactly height × width; "shortest": the short side to the size, then the centre;
-    "letterbox": the long side to the size, centred on `fill`.
+    resize: "squash" to exactly height × width; "shortest": just large enough to cover it, then the centre;
+    "letterbox": just small enough to fit into the size, centred on `fill`.
     crop_rounding: where an odd margin goes. "even" is torchvision's and open_clip's `round`, "floor" is
     transformers'; the difference alone moves an embedding by up to 0.004.
     mean, std: per channel, of values in [0, 1].
@@ -47,7 +68,7 @@ class Preprocessing(BaseModel):
     width: int = Field(default=224, ge=1, le=4096)
     resize: Literal["squash", "shortest", "letterbox"] = "squash"
     shortest_side: int | None = Field(default=None, ge=1, le=8192)
-    """For "shortest": the side before the crop, when it is larger than the crop."""
+    """For "shortest": the short side before the crop, where it is not the crop's own."""
     crop_rounding: Literal["even", "floor"] = "even"
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bicubic"
     fill: int = Field(default=0, ge=0, le=255)
@@ -61,23 +82,20 @@ def decode_image(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.
     Raises UndecodableImage (not an image, or cut short) or ImageTooLarge (before any pixel is decoded).
     """
     try:
-        with warnings.catch_warnings():
-            # Pillow warns of decompression bombs, odd EXIF and the like; the cap below is what decides.
-            warnings.simplefilter("ignore")
-            image = Image.open(io.BytesIO(data))
-            if image.width * image.height > max_pixels:
-                raise ImageTooLarge(
-                    f"image of {image.width}×{image.height} pixels is over the cap of {max_pixels}: "
-                    "send a smaller copy, or raise the cap"
-                )
-            image.load()
-            return _to_rgb(_upright(image))
-    except (ImageTooLarge, Image.DecompressionBombError) as error:
+        image = Image.open(io.BytesIO(data), formats=_FORMATS)
+        if image.width * image.height > max_pixels:
+            raise ImageTooLarge(
+                f"image of {image.width}×{image.height} pixels is over the cap of {max_pixels}: "
+                "send a smaller copy, or raise the cap"
+            )
+        image.load()
+        return _to_rgb(_upright(image))
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageTooLarge(str(error)) from error
-    except MemoryError:
+    except (ImageTooLarge, MemoryError):
         raise
     except Exception as error:  # Pillow's plugins raise whatever a broken file makes them raise
-        raise UndecodableImage(f"cannot decode {len(data)} bytes as an image: {_cause(error)}") from error
+        raise UndecodableImage(f"cannot decode {len(data)} bytes as an image: {_cause(error, data)}") from error
 
 
 def to_pixels(image: Image.Image, preprocessing: Preprocessing) -> Pixels:
@@ -88,9 +106,12 @@ def to_pixels(image: Image.Image, preprocessing: Preprocessing) -> Pixels:
 
 def _upright(image: Image.Image) -> Image.Image:
     try:
-        return ImageOps.exif_transpose(image)
+        turn = _TURNS.get(int(image.getexif().get(_EXIF_ORIENTATION, 1)))
+    except MemoryError:
+        raise
     except Exception:  # noqa: BLE001 - a damaged EXIF block must not cost a sound picture
         return image
+    return image if turn is None else image.transpose(turn)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -106,17 +127,39 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _from_deep_grey(image: Image.Image) -> Image.Image:
-    """16-bit and float greyscale to 8 bit; Pillow's own convert clips at 255 and turns all white."""
-    values = np.asarray(image, dtype=np.float64)
-    finite = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
-    top = finite.max(initial=0.0)
-    ceiling = 1.0 if image.mode == "F" and top <= 1.0 else 255.0 if top <= 255.0 else max(65535.0, top)
-    return Image.fromarray(np.clip(finite / ceiling * 255.0 + 0.5, 0, 255).astype(np.uint8)).convert("RGB")
+    """16-bit and float greyscale to 8 bit; Pillow's own convert clips at 255 and turns all white.
+
+    16-bit files use their whole range. 32-bit integers and floats say nothing of theirs: white is 1 (floats),
+    255 or 65535, the least that holds the brightest value, or that value where it is larger still.
+    """
+    values = np.asarray(image)
+    white = 65535.0 if image.mode.startswith("I;16") else _white_level(values)
+    grey = np.empty(values.shape, dtype=np.uint8)
+    for start in range(0, len(values), _DEEP_ROWS):
+        rows = _finite(values[start : start + _DEEP_ROWS])
+        grey[start : start + _DEEP_ROWS] = np.clip(rows / white * 255.0 + 0.5, 0, 255)
+    return Image.fromarray(grey).convert("RGB")
 
 
-def _cause(error: Exception) -> str:
+def _white_level(values: NDArray[np.int32] | NDArray[np.float32]) -> float:
+    chunks = (values[start : start + _DEEP_ROWS] for start in range(0, len(values), _DEEP_ROWS))
+    top = max((float(_finite(rows).max(initial=0.0)) for rows in chunks), default=0.0)
+    if top <= 1.0 and np.issubdtype(values.dtype, np.floating):
+        return 1.0
+    return 255.0 if top <= 255.0 else max(65535.0, top)
+
+
+def _finite(rows: NDArray[np.generic]) -> NDArray[np.float64]:
+    return np.nan_to_num(rows.astype(np.float64), copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _cause(error: Exception, data: bytes) -> str:
     text = str(error) or type(error).__name__
-    return "no format that Pillow knows" if "cannot identify image file" in text else text
+    if "cannot identify image file" not in text:
+        return text
+    if data.lstrip()[:1] == b"<":
+        return "it is markup (SVG, HTML or XML), not pixels; send a PNG, JPEG or WebP of it"
+    return f"none of the formats {', '.join(_FORMATS)}"
 
 
 def _squash(image: Image.Image, spec: Preprocessing) -> Image.Image:
@@ -124,13 +167,35 @@ def _squash(image: Image.Image, spec: Preprocessing) -> Image.Image:
 
 
 def _shortest_then_centre(image: Image.Image, spec: Preprocessing) -> Image.Image:
-    """torchvision's Resize(int) then CenterCrop: the long side is cut to an int, not rounded."""
-    side = spec.shortest_side or max(spec.height, spec.width)
+    width, height = _covering_size(image, spec)
+    if width * height <= _MAX_RESIZED_PIXELS:
+        return _centre(_resize(image, width, height, spec), spec)
+    return _resize_centre_only(image, width, height, spec)
+
+
+def _covering_size(image: Image.Image, spec: Preprocessing) -> tuple[int, int]:
+    """(width, height) before the crop."""
+    if spec.shortest_side is None and spec.height != spec.width:
+        # open_clip's ResizeKeepRatio(longest=0), which it uses where the size is no square
+        ratio = min(image.height / spec.height, image.width / spec.width)
+        return round(image.width / ratio), round(image.height / ratio)
+    # torchvision's Resize(int): the long side is cut to an int, not rounded
+    side = spec.shortest_side or spec.height
     if image.width <= image.height:
-        size = (side, max(1, int(side * image.height / image.width)))
-    else:
-        size = (max(1, int(side * image.width / image.height)), side)
-    return _centre(_resize(image, *size, spec), spec)
+        return side, int(side * image.height / image.width)
+    return int(side * image.width / image.height), side
+
+
+def _resize_centre_only(image: Image.Image, width: int, height: int, spec: Preprocessing) -> Image.Image:
+    """What `_centre` keeps of the picture resized to width × height, without the rest of it."""
+    left, top, right, bottom = _crop_box(width, height, spec)
+    across, down = image.width / width, image.height / height
+    part = image.resize(
+        (right - left, bottom - top),
+        _INTERPOLATIONS[spec.interpolation],
+        box=(left * across, top * down, min(right * across, image.width), min(bottom * down, image.height)),
+    )
+    return _centre(part, spec)
 
 
 def _letterbox(image: Image.Image, spec: Preprocessing) -> Image.Image:
@@ -153,13 +218,18 @@ def _centre(image: Image.Image, spec: Preprocessing) -> Image.Image:
     """Crop or pad to the size, centred. Padding puts the odd pixel right and below, as open_clip does."""
     if image.size == (spec.width, spec.height):
         return image
-    margin = round if spec.crop_rounding == "even" else math.floor
     pad_left, pad_top = (max(0, spec.width - image.width) // 2, max(0, spec.height - image.height) // 2)
-    left = margin(max(0, image.width - spec.width) / 2.0)
-    top = margin(max(0, image.height - spec.height) / 2.0)
-    crop = image.crop((left, top, min(image.width, left + spec.width), min(image.height, top + spec.height)))
+    crop = image.crop(_crop_box(image.width, image.height, spec))
     if crop.size == (spec.width, spec.height):
         return crop
     canvas = Image.new("RGB", (spec.width, spec.height), (spec.fill,) * 3)
     canvas.paste(crop, (pad_left, pad_top))
     return canvas
+
+
+def _crop_box(width: int, height: int, spec: Preprocessing) -> tuple[int, int, int, int]:
+    """(left, top, right, bottom) of the centre that is kept of a width × height picture."""
+    margin = round if spec.crop_rounding == "even" else math.floor
+    left = margin(max(0, width - spec.width) / 2.0)
+    top = margin(max(0, height - spec.height) / 2.0)
+    return left, top, min(width, left + spec.width), min(height, top + spec.height)

@@ -4,15 +4,17 @@ Two kinds of tokenizer: "clip_bpe" (CLIP's lower-cased byte-pair encoding, open_
 "tokenizers" (any Hugging Face `tokenizer.json`). It does not know towers or devices.
 """
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from open_clip.tokenizer import SimpleTokenizer, get_clean_fn
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from tokenizers import Encoding
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 
 from encoders.errors import CorruptBundle
@@ -24,6 +26,9 @@ TOKENIZER_FILES = {
     "tokenizers": f"{TOKENIZER_FOLDER}/tokenizer.json",
     "clip_bpe": f"{TOKENIZER_FOLDER}/bpe_vocab.txt.gz",
 }
+
+
+Cleaning = Literal["none", "whitespace", "lower", "canonicalize"]
 
 
 class TokenizerSpec(BaseModel):
@@ -38,19 +43,29 @@ class TokenizerSpec(BaseModel):
 
     kind: Literal["tokenizers", "clip_bpe"]
     context_length: int = Field(ge=3, le=8192)
-    clean: Literal["none", "whitespace", "lower", "canonicalize"] = "whitespace"
+    clean: Cleaning = "whitespace"
+    """open_clip's cleaning before the tokenizer; where none is named, "clip_bpe" takes CLIP's own, "lower"."""
     pad_id: int = Field(default=0, ge=0)
     pad_to: Literal["longest", "context"] = "longest"
     drop_separator: int | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _clip_lowers_case(cls, given: dict[str, Any]) -> dict[str, Any]:
+        return {"clean": "lower", **given} if given.get("kind") == "clip_bpe" else given
+
 
 @dataclass(frozen=True)
 class TokenBatch:
-    """ids: int64 (n, length), padded; lengths: (n,) ids before padding; truncated: (n,) whether it was cut."""
+    """ids: int64 (n, length), padded; lengths: (n,) ids before padding; truncated: (n,) whether it was cut.
+
+    full_lengths: (n,) ids had nothing been cut.
+    """
 
     ids: NDArray[np.int64]
     lengths: NDArray[np.int64]
     truncated: NDArray[np.bool_]
+    full_lengths: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -83,16 +98,17 @@ class _JsonTokenizer:
 
     def __call__(self, texts: Sequence[str]) -> TokenBatch:
         encodings = self._tokenizer.encode_batch([self._clean(text) for text in texts])
-        cut = [bool(encoding.overflowing) for encoding in encodings]
-        return _padded([encoding.ids for encoding in encodings], cut, self._spec)
+        full = [len(encoding.ids) + sum(map(_own_ids, encoding.overflowing)) for encoding in encodings]
+        return _padded([encoding.ids for encoding in encodings], full, self._spec)
 
 
 class _ClipTokenizer:
     def __init__(self, spec: TokenizerSpec, path: Path) -> None:
         try:
-            self._tokenizer = SimpleTokenizer(str(path), context_length=spec.context_length, clean="lower")
-        except (OSError, EOFError, UnicodeDecodeError) as error:
+            self._tokenizer = SimpleTokenizer(str(path), context_length=spec.context_length)
+        except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
             raise CorruptBundle(f"{path} is no readable vocabulary: {error}") from error
+        self._tokenizer.clean_fn = _cleaner(spec.clean)
         self._spec = spec
 
     def __call__(self, texts: Sequence[str]) -> TokenBatch:
@@ -100,18 +116,24 @@ class _ClipTokenizer:
         encoded = [self._tokenizer.encode(text) for text in texts]
         start, end = self._tokenizer.sot_token_id, self._tokenizer.eot_token_id
         rows = [[start, *ids[:room], end] for ids in encoded]
-        return _padded(rows, [len(ids) > room for ids in encoded], self._spec)
+        return _padded(rows, [len(ids) + 2 for ids in encoded], self._spec)
 
 
-def _padded(rows: list[list[int]], cut: list[bool], spec: TokenizerSpec) -> TokenBatch:
+def _own_ids(piece: Encoding) -> int:
+    """Of a piece that was cut off: its ids without the special ones, which every piece gets anew."""
+    return len(piece.ids) - sum(piece.special_tokens_mask)
+
+
+def _padded(rows: list[list[int]], full: list[int], spec: TokenizerSpec) -> TokenBatch:
     lengths = np.array([len(row) for row in rows], dtype=np.int64)
+    full_lengths = np.array(full, dtype=np.int64)
     width = spec.context_length if spec.pad_to == "context" else int(lengths.max(initial=1))
     ids = np.full((len(rows), width), spec.pad_id, dtype=np.int64)
     for target, row in zip(ids, rows, strict=True):
         target[: len(row)] = row
     if spec.drop_separator is not None:
         ids[ids == spec.drop_separator] = 0
-    return TokenBatch(ids=ids, lengths=lengths, truncated=np.array(cut, dtype=np.bool_))
+    return TokenBatch(ids=ids, lengths=lengths, truncated=full_lengths > lengths, full_lengths=full_lengths)
 
 
 class _Cleaner(Protocol):

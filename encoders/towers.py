@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from open_clip.model import CLIP, CustomTextCLIP
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import nn
 
 from encoders.errors import UnsupportedBundle
@@ -25,7 +25,7 @@ TEXT_FOLDER = "text"
 class TowersConfig(BaseModel):
     """open_clip's model configuration, as in its `model_configs/*.json`.
 
-    `text_cfg["hf_model_name"]`, where there is one, is a path relative to the bundle, never a hub's name.
+    `text_cfg["hf_model_name"]`, where there is one, is the bundle's `text` folder, never a hub's name.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -38,9 +38,22 @@ class TowersConfig(BaseModel):
     init_logit_scale: float = 2.6592600369327780  # ln(1 / 0.07), CLIP's own
     init_logit_bias: float | None = None
 
+    @field_validator("text_cfg")
+    @classmethod
+    def _text_lies_inside(cls, text_cfg: dict[str, Any]) -> dict[str, Any]:
+        """Else the fingerprint would not cover it, and a hub might be asked for it."""
+        if (name := text_cfg.get("hf_model_name")) and name != TEXT_FOLDER:
+            raise ValueError(f"hf_model_name is {name!r}: in a bundle it is {TEXT_FOLDER!r}, its own folder")
+        return text_cfg
+
     @property
     def has_transformers_text_tower(self) -> bool:
         return bool(self.text_cfg.get("hf_model_name"))
+
+    @property
+    def is_custom(self) -> bool:
+        """Whether the text tower is a module of its own (CustomTextCLIP), not spread over the model (CLIP)."""
+        return self.custom_text or self.has_transformers_text_tower or "timm_model_name" in self.vision_cfg
 
 
 def build_towers(config: TowersConfig, folder: Path) -> nn.Module:
@@ -53,10 +66,9 @@ def build_towers(config: TowersConfig, folder: Path) -> nn.Module:
     if config.has_transformers_text_tower:
         text_cfg["hf_model_name"] = str(folder / text_cfg["hf_model_name"])
         text_cfg["hf_model_pretrained"] = False
-    custom = config.custom_text or config.has_transformers_text_tower or "timm_model_name" in config.vision_cfg
-    model_class = CustomTextCLIP if custom else CLIP
+    model_class = CustomTextCLIP if config.is_custom else CLIP
     try:
-        with _quiet():
+        with quietly():
             model: nn.Module = model_class(
                 embed_dim=config.embed_dim,
                 vision_cfg={**config.vision_cfg, "timm_model_pretrained": False},
@@ -76,7 +88,7 @@ def unit_rows(features: torch.Tensor) -> torch.Tensor:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """transformers and open_clip report on the root logger what no user of a bundle can act on."""
     previous = logging.root.manager.disable
     logging.disable(logging.WARNING)

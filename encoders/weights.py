@@ -25,7 +25,7 @@ def save_weights(state: dict[str, torch.Tensor], path: Path, *, encoding: Encodi
     packed: dict[str, torch.Tensor] = {}
     for name, tensor in state.items():
         packed.update(_pack(name, tensor.detach().cpu(), encoding))
-    save_file({name: tensor.contiguous() for name, tensor in packed.items()}, path)
+    save_file(_unshared(packed), path)
 
 
 def load_weights(path: Path) -> dict[str, torch.Tensor]:
@@ -44,6 +44,17 @@ def load_weights(path: Path) -> dict[str, torch.Tensor]:
         else:
             state[name] = tensor.float() if tensor.is_floating_point() else tensor
     return state
+
+
+def _unshared(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """safetensors refuses tensors that share memory, as tied embeddings do: each gets its own."""
+    seen: set[int] = set()
+    own = {}
+    for name, tensor in tensors.items():
+        storage = tensor.untyped_storage().data_ptr()
+        own[name] = tensor.clone().contiguous() if storage in seen else tensor.contiguous()
+        seen.add(storage)
+    return own
 
 
 def _pack(name: str, tensor: torch.Tensor, encoding: Encoding) -> dict[str, torch.Tensor]:
