@@ -1,0 +1,221 @@
+"""The device thread: batches across callers, poison alone, bounds, deadlines, turns, and a watchdog."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from service.batching import Device
+from service.errors import DeadlineExceeded, EncodingFailed, QueueFull
+from service.telemetry import Telemetry
+from service.tickets import Embedded, Lane, Ticket
+
+POISON = "poison"
+ENCODER = object()  # the device only hands it on
+
+
+class Machine:
+    """An encoder of strings that can be held, and that breaks on POISON; it notes every batch it is given."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+        self.free = threading.Event()
+        self.free.set()
+        self.entered = threading.Event()
+        self.broken = False
+
+    def encode(self, encoder: object, payloads: Sequence[str]) -> list[Embedded]:
+        self.batches.append(list(payloads))
+        self.entered.set()
+        assert self.free.wait(10)
+        if self.broken or POISON in payloads:
+            raise RuntimeError("no good")
+        return [Embedded(payload) for payload in payloads]
+
+    def probe(self, encoder: object) -> None:
+        if self.broken:
+            raise RuntimeError("no good at all")
+
+    def device(self, *, queue_limit: int = 100, stall_seconds: float = 30.0) -> Device:
+        lanes = [Lane(kind, self.encode, 8, queue_limit) for kind in ("image", "text")]
+        return Device(lanes, probe=self.probe, telemetry=Telemetry(), stall_seconds=stall_seconds)
+
+
+@pytest.fixture
+def machine() -> Machine:
+    return Machine()
+
+
+def started(device: Device) -> Iterator[Device]:
+    device.start()
+    yield device
+    device.stop(timeout_seconds=10)
+
+
+@pytest.fixture
+def device(machine: Machine) -> Iterator[Device]:
+    yield from started(machine.device())
+    machine.free.set()
+
+
+def submit(
+    device: Device, *payloads: str, kind: str = "image", encoder: object = ENCODER, seconds: float = 10
+) -> Ticket:
+    ticket = device.admit(kind, encoder, size=len(payloads), deadline=time.perf_counter() + seconds)
+    device.put_all(ticket, list(enumerate(payloads)))
+    return ticket
+
+
+async def hold(device: Device, machine: Machine) -> Ticket:
+    """Occupy the device with one item, so that what comes now must queue."""
+    machine.free.clear()
+    machine.entered.clear()
+    ticket = submit(device, "first")
+    await asyncio.to_thread(machine.entered.wait, 10)
+    return ticket
+
+
+def vectors(ticket: Ticket) -> list[object]:
+    return [outcome.vector if isinstance(outcome, Embedded) else type(outcome) for outcome in ticket.outcomes]
+
+
+def test_what_queues_while_the_device_is_busy_becomes_one_batch(device, machine):
+    async def scenario() -> None:
+        first = await hold(device, machine)
+        waiting = [submit(device, name) for name in "abc"]
+        machine.free.set()
+        await asyncio.gather(first.done, *(ticket.done for ticket in waiting))
+        assert [vectors(ticket) for ticket in waiting] == [["a"], ["b"], ["c"]]
+
+    asyncio.run(scenario())
+    assert machine.batches == [["first"], ["a", "b", "c"]]
+
+
+def test_one_poisoned_input_fails_only_itself(device, machine):
+    async def scenario() -> None:
+        await hold(device, machine)
+        tickets = [submit(device, "a", "b"), submit(device, "c", POISON, "d"), submit(device, "e")]
+        machine.free.set()
+        await asyncio.gather(*(ticket.done for ticket in tickets))
+        assert [vectors(ticket) for ticket in tickets] == [["a", "b"], ["c", EncodingFailed, "d"], ["e"]]
+
+    asyncio.run(scenario())
+    assert device.trouble() is None
+
+
+def test_requests_take_turns_and_so_do_images_and_texts(device, machine):
+    async def scenario() -> None:
+        await hold(device, machine)
+        large = submit(device, *(f"large{i}" for i in range(12)))
+        small = submit(device, "small")
+        text = submit(device, "text", kind="text")
+        machine.free.set()
+        await asyncio.gather(large.done, small.done, text.done)
+
+    asyncio.run(scenario())
+    assert machine.batches[1] == ["text"]
+    assert machine.batches[2][:2] == ["large0", "small"]
+    assert [len(batch) for batch in machine.batches[2:]] == [8, 5]
+
+
+def test_a_batch_never_mixes_two_encoders(device, machine):
+    async def scenario() -> None:
+        await hold(device, machine)
+        tickets = [
+            submit(device, name, encoder=encoder) for name, encoder in zip("abcd", (1, 2, 1, 2), strict=True)
+        ]
+        machine.free.set()
+        await asyncio.gather(*(ticket.done for ticket in tickets))
+
+    asyncio.run(scenario())
+    assert machine.batches[1:] == [["a", "c"], ["b", "d"]]
+
+
+def test_a_full_queue_refuses_and_takes_again_when_it_has_room(machine):
+    async def scenario(device: Device) -> None:
+        first = await hold(device, machine)
+        submit(device, "a", "b")
+        with pytest.raises(QueueFull, match="3 images wait and the queue takes 3") as refusal:
+            submit(device, "c")
+        assert refusal.value.retry_after_seconds >= 1
+        machine.free.set()
+        await first.done
+        while device._lanes["image"].pending:
+            await asyncio.sleep(0.001)
+        await submit(device, "c", "d", "e").done
+
+    for device in started(machine.device(queue_limit=3)):
+        asyncio.run(scenario(device))
+
+
+def test_what_cannot_be_served_before_its_deadline_is_refused_at_once(device, machine):
+    async def scenario() -> None:
+        await hold(device, machine)
+        device._lanes["image"].seconds_per_item = 5.0
+        with pytest.raises(QueueFull, match=r"about 5\.0 s") as refusal:
+            submit(device, "late", seconds=1)
+        assert refusal.value.code == "deadline_unreachable"
+        machine.free.set()
+
+    asyncio.run(scenario())
+
+
+def test_items_whose_caller_left_or_whose_deadline_passed_are_not_encoded(device, machine):
+    async def scenario() -> None:
+        await hold(device, machine)
+        left, late, kept = submit(device, "left"), submit(device, "late", seconds=0.05), submit(device, "kept")
+        left.abandoned = True
+        await asyncio.sleep(0.06)
+        machine.free.set()
+        await asyncio.gather(left.done, late.done, kept.done)
+        assert [vectors(ticket) for ticket in (left, late, kept)] == [
+            [DeadlineExceeded],
+            [DeadlineExceeded],
+            ["kept"],
+        ]
+
+    asyncio.run(scenario())
+    assert machine.batches == [["first"], ["kept"]]
+
+
+def test_a_device_that_fails_on_known_good_input_is_trouble_until_it_recovers(device, machine):
+    async def scenario() -> None:
+        machine.broken = True
+        await submit(device, "a").done
+        assert "known good input: no good at all" in device.trouble()
+        machine.broken = False
+        until = time.monotonic() + 10
+        while device.trouble() and time.monotonic() < until:
+            await asyncio.sleep(0.02)
+        assert device.trouble() is None
+
+    asyncio.run(scenario())
+
+
+def test_a_batch_that_never_comes_back_is_trouble(machine):
+    async def scenario(device: Device) -> None:
+        await hold(device, machine)
+        await asyncio.sleep(0.03)
+        assert "on the device for" in device.trouble()
+        machine.free.set()
+
+    for device in started(machine.device(stall_seconds=0.02)):
+        asyncio.run(scenario(device))
+
+
+def test_what_waits_when_the_device_stops_is_told_so(machine):
+    async def scenario(device: Device) -> None:
+        first = await hold(device, machine)
+        waiting = submit(device, "a")
+        stopping = asyncio.create_task(asyncio.to_thread(device.stop, timeout_seconds=10))
+        await asyncio.sleep(0.02)
+        machine.free.set()
+        await asyncio.gather(first.done, waiting.done, stopping)
+        assert vectors(first) == ["first"]
+        assert "shutting down" in str(waiting.outcomes[0])
+
+    device = machine.device()
+    device.start()
+    asyncio.run(scenario(device))
