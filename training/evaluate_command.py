@@ -68,6 +68,8 @@ def evaluate_command(
     option cannot be used.
     """
     with _errors_shown():
+        if out:
+            out.mkdir(parents=True, exist_ok=True)
         test_sets, train_sets = [read_pairs(spec) for spec in data], [read_pairs(spec) for spec in train or ()]
         with _progress_on(_err) as progress:
             reports = _measure(
@@ -136,8 +138,6 @@ def _store(bundles: Sequence[Path], reports: Sequence[RetrievalReport]) -> None:
 def _write(reports: Sequence[RetrievalReport], folder: Path) -> None:
     from training.charts import draw_recall
 
-    if folder.exists() and not folder.is_dir():
-        raise EvaluationError(f"{folder} is a file: name a folder for the reports")
     for report, name in zip(reports, bundle_names(reports), strict=True):
         suffix = "" if len(reports) == 1 else "-" + name.replace(" ", "-")
         write_report(report, folder / f"report{suffix}.json")

@@ -1,0 +1,101 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import typer
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from encoders.bundle import Bundle
+from training.evaluate_command import evaluate_command
+from training.report import RetrievalReport, read_report
+
+app = typer.Typer(pretty_exceptions_enable=False)
+app.command()(evaluate_command)
+
+
+def evaluate(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def squares(tmp_path: Path) -> str:
+    """The spec of a set of three pictures, made by drawing stripes of several widths."""
+    rows = ["image,caption"]
+    for number, colour in enumerate(("red", "green", "blue"), 1):
+        picture = Image.new("RGB", (40, 30), colour)
+        picture.paste("white", (0, 0, 9 * number, 30 - 5 * number))
+        picture.save(tmp_path / f"{colour}.png")
+        rows += [f"{colour}.png,a {colour} square", f"{colour}.png,the {colour} car"]
+    (tmp_path / "captions.csv").write_text("\n".join(rows) + "\n")
+    return f"csv:{tmp_path}/captions.csv?name=squares"
+
+
+def test_bundles_are_measured_side_by_side_into_a_table_and_files(
+    tmp_path: Path, squares: str, tiny_bundle: Path, other_tiny_bundle: Path
+) -> None:
+    result = evaluate(tiny_bundle, other_tiny_bundle, "--data", squares, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert "squares (3 × 2)" in result.stdout
+    assert "tiny, squares: images: 3 of 3" in result.stderr
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
+        "report-other.json",
+        "report-tiny.json",
+        "report.md",
+        "report.png",
+    ]
+    measured = read_report(tmp_path / "out" / "report-tiny.json")
+    assert measured.fingerprint == Bundle.open(tiny_bundle).fingerprint
+    assert measured.datasets[0].leaks is None
+    assert "| squares (3 × 2) | other | I→T |" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_json_is_one_report_a_line_and_nothing_else(squares: str, tiny_bundle: Path) -> None:
+    result = evaluate(tiny_bundle, "--data", squares, "--json")
+    assert RetrievalReport.model_validate(json.loads(result.stdout)).bundle == "tiny"
+
+
+def test_store_keeps_the_report_in_the_bundle_and_its_fingerprint_as_it_was(
+    tmp_path: Path, squares: str, tiny_bundle: Path
+) -> None:
+    shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    assert evaluate(tmp_path / "bundle", "--data", squares, "--store").exit_code == 0
+    stored = Bundle.open(tmp_path / "bundle")
+    assert "report.json" in stored.files
+    assert read_report(stored.path / "report.json").fingerprint == stored.fingerprint
+    assert stored.fingerprint == Bundle.open(tiny_bundle).fingerprint
+
+
+def test_test_pictures_in_a_training_set_are_shown_and_change_the_exit_status(
+    squares: str, tiny_bundle: Path
+) -> None:
+    train = squares.replace("name=squares", "name=training")
+    result = evaluate(tiny_bundle, "--data", squares, "--train", train)
+    assert result.exit_code == 3
+    assert "LEAK: 3 of its images are in training" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("bundle", "spec", "said"),
+    [
+        ("nowhere", "{squares}", "no bundle at nowhere"),
+        ("{tiny}", "csv:nowhere.csv", "nowhere.csv"),
+        ("{tiny}", "papyrus:scroll", "unknown format 'papyrus'"),
+        ("{tiny} {tiny}", "{squares}", "is given twice"),
+        ("{tiny}", "{squares} --data {squares}", "two sets are called 'squares'"),
+        ("{tiny}", "{squares} --precision int4", "int4"),
+        ("{tiny}", "{squares} --device toaster", "toaster"),
+        ("{tiny}", "{squares} --out {tiny}/bundle.json", "bundle.json"),
+    ],
+)
+def test_what_cannot_be_used_ends_with_status_2_and_one_line_that_names_it(
+    squares: str, tiny_bundle: Path, bundle: str, spec: str, said: str
+) -> None:
+    arguments = f"{bundle} --data {spec}".format(tiny=tiny_bundle, squares=squares).split()
+    result = evaluate(*arguments)
+    assert result.exit_code == 2
+    [line] = [line for line in result.stderr.splitlines() if line.startswith("error")]
+    assert said in line
+    assert "Traceback" not in result.output
+    assert result.stdout == ""
