@@ -90,9 +90,7 @@ def _framed(
     if augmentation.crop_area[0] >= 1.0:
         return Image.fromarray(to_pixels(image, spec))
     area = rng.uniform(*augmentation.crop_area)
-    aspect = math.exp(
-        rng.uniform(math.log(augmentation.crop_aspect[0]), math.log(augmentation.crop_aspect[1]))
-    )
+    aspect = math.exp(rng.uniform(math.log(augmentation.crop_aspect[0]), math.log(augmentation.crop_aspect[1])))
     width = min(1.0, math.sqrt(area * aspect)) * image.width
     height = min(1.0, math.sqrt(area / aspect)) * image.height
     left = rng.uniform(0, image.width - width)

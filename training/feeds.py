@@ -1,0 +1,107 @@
+"""The inputs of a phase's trained image part: the right views for each source, kept or decoded afresh.
+
+It does not know losses or schedules.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from encoders.encoder import Precision
+from training.augment import NO_AUGMENTATION
+from training.learner import Feed, Learner
+from training.mixture import Draw
+from training.prepare import Prepared
+from training.progress import Reporter
+from training.recipe import Phase
+from training.stems import CutTower
+from training.views import LiveViews, Picture, StemViews, ViewSettings, Wanted
+
+
+@dataclass(frozen=True)
+class Feeds:
+    """by_source: one feed for each source of the recipe; plain: for validation, view 0 only."""
+
+    by_source: Sequence[Feed]
+    plain: Feed
+
+    @classmethod
+    def open(cls, prepared: Prepared, learner: Learner, phase: Phase, *, reporter: Reporter) -> "Feeds":
+        """Where views are kept, those not kept yet are computed first (by the first process)."""
+        recipe, preprocessing = prepared.recipe, prepared.point.preprocessing
+        settings = [
+            ViewSettings(preprocessing, augmentation, recipe.seed)
+            for augmentation in [*(source.augmentation for source in recipe.sources), NO_AUGMENTATION]
+        ]
+        if learner.cut is not None and phase.views:
+            feeds: Sequence[Feed] = _kept(prepared, learner.cut, settings, views=phase.views, reporter=reporter)
+        else:
+            live = [LiveViews(one, device=prepared.device, threads=recipe.decode_threads) for one in settings]
+            cut = learner.cut
+            feeds = live if cut is None else [_BehindStem(one, cut.stem, recipe.stem_precision) for one in live]
+        return cls(feeds[:-1], feeds[-1])
+
+    def read(self, draws: Sequence[Draw]) -> torch.Tensor:
+        """(n, …) inputs of the trained part, in the order of the draws."""
+        inputs: list[torch.Tensor] = []
+        order: list[int] = []
+        for place, feed in enumerate(self.by_source):
+            rows = [row for row, draw in enumerate(draws) if draw.example.source == place]
+            if rows:
+                inputs.append(feed.read([(draws[row].example.picture, draws[row].view) for row in rows]))
+                order += rows
+        return torch.cat(inputs)[torch.argsort(torch.tensor(order))]
+
+
+class _BehindStem:
+    """A frozen stem run afresh on every view."""
+
+    def __init__(self, live: LiveViews, stem: nn.Module, precision: Precision) -> None:
+        self._live = live
+        self._stem = stem
+        self._precision = precision
+
+    def read(self, wanted: Wanted) -> torch.Tensor:
+        images = self._live.read(wanted)
+        low = self._precision == "bf16"
+        with torch.no_grad(), torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=low):
+            activations: torch.Tensor = self._stem(images).float()
+        return activations
+
+
+def _kept(
+    prepared: Prepared, cut: CutTower, settings: Sequence[ViewSettings], *, views: int, reporter: Reporter
+) -> list[StemViews]:
+    def stores() -> list[StemViews]:
+        # One store for sources of equal settings: two objects on one folder would not see each other's records.
+        precision = prepared.recipe.stem_precision
+        opened = {
+            one: StemViews(cut.stem, one, cache=prepared.cache, precision=precision) for one in set(settings)
+        }
+        return [opened[one] for one in settings]
+
+    opened = stores()
+    if prepared.processes.first:
+        _compute(opened, _wanted(prepared, views), reporter)
+    prepared.processes.wait()
+    return opened if prepared.processes.first else stores()
+
+
+def _wanted(prepared: Prepared, views: int) -> list[list[tuple[Picture, int]]]:
+    wanted = [
+        [(example.picture, view) for view in range(views) for example in examples]
+        for examples in prepared.mixture.examples
+    ]
+    return [*wanted, [(picture, 0) for one in prepared.held_out for picture in one.pictures]]
+
+
+def _compute(stores: Sequence[StemViews], wanted: Sequence[Wanted], reporter: Reporter) -> None:
+    total = sum(len(store.missing(views)) for store, views in zip(stores, wanted, strict=True))
+    if not total:
+        return
+    reporter.say(f"{total} views go through the frozen stem once, and are kept")
+    with reporter.bar("views", total, unit="views") as bar:
+        for store, views in zip(stores, wanted, strict=True):
+            store.compute(views, on_batch=bar.advance)

@@ -1,0 +1,261 @@
+"""The training loop: phases of epochs of steps, validated, averaged, and resumable at any moment.
+
+    recipe ─► starting point ─► phase by phase: draw, embed, contrast, step, average ─► best average ─► Bundle
+
+Every draw depends on (seed, phase, epoch, step) alone and every tensor that moves is in the checkpoint, so a
+run that was killed ends with the same weights to the bit (CPU, fp32, the same threads). How a batch becomes
+embeddings is the learner's, what a bundle is `encoders`'.
+"""
+
+import hashlib
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from torch import nn
+
+from encoders.bundle import Bundle
+from encoders.texts import open_tokenizer
+from training.checkpoint import Progress, load_optimiser, load_tensors, optimiser_tensors, save_tensors
+from training.collapse import health_warnings
+from training.contrast import PairIds, average_gradients, contrastive_step
+from training.errors import CheckpointError, Diverged
+from training.feeds import Feeds
+from training.learner import Learner
+from training.loss import clamp_logit_scale
+from training.mixture import Draw, caption_ids, image_ids
+from training.optimiser import MovingAverage, cosine_with_warmup, optimiser, set_rate
+from training.prepare import Prepared, finish_bundle
+from training.progress import Bar, Reporter
+from training.recipe import Phase, Recipe
+from training.validate import mean_score, validate
+
+CHECKPOINT = "checkpoint.safetensors"
+BEST = "best.safetensors"
+CHECKPOINT_SECONDS = 120.0
+SILENT = Reporter(Console(quiet=True), None)
+
+
+def recipe_digest(recipe: Recipe) -> str:
+    """What a checkpoint must agree with to be resumed."""
+    return hashlib.sha256(recipe.model_dump_json().encode()).hexdigest()
+
+
+class Run:
+    """One training run in `folder`, from where it stands to its end."""
+
+    def __init__(self, prepared: Prepared, folder: Path) -> None:
+        self._recipe = prepared.recipe
+        self._prepared = prepared
+        self._folder = folder
+        self._processes = prepared.processes
+        self._reporter = SILENT
+        self._loss = math.nan
+        point = prepared.point
+        tokenizer = open_tokenizer(point.tokenizer, prepared.scratch)
+        self._learner = Learner(
+            point.model.to(prepared.device).to(memory_format=torch.channels_last),
+            tokenizer,
+            padded_to_context=point.tokenizer.pad_to == "context",
+            precision=self._recipe.precision,
+            loss=self._recipe.loss,
+        )
+        self._progress = Progress(recipe_digest=recipe_digest(self._recipe))
+        self._resumed: dict[str, torch.Tensor] = {}
+
+    @property
+    def steps_done(self) -> int:
+        return self._progress.total_steps
+
+    def resume(self) -> None:
+        """Take up the checkpoint in the folder, if any. Raises CheckpointError for another recipe's."""
+        path = self._folder / CHECKPOINT
+        if not path.exists():
+            return
+        tensors, progress = load_tensors(path)
+        if progress.recipe_digest != self._progress.recipe_digest:
+            raise CheckpointError(
+                f"{self._folder} holds a run of another recipe (digest {progress.recipe_digest[:12]}, this one "
+                f"is {self._progress.recipe_digest[:12]}): name another --run folder, or delete that one"
+            )
+        self._progress, self._resumed = progress, tensors
+        _load_model(self._learner.model, tensors, "model.")
+
+    def train(self, out: Path, *, reporter: Reporter) -> Bundle:
+        """Train to the end and write the bundle. Raises Diverged, UnreadableImage, CheckpointError."""
+        self._reporter = reporter
+        phases = self._recipe.phases
+        while not self._progress.finished:
+            self._phase(phases[self._progress.phase])
+            self._load_best()
+            following = self._progress.phase + 1
+            self._update(
+                phase=min(following, len(phases) - 1), epoch=0, step=0, average_updates=0,
+                validations_without_gain=0, finished=following == len(phases),
+            )  # fmt: skip
+            self._save(None, None)
+        self._load_best()
+        return finish_bundle(self._prepared, self._learner.model, out)
+
+    def _phase(self, phase: Phase) -> None:
+        trained = self._learner.begin(phase)
+        parameters = dict(self._learner.model.named_parameters())
+        adam = optimiser(self._learner.model, trained, phase.rates)
+        average = MovingAverage(self._learner.model, trained, decay=self._recipe.ema)
+        if self._resumed and (self._progress.epoch or self._progress.step):
+            load_optimiser(adam, self._resumed)
+            average.load(_under(self._resumed, "average."), self._progress.average_updates)
+        self._resumed = {}
+        moved = sum(parameters[name].numel() for name in trained)
+        self._reporter.say(f"phase {phase.name!r}: {phase.epochs} epochs, {moved / 1e6:.2f} M parameters learn")
+        feeds = Feeds.open(self._prepared, self._learner, phase, reporter=self._reporter)
+        for epoch in range(self._progress.epoch, phase.epochs):
+            self._epoch(phase, adam, average, feeds)
+            last = epoch + 1 == phase.epochs
+            if self._validate_now(epoch, last) and self._validated(average, feeds) and not last:
+                self._reporter.say("  stopped early: no better score for a while")
+                break
+            self._update(epoch=epoch + 1, step=0)
+            self._save(adam, average)
+
+    def _epoch(self, phase: Phase, adam: torch.optim.AdamW, average: MovingAverage, feeds: Feeds) -> None:
+        key = (self._recipe.seed, self._progress.phase, self._progress.epoch)
+        mixture = self._prepared.mixture
+        order = mixture.epoch(*key)
+        batch = _global_batch(phase.batch, len(order), self._processes.count)
+        steps = len(order) // batch
+        total = steps * phase.epochs
+        saved = time.monotonic()
+        title = f"{phase.name} {self._progress.epoch + 1}/{phase.epochs}"
+        with self._reporter.bar(title, steps * batch, done=self._progress.step * batch) as bar:
+            for step in range(self._progress.step, steps):
+                draws = mixture.draw(order[step * batch : (step + 1) * batch], phase.views, *key, step)
+                set_rate(
+                    adam,
+                    cosine_with_warmup(
+                        self._progress.epoch * steps + step, steps=total, warmup_steps=int(phase.warmup * total)
+                    ),
+                )
+                self._step(phase, adam, draws[self._processes.share(batch)], feeds)
+                average.update()
+                self._tell(bar, adam, batch)
+                self._update(
+                    step=step + 1,
+                    total_steps=self._progress.total_steps + 1,
+                    average_updates=average.updates,
+                )
+                if time.monotonic() - saved > CHECKPOINT_SECONDS:
+                    self._save(adam, average)
+                    saved = time.monotonic()
+
+    def _step(self, phase: Phase, adam: torch.optim.AdamW, draws: Sequence[Draw], feeds: Feeds) -> None:
+        learner = self._learner
+        learner.train()
+        ids = PairIds(
+            torch.from_numpy(image_ids(draws)).to(learner.device),
+            torch.from_numpy(caption_ids(draws)).to(learner.device),
+        )
+
+        def towers(part: slice) -> tuple[torch.Tensor, torch.Tensor]:
+            images = learner.embed_images(feeds.read(draws[part]))
+            return images, learner.embed_texts([draw.caption for draw in draws[part]])
+
+        adam.zero_grad(set_to_none=True)
+        self._loss = contrastive_step(
+            towers,
+            ids,
+            loss_of=learner.loss,
+            micro_batch=phase.micro_batch or len(draws),
+            seed=_step_seed(self._recipe.seed, self._progress, self._processes.rank),
+        )
+        if not math.isfinite(self._loss):
+            raise Diverged(
+                f"the loss is {self._loss} at step {self._progress.total_steps}: lower the rates of phase "
+                f"{phase.name!r} (heads {phase.heads_lr:g}, image {phase.image_lr:g}, text {phase.text_lr:g})"
+            )
+        moving = [parameter for group in adam.param_groups for parameter in group["params"]]
+        average_gradients(moving)
+        nn.utils.clip_grad_norm_(moving, phase.clip_norm)
+        adam.step()
+        clamp_logit_scale(learner.log_scale)
+
+    def _tell(self, bar: Bar, adam: torch.optim.AdamW, batch: int) -> None:
+        scale = math.exp(self._learner.log_scale.item())
+        bar.advance(batch, note=f"loss {self._loss:.3f}  scale {scale:.1f}")
+        self._reporter.record(
+            self._progress.total_steps + 1, loss=self._loss, logit_scale=scale, lr=adam.param_groups[0]["lr"]
+        )
+
+    def _validate_now(self, epoch: int, last: bool) -> bool:
+        validation = self._recipe.validation
+        return validation is None or last or (epoch + 1) % validation.every_epochs == 0
+
+    def _validated(self, average: MovingAverage, feeds: Feeds) -> bool:
+        """Validate the average and keep it when it is the best; True when patience is at its end."""
+        validation = self._recipe.validation
+        average.swap()
+        if validation is None:
+            self._keep_best(None)
+            average.swap()
+            return False
+        outcomes = validate(self._learner, self._prepared.held_out, feeds.plain)
+        self._reporter.outcomes(self._progress.total_steps, outcomes)
+        self._reporter.warn([text for outcome in outcomes for text in health_warnings(outcome.health)])
+        score = mean_score(outcomes)
+        better = self._progress.best_score is None or score > self._progress.best_score
+        if better:
+            self._keep_best(score)
+        average.swap()
+        without = 0 if better else self._progress.validations_without_gain + 1
+        self._update(validations_without_gain=without)
+        return 0 < validation.patience <= without
+
+    def _keep_best(self, score: float | None) -> None:
+        self._update(best_score=score)
+        if self._processes.first:
+            save_tensors(self._folder / BEST, _named(self._learner.model, "model."), progress=self._progress)
+
+    def _load_best(self) -> None:
+        self._processes.wait()
+        tensors, _ = load_tensors(self._folder / BEST)
+        _load_model(self._learner.model, tensors, "model.")
+
+    def _save(self, adam: torch.optim.AdamW | None, average: MovingAverage | None) -> None:
+        if not self._processes.first:
+            return
+        tensors = _named(self._learner.model, "model.")
+        if adam is not None and average is not None:
+            tensors |= optimiser_tensors(adam)
+            tensors |= {f"average.{name}": tensor for name, tensor in average.shadow.items()}
+        save_tensors(self._folder / CHECKPOINT, tensors, progress=self._progress)
+
+    def _update(self, **changes: object) -> None:
+        self._progress = self._progress.model_copy(update=changes)
+
+
+def _global_batch(wanted: int, available: int, processes: int) -> int:
+    """At most what an epoch has, and a multiple of the processes."""
+    batch = min(wanted, available) // processes * processes
+    if batch < 2 * processes:
+        raise CheckpointError(f"{available} pictures are too few for {processes} processes: use fewer")
+    return batch
+
+
+def _step_seed(seed: int, progress: Progress, rank: int) -> int:
+    text = f"{seed} {progress.phase} {progress.epoch} {progress.step} {rank}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big")
+
+
+def _named(model: nn.Module, prefix: str) -> dict[str, torch.Tensor]:
+    return {prefix + name: tensor for name, tensor in model.state_dict().items()}
+
+
+def _under(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _load_model(model: nn.Module, tensors: dict[str, torch.Tensor], prefix: str) -> None:
+    model.load_state_dict(_under(tensors, prefix))

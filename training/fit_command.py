@@ -1,0 +1,62 @@
+"""`python -m training fit`: what a person types, and what they are told. The work is `fit`'s."""
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+
+from encoders.encoder import choose_device
+from encoders.errors import TwinlensError
+from training.fit import CHECKPOINT, Run
+from training.prepare import prepare
+from training.processes import join_processes, leave_processes
+from training.progress import Reporter
+from training.recipe import Recipe
+
+
+def fit_command(
+    recipe: Annotated[Path, typer.Argument(help="TOML file: see docs/training.md and training/recipes/.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder that the bundle is written to.")],
+    run: Annotated[
+        Path | None, typer.Option("--run", help="Checkpoints and logs. [default: runs/<name>]")
+    ] = None,
+    cache: Annotated[Path, typer.Option("--cache", help="Activations of frozen stems.")] = Path(
+        "runs/activations"
+    ),
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N.")] = "auto",
+    threads: Annotated[int, typer.Option("--threads", help="CPU threads; 0: one a core.")] = 0,
+) -> None:
+    """Train a bundle by a recipe. Killed at any moment, the same command goes on from the last checkpoint."""
+    console = Console()
+    try:
+        _fit(Recipe.read(recipe), out, run=run, cache=cache, device=device, threads=threads, console=console)
+    except TwinlensError as error:
+        console.print(f"[red]error[/] {error}", highlight=False)
+        raise typer.Exit(2) from error
+    finally:
+        leave_processes()
+
+
+def _fit(
+    recipe: Recipe, out: Path, *, run: Path | None, cache: Path, device: str, threads: int, console: Console
+) -> None:
+    if threads:
+        torch.set_num_threads(threads)
+    chosen = choose_device(device)
+    processes = join_processes(chosen)
+    folder = run or Path("runs") / recipe.name
+    folder.mkdir(parents=True, exist_ok=True)
+    speaker = console if processes.first else Console(quiet=True)
+    with Reporter(speaker, None) as reporter:
+        prepared = prepare(
+            recipe, folder=folder, cache=cache, device=chosen, processes=processes, reporter=reporter
+        )
+    training = Run(prepared, folder)
+    training.resume()
+    if training.steps_done:
+        speaker.print(f"resumed from {folder / CHECKPOINT} at step {training.steps_done}")
+    with Reporter(speaker, folder if processes.first else None, steps_done=training.steps_done) as reporter:
+        bundle = training.train(out, reporter=reporter)
+    speaker.print(f"bundle {bundle.name} {bundle.fingerprint[:12]} written to {out}")

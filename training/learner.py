@@ -1,0 +1,155 @@
+"""The towers in training: which parameters move in a phase, and how a batch becomes embeddings.
+
+It does not know schedules, files of pictures or when to stop.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any, Protocol, cast
+
+import numpy as np
+import torch
+from torch import nn
+
+from encoders.encoder import Precision
+from encoders.texts import Tokenizer
+from encoders.towers import unit_rows
+from training.errors import RecipeError
+from training.loss import Batch, LossKind, sigmoid_loss, softmax_loss
+from training.optimiser import part_of
+from training.recipe import Phase
+from training.stems import CutTower, cut_image_tower
+from training.views import Wanted
+
+TEXT_BATCH = 64
+"""Texts of like length that run together; the contrastive batch is whatever the phase says."""
+
+
+class Feed(Protocol):
+    """What the trained part of the image tower reads: pixels, or the activations of a frozen stem."""
+
+    def read(self, wanted: Wanted) -> torch.Tensor: ...
+
+
+class Learner:
+    """Both towers on one device, with the parts that `phase` trains set to learn."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Tokenizer,
+        *,
+        padded_to_context: bool,
+        precision: Precision,
+        loss: LossKind,
+    ) -> None:
+        self.model = model
+        self._padded_to_context = padded_to_context
+        self._open = cast("Any", model)
+        self._tokenizer = tokenizer
+        self._precision = precision
+        self._loss = loss
+        self.device = next(model.parameters()).device
+        if loss == "sigmoid" and self._open.logit_bias is None:
+            raise RecipeError(
+                "loss = 'sigmoid' needs towers with a logit bias: start from a SigLIP-style model"
+            )
+        self.cut: CutTower | None = None
+        self._phase: Phase | None = None
+
+    def begin(self, phase: Phase) -> list[str]:
+        """Set which parameters learn; their names come back, sorted."""
+        self._phase = phase
+        self.cut = None if phase.stem is None else cut_image_tower(self.model, phase.stem)
+        trained = trained_names(self.model, phase)
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(name in trained)
+        return sorted(trained)
+
+    def train(self) -> None:
+        """Dropout on; norms keep their statistics where the phase says so, and a frozen stem always does."""
+        self.model.train()
+        assert self._phase is not None  # noqa: S101 - begin() comes first
+        for module in self.model.modules():
+            if self._phase.freeze_norms and isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        if self.cut is not None:
+            self.cut.stem.eval()
+
+    def embed_images(self, inputs: torch.Tensor) -> torch.Tensor:
+        """(n, dim) unit rows of what the feed gave."""
+        with self._autocast():
+            tower = self._open.visual if self.cut is None else self.cut.tail
+            return unit_rows(tower(inputs))
+
+    def embed_texts(self, texts: Sequence[str]) -> torch.Tensor:
+        """(n, dim) unit rows, in the order given; run sorted by length, so that padding costs little."""
+        tokens = self._tokenizer(texts)
+        order = np.argsort(tokens.lengths, kind="stable")
+        rows = []
+        for part in np.array_split(order, math.ceil(len(order) / TEXT_BATCH)):
+            width = tokens.ids.shape[1] if self._padded_to_context else int(tokens.lengths[part].max())
+            ids = torch.from_numpy(tokens.ids[part][:, :width]).to(self.device)
+            with self._autocast():
+                rows.append(unit_rows(self._open.encode_text(ids)))
+        return torch.cat(rows)[torch.from_numpy(np.argsort(order)).to(self.device)]
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        scale = self._open.logit_scale.exp()
+        if self._loss == "sigmoid":
+            return sigmoid_loss(batch, scale, self._open.logit_bias)
+        return softmax_loss(batch, scale)
+
+    @property
+    def log_scale(self) -> torch.Tensor:
+        return cast("torch.Tensor", self._open.logit_scale)
+
+    def cut_share(self, texts: Sequence[str]) -> float:
+        """Share of texts longer than the context length."""
+        return float(np.mean(self._tokenizer(texts).truncated)) if texts else 0.0
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._precision == "bf16")
+
+
+def trained_names(model: nn.Module, phase: Phase) -> set[str]:
+    """Names of the parameters that a phase trains: parts of both towers, their heads, the logit scale."""
+    names = [name for name, _ in model.named_parameters()]
+    text_layers = _text_filter(model, phase.train_text)
+    whole = phase.train_image == "all"
+    in_tail = (
+        set() if whole else {id(one) for one in cut_image_tower(model, phase.train_image).tail.parameters()}
+    )
+    parameters = dict(model.named_parameters())
+
+    def trains(name: str) -> bool:
+        if name.startswith("logit_"):
+            return True
+        if name.startswith("visual."):
+            return whole or id(parameters[name]) in in_tail
+        return part_of(name) == "heads" or text_layers(name)
+
+    return {name for name in names if trains(name)}
+
+
+class _NameFilter(Protocol):
+    def __call__(self, name: str, /) -> bool: ...
+
+
+def _text_filter(model: nn.Module, cut: str) -> _NameFilter:
+    if cut in ("all", "head"):
+        return lambda _: cut == "all"
+    numbered = re.compile(r"(?:layer|resblocks)\.(\d+)\.")
+    kind, _, number = cut.partition(".")
+    layers = {
+        int(found[1])
+        for name, _ in model.named_parameters()
+        if part_of(name) == "text" and (found := numbered.search(name))
+    }
+    if kind != "layers" or not number.isdigit() or int(number) not in layers:
+        raise RecipeError(
+            f"train_text = {cut!r} names no layer: use 'head', 'all', or 'layers.0' to 'layers.{max(layers)}'"
+        )
+    first = int(number)
+    return lambda name: bool((found := numbered.search(name)) and int(found[1]) >= first)

@@ -1,0 +1,179 @@
+"""Views of pictures as the trained part of a tower sees them: decoded, augmented, through the frozen stem.
+
+View 0 is the plain picture, every other view one fixed draw of the augmentation. What a stem makes of a view
+never changes while the stem is frozen, so it is computed once and kept (`activations`), keyed by the digests of
+picture and settings: runs that share stem, augmentation and seed share the work. It knows no captions.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save
+from torch import nn
+
+from encoders.encoder import Precision, normaliser
+from encoders.errors import ImageError
+from encoders.images import Pixels, Preprocessing, decode_image, to_pixels
+from training.activations import KEY_BYTES, Activations, ActivationStore
+from training.augment import Augmentation, augmented_pixels
+from training.errors import UnreadableImage
+from training.pairs import ImageSource
+from training.stems import channels_first, channels_last
+
+BATCH = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """Where a picture's bytes are, their digest, and whether a mirrored view fits its captions."""
+
+    source: ImageSource
+    digest: bytes
+    flippable: bool
+
+
+@dataclass(frozen=True)
+class ViewSettings:
+    """What a view depends on besides the picture; `seed` draws the augmentation."""
+
+    preprocessing: Preprocessing
+    augmentation: Augmentation
+    seed: int
+
+    def pixels(self, picture: Picture, view: int) -> Pixels:
+        """uint8 (height, width, 3). Raises UnreadableImage or ImageError."""
+        image = decode_image(picture.source.read())
+        if view == 0:
+            return to_pixels(image, self.preprocessing)
+        return augmented_pixels(
+            image,
+            self.preprocessing,
+            augmentation=self.augmentation,
+            rng=np.random.default_rng([self.seed, view, int.from_bytes(picture.digest[:8], "big")]),
+            flippable=picture.flippable,
+        )
+
+
+Wanted = Sequence[tuple[Picture, int]]
+"""(picture, view) for each row of a batch."""
+
+
+class LiveViews:
+    """Normalised pixels of views, decoded afresh each time: for towers that train whole."""
+
+    def __init__(self, settings: ViewSettings, *, device: torch.device, threads: int) -> None:
+        self._settings = settings
+        self._device = device
+        self._normalise = normaliser(settings.preprocessing, device)
+        self._pool = ThreadPoolExecutor(threads)
+        self._ahead: dict[tuple[bytes, int], Future[Pixels]] = {}
+
+    def prefetch(self, wanted: Wanted) -> None:
+        """Begin to decode what the next `read` will ask for."""
+        for picture, view in wanted:
+            self._ahead[picture.digest, view] = self._pool.submit(self._settings.pixels, picture, view)
+
+    def read(self, wanted: Wanted) -> torch.Tensor:
+        """(n, 3, h, w) float32 on the device. Raises UnreadableImage or ImageError."""
+        futures = [
+            self._ahead.pop((picture.digest, view))
+            if (picture.digest, view) in self._ahead
+            else self._pool.submit(self._settings.pixels, picture, view)
+            for picture, view in wanted
+        ]
+        pixels = np.stack([future.result() for future in futures])
+        return self._normalise(torch.from_numpy(pixels).to(self._device))
+
+
+class StemViews:
+    """Activations of views behind a frozen stem, computed on demand and kept under `cache`."""
+
+    def __init__(self, stem: nn.Module, settings: ViewSettings, *, cache: Path, precision: Precision) -> None:
+        self._settings = settings
+        self._stem = stem.eval().requires_grad_(False)
+        self._device = next(stem.parameters()).device
+        self._precision = precision
+        self._normalise = normaliser(settings.preprocessing, self._device)
+        height, width = settings.preprocessing.height, settings.preprocessing.width
+        shape = self._run(np.zeros((1, height, width, 3), dtype=np.uint8)).shape[1:]
+        self._store = ActivationStore(cache / self._identity(), shape)
+
+    def missing(self, wanted: Sequence[tuple[Picture, int]]) -> list[tuple[Picture, int]]:
+        """Those (picture, view) that are not kept yet, without repeats."""
+        absent: dict[bytes, tuple[Picture, int]] = {}
+        for picture, view in wanted:
+            if (key := view_key(picture, view)) not in self._store:
+                absent.setdefault(key, (picture, view))
+        return list(absent.values())
+
+    def compute(self, wanted: Sequence[tuple[Picture, int]], *, on_batch: Callable[[int], None]) -> None:
+        """Compute and keep what is missing; `on_batch` hears how many views each step added."""
+        todo = self.missing(wanted)
+        with ThreadPoolExecutor(2) as pool:
+            for batch, pixels in _prefetched(todo, pool, lambda job: self._settings.pixels(*job)):
+                records = self._run(np.stack(pixels))
+                self._store.append([view_key(*job) for job in batch], records)
+                on_batch(len(batch))
+
+    def read(self, wanted: Sequence[tuple[Picture, int]]) -> torch.Tensor:
+        """(n, …) float32 activations, channels first, on the stem's device."""
+        records = self._store.read([view_key(picture, view) for picture, view in wanted])
+        return channels_first(torch.from_numpy(records).to(self._device).float())
+
+    def _run(self, pixels: Pixels) -> Activations:
+        low = self._precision == "bf16"
+        with torch.inference_mode(), torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=low):
+            output = self._stem(self._normalise(torch.from_numpy(pixels).to(self._device)))
+        records: Activations = channels_last(output).half().cpu().numpy()
+        return records
+
+    def _identity(self) -> str:
+        """Digest of all that an activation depends on besides the picture and the view's number."""
+        state = {name: tensor.contiguous() for name, tensor in self._stem.state_dict().items()}
+        settings = {
+            "preprocessing": self._settings.preprocessing.model_dump(mode="json"),
+            "augmentation": self._settings.augmentation.model_dump(mode="json"),
+            "seed": self._settings.seed,
+            "precision": self._precision,
+        }
+        digest = hashlib.sha256(save({f"{index}": tensor for index, tensor in enumerate(state.values())}))
+        digest.update(json.dumps(settings, sort_keys=True).encode())
+        return digest.hexdigest()[:32]
+
+
+def view_key(picture: Picture, view: int) -> bytes:
+    """16 bytes that name (picture, view); whether it may be mirrored matters to augmented views only."""
+    flippable = picture.flippable and view > 0
+    return hashlib.sha256(picture.digest + bytes([flippable]) + view.to_bytes(4, "big")).digest()[:KEY_BYTES]
+
+
+def picture_digest(source: ImageSource) -> bytes:
+    """SHA-256 of the file's bytes, once they were seen to decode. Raises UnreadableImage, ImageError."""
+    data = source.read()
+    decode_image(data)
+    return hashlib.sha256(data).digest()
+
+
+def _prefetched(
+    todo: Sequence[tuple[Picture, int]],
+    pool: ThreadPoolExecutor,
+    decode: Callable[[tuple[Picture, int]], Pixels],
+) -> Iterator[tuple[Sequence[tuple[Picture, int]], list[Pixels]]]:
+    """Batches with their pixels; the next batch decodes while this one runs."""
+    batches = [todo[start : start + BATCH] for start in range(0, len(todo), BATCH)]
+    ahead = [pool.submit(decode, job) for job in batches[0]] if batches else []
+    for index, batch in enumerate(batches):
+        current = ahead
+        following = batches[index + 1] if index + 1 < len(batches) else []
+        ahead = [pool.submit(decode, job) for job in following]
+        try:
+            yield batch, [future.result() for future in current]
+        except ImageError as error:
+            names = ", ".join(str(picture.source.path) for picture, _ in batch[:3])
+            raise UnreadableImage(f"a picture among {names}, … no longer decodes: {error}") from error
