@@ -21,7 +21,7 @@ GALLERY ?= demo/gallery
 RELEASES ?= releases
 HOST ?= 127.0.0.1
 PORT ?= 8000
-RECIPE ?= training/recipes/default.toml
+RECIPE ?= training/recipes/lite0-minilm.toml
 OUT ?= bundles/$(basename $(notdir $(RECIPE)))
 TORCH_INDEX_URL ?=
 

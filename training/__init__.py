@@ -5,4 +5,4 @@ Knows the `encoders`; neither the index nor the service.
 
 from encoders.extras import require_extra
 
-require_extra("training", packages=("pyarrow", "matplotlib", "tensorboard"))
+require_extra("training", packages=("pyarrow", "ijson", "matplotlib", "tensorboard"))
