@@ -123,7 +123,8 @@ def read_pairs(spec: str) -> PairSet:
     if unknown := parsed.options.keys() - options - COMMON_OPTIONS:
         known = ", ".join(f"{name}=" for name in sorted(options | COMMON_OPTIONS))
         raise BadSpec(f"{spec}: {parsed.format} has no option {', '.join(sorted(unknown))}; it has {known}")
-    images, missing = _present(_wanted(read(parsed), parsed), limit=parsed.number("limit", 0))
+    limit = parsed.number("limit", 0)
+    images, missing = _present(_wanted(read(parsed), parsed), limit=limit)
     if not images:
         raise EmptyPairSet(f"{spec}: no image is left{_first(missing)}")
     return PairSet(_name(parsed), spec, tuple(images), tuple(missing))

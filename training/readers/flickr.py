@@ -51,9 +51,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
             ) from error
 
 
-def _grouped(
-    lines: Iterator[tuple[int, str]], *, path: Path, folder: Path, form: re.Pattern[str]
-) -> Listing:
+def _grouped(lines: Iterator[tuple[int, str]], *, path: Path, folder: Path, form: re.Pattern[str]) -> Listing:
     captions: dict[str, list[str]] = {}
     for number, line in lines:
         match = form.fullmatch(line)

@@ -181,6 +181,4 @@ def _texts(row: Row, column: str) -> list[str]:
 
 
 def _places(image: str, folders: tuple[Path, ...]) -> tuple[ImageSource, ...]:
-    return files(
-        *dict.fromkeys(folder / image for folder in folders)
-    )  # an absolute path wins over its folder
+    return files(*dict.fromkeys(folder / image for folder in folders))  # an absolute path wins over its folder

@@ -50,9 +50,7 @@ def _names_outside_coco(path: Path) -> dict[int, str]:
     for number, image in elements(path, prefix="item"):
         key = _image_id(image, path=path, number=number)
         if "coco_id" not in image:
-            raise MissingColumn(
-                f"{path}, row {number}: no 'coco_id': photos of COCO could not be told apart"
-            )
+            raise MissingColumn(f"{path}, row {number}: no 'coco_id': photos of COCO could not be told apart")
         if image["coco_id"] is None:
             parts = PurePosixPath(urlsplit(field(image, "url", str, path=path, number=number)).path).parts
             names[key] = "/".join(parts[-2:]).lstrip("/")

@@ -55,9 +55,7 @@ def shards(pattern: str) -> list[Path]:
 def expand_braces(pattern: str) -> Iterator[str]:
     """`x-{08..10}.tar` -> x-08.tar, x-09.tar, x-10.tar; `{a,b}` -> a, b; several multiply."""
     pieces = BRACES.split(pattern)
-    choices = [
-        [piece] if place % 2 == 0 else _choices(piece, pattern) for place, piece in enumerate(pieces)
-    ]
+    choices = [[piece] if place % 2 == 0 else _choices(piece, pattern) for place, piece in enumerate(pieces)]
     return ("".join(parts) for parts in itertools.product(*choices))
 
 
@@ -114,9 +112,7 @@ def _key_and_suffix(name: str) -> tuple[str, str]:
     return str(path.with_name(stem or path.name)), suffix.lower()
 
 
-def _add(
-    sample: Sample, suffix: str, *, member: tarfile.TarInfo, tar: tarfile.TarFile, shard: Path
-) -> None:
+def _add(sample: Sample, suffix: str, *, member: tarfile.TarInfo, tar: tarfile.TarFile, shard: Path) -> None:
     if suffix in IMAGE_SUFFIXES and sample.image is None:
         sample.image = ImageSource(shard, member.offset_data, member.size)
     elif suffix in {"txt", "json"}:

@@ -13,9 +13,11 @@ import hashlib
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from training.leakage import HashedImages, distances, hash_images, leaks_by_hash, write_leaks
 from training.pairs import CaptionedImage, PairSet, read_pairs
@@ -45,8 +47,8 @@ def main(data: Path) -> None:
         read_pairs(f"coco:{data}/coco-val79/annotations/captions_val2017.json:{data}/coco-val79/val2017"),
         read_pairs(f"csv:{data}/tuxpaint/captions.csv"),
     ]
-    hashed = hash_images([image for pairs in drawings.values() for image in pairs.images])
-    excluded = write_excluded([hashed, hash_images(photos.images)], unseen)
+    hashed = hash_all([image for pairs in drawings.values() for image in pairs.images])
+    excluded = write_excluded([hashed, hash_all(photos.images)], unseen)
     vocabulary = usual_words([photos, *drawings.values()])
     chosen = {
         name: choose_dev(pairs, DEV_COUNTS[name], hashed=hashed, excluded=excluded, vocabulary=vocabulary)
@@ -57,12 +59,22 @@ def main(data: Path) -> None:
     write_near(hashed, {image_id for ids in chosen.values() for image_id in ids})
 
 
+def hash_all(images: Sequence[CaptionedImage]) -> HashedImages:
+    """Hashes of all the images; a list made without some of them would look complete and not be."""
+    hashed = hash_images(images)
+    if hashed.unreadable:
+        raise SystemExit(
+            f"{len(hashed.unreadable)} images cannot be decoded, the first: {hashed.unreadable[0]}"
+        )
+    return hashed
+
+
 def write_excluded(train: list[HashedImages], unseen: list[PairSet]) -> set[str]:
     """Write the list of training images near an unseen one, and return their ids."""
     leaks = [
         leak
         for test in unseen
-        for test_hashed in [hash_images(test.images)]
+        for test_hashed in [hash_all(test.images)]
         for part in train
         for leak in leaks_by_hash(part, test_hashed, max_distance=NEAR_BITS)
     ]
@@ -70,9 +82,9 @@ def write_excluded(train: list[HashedImages], unseen: list[PairSet]) -> set[str]
         leaks,
         RECIPES / "lite0-minilm.excluded.txt",
         comment=(
-            "Kept out of training: images of flickr8k train, openclipart and noto-emoji whose perceptual hash\n"
-            f"(on white, cropped, mirrored too) is within {NEAR_BITS} of 256 bits of a picture of an unseen set\n"
-            f"({', '.join(test.name for test in unseen)}), named above each. Made by {COMMAND}"
+            "Kept out of training: images of flickr8k train, openclipart and noto-emoji whose perceptual\n"
+            f"hash (on white, cropped, mirrored too) is within {NEAR_BITS} of 256 bits of a picture of\n"
+            f"an unseen set ({', '.join(test.name for test in unseen)}), named above each. Made by {COMMAND}"
         ),
     )
     return {leak.train_id for leak in leaks}
@@ -112,8 +124,8 @@ def near_ids(hashed: HashedImages, rows: slice) -> set[str]:
     """Ids within `NEAR_BITS` of one of `rows`, as they are or mirrored; those of `rows` among them."""
     upright = distances(hashed.upright[rows], hashed.upright)
     mirrored = distances(hashed.mirrored[rows], hashed.upright)
-    near = ((upright <= NEAR_BITS) | (mirrored <= NEAR_BITS)).any(axis=0)
-    return {hashed.ids[row] for row in near.nonzero()[0].tolist()}
+    near = np.minimum(upright, mirrored).min(axis=0) <= NEAR_BITS
+    return {hashed.ids[row] for row in np.flatnonzero(near).tolist()}
 
 
 def write_dev(name: str, ids: list[str]) -> None:
