@@ -2,18 +2,14 @@
 
 import typer
 
+from training.evaluate_command import evaluate_command
 from training.fit_command import fit_command
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Train bundles, and measure how they hold up."
 )
 app.command("fit")(fit_command)
-
-
-@app.callback()
-def _commands() -> None:
-    """Typer gives a lone command no name of its own without this."""
-
+app.command("evaluate")(evaluate_command)
 
 if __name__ == "__main__":
     app()

@@ -47,10 +47,13 @@ def recipe_digest(recipe: Recipe) -> str:
 class Run:
     """One training run in `folder`, from where it stands to its end."""
 
-    def __init__(self, prepared: Prepared, folder: Path) -> None:
+    def __init__(
+        self, prepared: Prepared, folder: Path, *, checkpoint_seconds: float = CHECKPOINT_SECONDS
+    ) -> None:
         self._recipe = prepared.recipe
         self._prepared = prepared
         self._folder = folder
+        self._checkpoint_seconds = checkpoint_seconds
         self._processes = prepared.processes
         self._reporter = SILENT
         self._loss = math.nan
@@ -147,7 +150,7 @@ class Run:
                     total_steps=self._progress.total_steps + 1,
                     average_updates=average.updates,
                 )
-                if time.monotonic() - saved > CHECKPOINT_SECONDS:
+                if time.monotonic() - saved >= self._checkpoint_seconds:
                     self._save(adam, average)
                     saved = time.monotonic()
 

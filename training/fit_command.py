@@ -9,7 +9,7 @@ from rich.console import Console
 
 from encoders.encoder import choose_device
 from encoders.errors import TwinlensError
-from training.fit import CHECKPOINT, Run
+from training.fit import CHECKPOINT, CHECKPOINT_SECONDS, Run
 from training.prepare import prepare
 from training.processes import join_processes, leave_processes
 from training.progress import Reporter
@@ -26,12 +26,19 @@ def fit_command(
         "runs/activations"
     ),
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N.")] = "auto",
-    threads: Annotated[int, typer.Option("--threads", help="CPU threads; 0: one a core.")] = 0,
+    threads: Annotated[int, typer.Option("--threads", min=0, help="CPU threads; 0: one a core.")] = 0,
+    checkpoint_seconds: Annotated[
+        float, typer.Option("--checkpoint-seconds", min=0, help="At most this much work is lost to a kill.")
+    ] = CHECKPOINT_SECONDS,
 ) -> None:
     """Train a bundle by a recipe. Killed at any moment, the same command goes on from the last checkpoint."""
     console = Console()
     try:
-        _fit(Recipe.read(recipe), out, run=run, cache=cache, device=device, threads=threads, console=console)
+        if threads:
+            torch.set_num_threads(threads)
+        read = Recipe.read(recipe)
+        folder = run or Path("runs") / read.name
+        _fit(read, out, folder=folder, cache=cache, device=device, every=checkpoint_seconds, console=console)
     except TwinlensError as error:
         console.print(f"[red]error[/] {error}", highlight=False)
         raise typer.Exit(2) from error
@@ -40,20 +47,17 @@ def fit_command(
 
 
 def _fit(
-    recipe: Recipe, out: Path, *, run: Path | None, cache: Path, device: str, threads: int, console: Console
+    recipe: Recipe, out: Path, *, folder: Path, cache: Path, device: str, every: float, console: Console
 ) -> None:
-    if threads:
-        torch.set_num_threads(threads)
     chosen = choose_device(device)
     processes = join_processes(chosen)
-    folder = run or Path("runs") / recipe.name
     folder.mkdir(parents=True, exist_ok=True)
     speaker = console if processes.first else Console(quiet=True)
     with Reporter(speaker, None) as reporter:
         prepared = prepare(
             recipe, folder=folder, cache=cache, device=chosen, processes=processes, reporter=reporter
         )
-    training = Run(prepared, folder)
+    training = Run(prepared, folder, checkpoint_seconds=every)
     training.resume()
     if training.steps_done:
         speaker.print(f"resumed from {folder / CHECKPOINT} at step {training.steps_done}")

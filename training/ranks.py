@@ -106,9 +106,7 @@ def rank_pairs(
         return np.concatenate([captions_of_group[int(g)] for g in groups_of_image[int(asked[query])]])
 
     return Retrieval(
-        text_to_image=_rank(
-            captions, images, image=owner, positives=lambda q: images_of_group[int(group[q])]
-        ),
+        text_to_image=_rank(captions, images, image=owner, positives=lambda q: images_of_group[int(group[q])]),
         image_to_text=_rank(images[asked], captions, image=asked, positives=captions_of_image),
     )
 
@@ -155,9 +153,7 @@ def _rank_one(scores: Floats, positives: Ints) -> tuple[tuple[int, int, int], fl
     tied = (right - np.searchsorted(contenders, levels, side="left"))[::-1]
     above = (len(contenders) - right)[::-1]
     members = members[::-1]
-    return (int(above[0]), int(tied[0]), int(members[0])), _average_precision(
-        above, tied=tied, members=members
-    )
+    return (int(above[0]), int(tied[0]), int(members[0])), _average_precision(above, tied=tied, members=members)
 
 
 def _average_precision(above: Ints, *, tied: Ints, members: Ints) -> float:

@@ -114,8 +114,8 @@ class StemViews:
 
     def compute(self, wanted: Sequence[tuple[Picture, int]], *, on_batch: Callable[[int], None]) -> None:
         """Compute and keep what is missing; `on_batch` hears how many views each step added."""
-        todo = self.missing(wanted)
-        with ThreadPoolExecutor(2) as pool:
+        with self._store.writing(), ThreadPoolExecutor(2) as pool:
+            todo = self.missing(wanted)
             for batch, pixels in _prefetched(todo, pool, lambda job: self._settings.pixels(*job)):
                 records = self._run(np.stack(pixels))
                 self._store.append([view_key(*job) for job in batch], records)

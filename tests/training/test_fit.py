@@ -1,0 +1,206 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner, Result
+
+from encoders.bundle import Bundle
+from encoders.encoder import Encoder
+from training.__main__ import app
+from training.evaluate import evaluate
+from training.pairs import read_pairs
+
+RECIPE = """
+name = "coloured"
+seed = 3
+ema = 0.5
+{extra}
+[start]
+bundle = "{bundle}"
+[[sources]]
+pairs = "{train}"
+word_dropout = 0.0
+augmentation = {{ flip = 0.0, grey = 0.0, crop_area = [0.8, 1.0], jitter = 0.2 }}
+[validation]
+pairs = ["{held_out}"]
+[[phases]]
+name = "heads"
+epochs = 2
+train_image = "head"
+train_text = "head"
+keep_at = "blocks.2"
+views = 2
+batch = 20
+heads_lr = 5e-3
+[[phases]]
+name = "towers"
+epochs = {epochs}
+train_image = "blocks.2"
+train_text = "layers.0"
+views = 2
+batch = 20
+micro_batch = 8
+heads_lr = 5e-3
+image_lr = 1e-3
+text_lr = 1e-3
+[[phases]]
+name = "whole"
+epochs = 1
+batch = 20
+image_lr = 1e-4
+"""
+
+
+class Workplace:
+    """A folder with data and a recipe, and the command run in it."""
+
+    def __init__(self, folder: Path, bundle: Path, coloured_pairs: Callable[..., str]) -> None:
+        self.folder = folder
+        self.bundle = bundle
+        self.train = coloured_pairs(folder / "train", copies=2, seed=1)
+        self.held_out = coloured_pairs(folder / "held_out", copies=1, seed=2)
+
+    def recipe(self, *, epochs: int = 2, extra: str = "", train: str = "") -> Path:
+        path = self.folder / "recipe.toml"
+        path.write_text(
+            RECIPE.format(
+                bundle=self.bundle,
+                train=train or self.train,
+                held_out=self.held_out,
+                epochs=epochs,
+                extra=extra,
+            )
+        )
+        return path
+
+    def arguments(self, name: str) -> list[str]:
+        return [
+            "fit", str(self.folder / "recipe.toml"), "--out", str(self.folder / name),
+            "--run", str(self.folder / f"{name}.run"), "--cache", str(self.folder / "cache"),
+            "--threads", "1", "--device", "cpu", "--checkpoint-seconds", "0",
+        ]  # fmt: skip
+
+    def fit(self, name: str) -> Result:
+        return CliRunner().invoke(app, self.arguments(name), env={"COLUMNS": "400"})
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, tiny_bundle: Path, coloured_pairs: Callable[..., str]) -> Iterator[Workplace]:
+    threads = torch.get_num_threads()
+    yield Workplace(tmp_path, tiny_bundle, coloured_pairs)
+    torch.set_num_threads(threads)
+
+
+def recall(bundle: Path, spec: str) -> float:
+    report = evaluate(Encoder.load(bundle, device="cpu"), [read_pairs(spec)])
+    return report.datasets[0].recall["text_to_image"][5].value
+
+
+def test_training_learns_what_the_captions_say(workplace: Workplace) -> None:
+    workplace.recipe(epochs=20)
+    result = workplace.fit("trained")
+    assert result.exit_code == 0, result.output
+    assert recall(workplace.folder / "trained", workplace.held_out) > 0.6
+    assert recall(workplace.bundle, workplace.held_out) < 0.4
+    bundle = Bundle.open(workplace.folder / "trained")
+    assert bundle.config.provenance["parent"] == Bundle.open(workplace.bundle).fingerprint
+    assert bundle.config.provenance["data"][0]["images"] == 60
+    lines = (workplace.folder / "trained.run" / "metrics.jsonl").read_text().splitlines()
+    losses = [json.loads(line)["loss"] for line in lines if "loss" in json.loads(line)]
+    assert losses[-1] < losses[0] / 2
+
+
+def test_killed_at_any_moment_it_ends_with_the_same_weights_to_the_bit(workplace: Workplace) -> None:
+    workplace.recipe()
+    assert workplace.fit("whole").exit_code == 0
+    expected = Bundle.open(workplace.folder / "whole").fingerprint
+    command = [sys.executable, "-m", "training", *workplace.arguments("killed")]
+    log = workplace.folder / "killed.run" / "metrics.jsonl"
+    # 3 steps an epoch: step 4 lies within the heads' second epoch, step 11 within the towers'.
+    for steps in (4, 11):
+        with (workplace.folder / "output").open("wb") as output:
+            process = subprocess.Popen(
+                command, stdout=output, stderr=output, env={**os.environ, "OMP_NUM_THREADS": "1"}
+            )
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and (not log.exists() or log.read_text().count('"loss"') < steps):
+            assert process.poll() is None, (workplace.folder / "output").read_text()
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    resumed = workplace.fit("killed")
+    assert resumed.exit_code == 0, resumed.output
+    assert "resumed from" in resumed.output
+    assert Bundle.open(workplace.folder / "killed").fingerprint == expected
+    steps_logged = [json.loads(line)["step"] for line in log.read_text().splitlines() if '"loss"' in line]
+    assert steps_logged == list(range(1, len(steps_logged) + 1))
+
+
+def test_broken_and_missing_pictures_are_named_and_left_out(workplace: Workplace) -> None:
+    folder = workplace.folder / "train"
+    (folder / "red-blue-0.png").write_bytes(b"no picture")
+    (folder / "green-blue-0.png").unlink()
+    workplace.recipe(epochs=1)
+    result = workplace.fit("lossy")
+    assert result.exit_code == 0, result.output
+    assert "2 pictures are left out" in result.output
+    assert "red-blue-0.png" in result.output
+    assert "green-blue-0.png" in result.output
+
+
+def test_a_picture_of_an_unseen_set_in_training_is_refused_by_name(workplace: Workplace) -> None:
+    workplace.recipe(extra=f'unseen = ["{workplace.held_out}"]', train=workplace.held_out)
+    result = workplace.fit("leaky")
+    assert result.exit_code == 2
+    assert "unseen set" in result.output
+    assert "exclude=" in result.output
+
+
+def test_a_run_of_another_recipe_is_not_resumed(workplace: Workplace) -> None:
+    workplace.recipe(epochs=1)
+    assert workplace.fit("one").exit_code == 0
+    workplace.recipe(epochs=2)
+    result = workplace.fit("one")
+    assert result.exit_code == 2
+    assert "another recipe" in result.output
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("heads_lr = 5e-3", "heads_rl = 5e-3"), "heads_rl"),
+        (("epochs = 2", "epochs = 0"), "epochs"),
+        (('train_image = "head"', 'train_image = "blocks.99"'), "blocks.99"),
+        (('train_text = "head"', 'train_text = "layers.7"'), "layers.7"),
+        (('keep_at = "blocks.2"', 'keep_at = "blocks.x"'), "blocks.x"),
+        (("name = ", "name : "), "TOML"),
+        (
+            ("views = 2\nbatch = 20\nmicro_batch = 8", "batch = 20\nmicro_batch = 8\nfreeze_norms = false"),
+            "freeze_norms",
+        ),
+    ],
+)
+def test_a_wrong_recipe_is_refused_naming_what_is_wrong(
+    workplace: Workplace, change: tuple[str, str], message: str
+) -> None:
+    path = workplace.recipe()
+    path.write_text(path.read_text().replace(*change, 1))
+    result = workplace.fit("never")
+    assert result.exit_code == 2, result.output
+    assert message in result.output
+    assert not (workplace.folder / "never").exists()
+
+
+def test_rates_and_batches_out_of_the_sane_range_are_warned_of(workplace: Workplace) -> None:
+    path = workplace.recipe(epochs=1)
+    path.write_text(path.read_text().replace("text_lr = 1e-3", "text_lr = 0.1"))
+    result = workplace.fit("risky")
+    assert "text_lr = 0.1 is so high" in result.output
+    assert "batch = 20 gives few negatives" in result.output
