@@ -55,6 +55,12 @@ def releases_of(gallery: str) -> Path:
     return RELEASES / f"{name}-{key}"
 
 
+def run_index(*arguments: str) -> int:
+    """Run a command of `index`; returns its exit status."""
+    command = [sys.executable, "-m", "index", *arguments]
+    return subprocess.run(command, cwd=ROOT, check=False).returncode  # noqa: S603 — our own command
+
+
 def index(gallery: str, *, bundle: Path, releases: Path) -> int:
     """Rebuild unless the stamp beside the releases says that nothing changed; returns the exit status."""
     stamp = releases.with_name(f"{releases.name}.indexed")
@@ -62,13 +68,12 @@ def index(gallery: str, *, bundle: Path, releases: Path) -> int:
     if (releases / "CURRENT").is_file() and stamp.is_file() and stamp.read_text("ascii") == state:
         return 0
     releases.mkdir(parents=True, exist_ok=True)
-    options = ["--gallery", gallery, "--bundle", str(bundle), "--releases", str(releases)]
-    command = [sys.executable, "-m", "index", "rebuild", *options]
-    status = subprocess.run(command, cwd=ROOT, check=False).returncode  # noqa: S603 — our own command
+    rebuild = ["rebuild", "--gallery", gallery, "--bundle", str(bundle), "--releases", str(releases)]
+    status = run_index(*rebuild)
     if status not in (0, PUBLISHED_WITH_FAILURES):
         return status
     stamp.write_text(state, "ascii")
-    return 0
+    return run_index("prune", "--keep", "2", "--releases", str(releases))
 
 
 def is_taken(host: str, port: int) -> bool:
