@@ -44,8 +44,7 @@ def test_every_figure_equals_its_mean_over_all_orders_of_tied_items(seed: int) -
     bearers = {int(g): {int(i) for i in owner[group == g]} for g in group}
     expected = {
         "text_to_image": [
-            literal_expectations(row, bearers[int(g)])
-            for row, g in zip(scores.tolist(), group, strict=True)
+            literal_expectations(row, bearers[int(g)]) for row, g in zip(scores.tolist(), group, strict=True)
         ],
         "image_to_text": [
             literal_expectations(
