@@ -18,9 +18,9 @@ from pathlib import Path
 from PIL import Image
 
 GALLERY = Path(__file__).resolve().parent / "gallery"
-SIDE_PIXELS = 192
+SIDE_PIXELS = 184
 MARGIN = 0.04  # of the drawing's longer side, on each of its sides
-WEBP_QUALITY = 72
+WEBP_QUALITY = 64
 Image.MAX_IMAGE_PIXELS = None  # a few of the package's files are 170 megapixels, and all are trusted
 VISIBLE_ALPHA = 16  # fainter than this is the tail of a soft shadow, not the drawing
 
