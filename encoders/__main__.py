@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
 
 from encoders.bundle import DEFAULT_BUNDLE, Bundle
 from encoders.errors import ImportFailed, TwinlensError
@@ -65,10 +65,8 @@ def show(bundle: BundleArgument = DEFAULT_BUNDLE) -> None:
     """Print what a bundle is: towers, preprocessing, tokenizer, provenance."""
     with _errors_told():
         opened = Bundle.open(bundle, verify=False)
-        table = Table(show_header=False, box=None)
         for key, value in _facts(opened):
-            table.add_row(key, value)
-        _console.print(table)
+            _console.print(f"[bold]{key}[/]: {escape(value)}", highlight=False)
 
 
 @app.command()

@@ -4,6 +4,7 @@ open_clip itself finds, converts and loads the weights; a `.pt` file is read wit
 nothing in it runs. It does not know bundles on disk.
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, cast
 import open_clip
 import torch
 from open_clip.model import CLIP, CustomTextCLIP, convert_to_custom_text_state_dict
-from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
+from open_clip.pretrained import download_pretrained_from_hf, get_pretrained_cfg, list_pretrained_tags_by_model
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from pydantic import ValidationError
@@ -62,7 +63,7 @@ def read_open_clip(source: str, *, architecture: str | None = None, cache: Path 
             f"{source}: a {type(model).__name__} has more than two towers and cannot be expressed"
         )
     preprocess_cfg = cast("dict[str, Any]", model.visual.preprocess_cfg)
-    towers = _towers(found, model)
+    towers = _towers(found, model, cache)
     spec, tokenizer_files = freeze_open_clip(tokenizer, masked_pad_id=_masked_pad_id(model, towers))
     return Published(
         towers=towers,
@@ -130,8 +131,18 @@ def _load(source: _Source, cache: Path | None) -> tuple[Any, Any]:
     return model.eval(), tokenizer
 
 
-def _towers(source: _Source, model: CLIP | CustomTextCLIP) -> TowersConfig:
-    cfg = dict(open_clip.get_model_config(source.name))
+def _model_config(name: str, cache: Path | None) -> dict[str, Any]:
+    if not name.startswith("hf-hub:"):
+        return dict(open_clip.get_model_config(name))
+    # get_model_config would look for it in the default cache, whatever cache the weights came to
+    file = download_pretrained_from_hf(
+        name.removeprefix("hf-hub:"), filename="open_clip_config.json", cache_dir=str(cache) if cache else None
+    )
+    return dict(json.loads(Path(file).read_text(encoding="utf8"))["model_cfg"])
+
+
+def _towers(source: _Source, model: CLIP | CustomTextCLIP, cache: Path | None) -> TowersConfig:
+    cfg = _model_config(source.name, cache)
     text_cfg = {key: value for key, value in cfg["text_cfg"].items() if key not in _FOREIGN_KEYS}
     if text_cfg.get("hf_model_name"):
         text_cfg["hf_model_name"] = TEXT_FOLDER
