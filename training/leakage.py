@@ -17,6 +17,7 @@ import re
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -51,6 +52,7 @@ MOST_BORDERS = 3
 BORDER_LEAST_LEFT = 8
 
 BLOCK_ROWS = 1024
+SETS_REMEMBERED = 16
 
 FLICKR8K_NAME = re.compile(r"(\d+)_[0-9a-f]{6,12}\.jpe?g(\.\d+)?")
 FLICKR30K_NAME = re.compile(r"([1-9]\d{4,11})\.jpe?g")
@@ -88,7 +90,7 @@ def find_leaks(train: PairSet, test: PairSet, *, max_distance: int = MAX_DISTANC
     """
     by_id = _leaks_by_photo_id(train.images, test.images)
     known = {(leak.train_id, leak.test_id) for leak in by_id}
-    by_hash = leaks_by_hash(hash_images(train.images), hash_images(test.images), max_distance=max_distance)
+    by_hash = leaks_by_hash(_hashed_once(train.images), _hashed_once(test.images), max_distance=max_distance)
     leaks = by_id + [leak for leak in by_hash if (leak.train_id, leak.test_id) not in known]
     return sorted(leaks, key=lambda leak: (leak.distance, leak.test_id, leak.train_id))
 
@@ -126,6 +128,12 @@ def hash_images(images: Sequence[CaptionedImage]) -> HashedImages:
         mirrored=words[:, 1],
         unreadable=tuple(MissingImage(image_id, why) for image_id, why in outcomes if isinstance(why, str)),
     )
+
+
+@lru_cache(maxsize=SETS_REMEMBERED)
+def _hashed_once(images: tuple[CaptionedImage, ...]) -> HashedImages:
+    """`hash_images`, remembered: a run checks each of its sources against several sets."""
+    return hash_images(images)
 
 
 def leaks_by_hash(train: HashedImages, test: HashedImages, *, max_distance: int) -> list[Leak]:

@@ -10,7 +10,7 @@ images are there. `training.pairs.write_manifest` publishes it.
 
 import hashlib
 import heapq
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
@@ -59,7 +59,7 @@ def _names_outside_coco(path: Path) -> dict[int, str]:
     return names
 
 
-def _described(path: Path, wanted: "set[int] | Any") -> Iterator[tuple[int, tuple[str, ...]]]:
+def _described(path: Path, wanted: Container[int]) -> Iterator[tuple[int, tuple[str, ...]]]:
     """Id and captions of the wanted photos that have enough phrases."""
     number = 0
     for number, image in elements(path, prefix="item"):
