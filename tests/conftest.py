@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing downloads at test time: a lookup is a failure at once
@@ -98,3 +99,9 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def other_tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same shape with other weights, hence another fingerprint."""
     return make_tiny_bundle(tmp_path_factory.mktemp("bundles") / "other", seed=1, name="other").path
+
+
+@pytest.fixture(scope="session")
+def make_bundle() -> Callable[..., Bundle]:
+    """Makes a tiny bundle at a path, with a seed, a name or other fields of its configuration."""
+    return make_tiny_bundle

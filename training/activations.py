@@ -44,7 +44,7 @@ class ActivationStore:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Hold the writer's lock and see all that was written so far. Raises CheckpointError while it is held."""
+        """Hold the writer's lock, see all written so far. Raises CheckpointError while another holds it."""
         with (self._keys.parent / "writer.lock").open("wb") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -58,7 +58,10 @@ def evaluate_command(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
     store: Annotated[
-        bool, typer.Option("--store", help="Keep the report in the bundle, as report.json.")
+        bool,
+        typer.Option(
+            "--store", help="Keep the report in the bundle (report.json), and its figures in its README.md."
+        ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON report a line and bundle.")] = False,
 ) -> None:
@@ -130,9 +133,10 @@ def _measure(
 
 def _store(bundles: Sequence[Path], reports: Sequence[RetrievalReport]) -> None:
     from encoders.bundle import Bundle
+    from training.card import store_report
 
     for path, report in zip(bundles, reports, strict=True):
-        Bundle.open(path, verify=False).with_file("report.json", report.model_dump_json(indent=1).encode())
+        store_report(Bundle.open(path, verify=False), report)
 
 
 def _write(reports: Sequence[RetrievalReport], folder: Path) -> None:

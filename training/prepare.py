@@ -16,6 +16,7 @@ from torch import nn
 
 from encoders.bundle import Bundle, BundleConfig, write_bundle
 from encoders.texts import open_tokenizer
+from training.card import CARD, bundle_card
 from training.errors import RecipeError
 from training.leakage import Leak, find_leaks
 from training.mixture import Mixture, build_mixture
@@ -96,7 +97,8 @@ def finish_bundle(prepared: Prepared, model: nn.Module, out: Path) -> Bundle:
             "device": prepared.device.type,
         },
     )
-    return write_bundle(out, config=config, state=model.state_dict(), files=point.files)
+    files = {**point.files, CARD: bundle_card(config).encode()}
+    return write_bundle(out, config=config, state=model.state_dict(), files=files)
 
 
 def _data_record(source: Source, pair_set: PairSet) -> dict[str, object]:

@@ -1,8 +1,8 @@
 """What a training run starts from: a bundle, an open_clip architecture, or two pretrained towers.
 
 A file is named by its path, or as "package:<package>/<path inside>" where it is installed as a Python package.
-Weights files are read without executing anything (safetensors, or a state dict with `weights_only`). This module
-knows how towers are put together, not how they are trained.
+Weights files are read without executing anything (safetensors, or a state dict with `weights_only`). This
+module knows how towers are put together, not how they are trained.
 """
 
 import importlib.util
