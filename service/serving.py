@@ -121,6 +121,7 @@ class Serving:
         self._reloading: asyncio.Task[bool] | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._announce(self.state)
+        self.telemetry.watch_in_flight(lambda: self.in_flight)
         self.telemetry.watch_ready(lambda: float(self.trouble() is None))
 
     async def start(self) -> None:

@@ -84,6 +84,11 @@ class Telemetry:
             "twinlens_reloads", "Reloads of the release by outcome", ("outcome",), registry=self.registry
         )
         self._release = Info("twinlens_release", "What is served", registry=self.registry)
+        self._in_flight = Gauge(
+            "twinlens_requests_in_flight",
+            "Requests not yet answered, this one included",
+            registry=self.registry,
+        )
         self._ready = Gauge("twinlens_ready", "1 when /readyz is 200", registry=self.registry)
 
     def request(self, route: str, status: int, *, cause: str, timings: Timings) -> None:
@@ -108,6 +113,9 @@ class Telemetry:
 
     def watch_depth(self, kind: str, depth: Callable[[], float]) -> None:
         self._depth.labels(kind).set_function(depth)
+
+    def watch_in_flight(self, in_flight: Callable[[], float]) -> None:
+        self._in_flight.set_function(in_flight)
 
     def watch_ready(self, ready: Callable[[], float]) -> None:
         self._ready.set_function(ready)
