@@ -1,5 +1,12 @@
 """Turns pairs of images and captions into a bundle, and measures how well it retrieves what it never saw.
 
+    the data       pairs, readers/, leakage, captions
+    what is made   recipe, recipes/, start, card
+    the towers     stems (where one is cut), learner (what a phase trains), optimiser
+    a step         mixture, augment, views, activations, feeds ─► contrast, loss
+    the run        fit, prepare, validate, checkpoint, progress, processes      python -m training fit
+    the proof      embedding, ranks, metrics, collapse, evaluate, report, charts    … evaluate
+
 Knows the `encoders`; neither the index nor the service.
 """
 
