@@ -108,6 +108,8 @@ class _ClipTokenizer:
             self._tokenizer = SimpleTokenizer(str(path), context_length=spec.context_length)
         except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
             raise CorruptBundle(f"{path} is no readable vocabulary: {error}") from error
+        if not self._tokenizer.bpe_ranks:
+            raise CorruptBundle(f"{path} is no readable vocabulary: it is empty")
         self._tokenizer.clean_fn = _cleaner(spec.clean)
         self._spec = spec
 
