@@ -1,10 +1,12 @@
 """The wheel, the lock and the Makefile, as a user meets them."""
 
+import ast
 import re
 import subprocess
 import sys
 import tomllib
 import zipfile
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -101,6 +103,41 @@ def test_extras_and_lock_hold_one_faiss_per_platform():
     gpu, cpu = (next(line for line in extras if line.startswith(name)) for name in ("faiss-gpu", "faiss-cpu"))
     assert gpu.endswith("sys_platform == 'linux' and platform_machine == 'x86_64'")
     assert cpu.endswith("sys_platform != 'linux' or platform_machine != 'x86_64'")
+
+
+ROLE_EXTRAS = {"encoders": [], "training": ["training"], "index": ["index"], "service": ["index", "service"]}
+BROUGHT_BY_ANOTHER = {"starlette": "fastapi"}
+
+
+def imported_modules(package):
+    """Top-level names that the package's files import, less the standard library's and our own."""
+    trees = [ast.parse(file.read_text("utf-8")) for file in (ROOT / package).rglob("*.py")]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.level == 0}
+    return {name.partition(".")[0] for name in names} - sys.stdlib_module_names - ROLE_EXTRAS.keys()
+
+
+@pytest.mark.parametrize("package", ROLE_EXTRAS)
+def test_role_declares_every_package_it_imports(package):
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        project = tomllib.load(file)["project"]
+    requirements = [*project["dependencies"]]
+    for extra in ROLE_EXTRAS[package]:
+        requirements += project["optional-dependencies"][extra]
+    declared = {re.match(r"[\w.-]+", line)[0].lower().replace("_", "-") for line in requirements}
+    distributions = packages_distributions()
+    for module in imported_modules(package):
+        names = {name.lower().replace("_", "-") for name in distributions.get(module, [module])}
+        assert names & declared or BROUGHT_BY_ANOTHER.get(module) in declared, module
+
+
+def test_tracked_files_stay_under_56_megabytes():
+    tracked = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    files = [ROOT / name for name in tracked.split("\0") if name]
+    assert sum(file.stat().st_size for file in files if file.is_file()) < 56_000_000
 
 
 def test_make_alone_says_what_every_target_does():
