@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Locator, Page, Route, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, Route, expect, sync_playwright
 
 from index.rebuild import RebuildSettings, rebuild
 from index.sources import open_gallery
@@ -31,6 +31,7 @@ ARGUMENTS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--renderer-process-limit=1",  # a process for every test would cost more than the tests
 ]
 PATIENCE_MS = 20_000  # never waited out where things work, however busy the machine
 GALLERY_SIZE = 40
@@ -93,11 +94,10 @@ def browser() -> Iterator[Browser]:
 class Visit:
     """One page and what went wrong on it. `allowed`: console errors that a test brings about itself."""
 
-    def __init__(self, browser: Browser, base_url: str, **context: Any) -> None:
+    def __init__(self, context: BrowserContext, base_url: str) -> None:
         self.base_url = base_url
         self.allowed = "^$"
-        self._context = browser.new_context(**context)
-        self.page = self._context.new_page()
+        self.page = context.new_page()
         self.page.set_default_timeout(PATIENCE_MS)
         self._complaints: list[str] = []
         self._addresses: list[str] = []
@@ -114,21 +114,27 @@ class Visit:
         return self.page
 
     def close(self) -> None:
-        self._context.close()
+        self.page.close()
         assert [text for text in self._complaints if not re.search(self.allowed, text)] == []
         assert [url for url in self._addresses if not url.startswith((self.base_url, "blob:"))] == []
 
 
+@pytest.fixture(scope="module")
+def desktop(browser: Browser) -> BrowserContext:
+    """Shared, as the page keeps nothing outside its address and its tab; a cold cache each would cost more."""
+    return browser.new_context(viewport={"width": 1000, "height": 640}, reduced_motion="reduce")
+
+
 @pytest.fixture
-def visit(browser: Browser, page_url: str) -> Iterator[Visit]:
-    visit = Visit(browser, page_url)
+def visit(desktop: BrowserContext, page_url: str) -> Iterator[Visit]:
+    visit = Visit(desktop, page_url)
     yield visit
     visit.close()
 
 
 @pytest.fixture
 def phone(browser: Browser, page_url: str) -> Iterator[Visit]:
-    visit = Visit(browser, page_url, **PHONE)
+    visit = Visit(browser.new_context(**PHONE), page_url)
     yield visit
     visit.close()
 
