@@ -136,7 +136,7 @@ class EmbeddingCache:
             try:
                 with self._connection:
                     if rows is None:
-                        self._connection.execute(statement).fetchall()
+                        self._connection.executescript(statement)  # execute() would vacuum one page only
                     else:
                         self._connection.executemany(statement, rows)
             except sqlite3.DatabaseError as error:

@@ -7,7 +7,6 @@ Also the rules that ids, texts and payloads must keep, whatever the source. Read
 import datetime
 import math
 import os
-import posixpath
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,16 +98,16 @@ def _id_problem(item_id: str) -> str | None:
 
 
 def path_below(root: Path, path: object) -> str:
-    """`path` relative to the absolute `root` in POSIX form; raises `BadItem` when it leads elsewhere."""
+    """`path` relative to the absolute `root` ; raises `BadItem` when it leads elsewhere."""
     if not isinstance(path, str) or not path or "\0" in path:
         raise BadItem("bad_path", f"{str(path)[:200]!r} is not a path to a picture")
     if "://" in path:
         raise BadItem("bad_path", f"{path[:200]!r} is a URL: pictures are read from disk, download them first")
-    whole = os.path.normpath(root / path)
-    relative = os.path.relpath(whole, root)
-    if relative == "." or Path(relative).parts[0] == "..":
+    inside = os.path.join(os.path.normpath(root), "")  # noqa: PTH118 - ends in a separator, "/" included
+    whole = os.path.normpath(os.path.join(inside, path))  # noqa: PTH118 - a path object costs a row much
+    if not whole.startswith(inside):
         raise BadItem("outside_gallery", f"{path[:200]!r} is not below {root}: name a --root that holds it")
-    return relative if os.sep == "/" else relative.replace(os.sep, posixpath.sep)
+    return whole.removeprefix(inside)
 
 
 def texts_of(columns: Mapping[str, Any]) -> tuple[str, ...]:

@@ -93,7 +93,8 @@ class VectorIndex:
             raise BadQuery(f"k is {k}; ask for at least one result")
         if queries.ndim != 2 or queries.shape[1] != self.dim:
             raise BadQuery(f"queries have shape {queries.shape}; this index takes (n, {self.dim})")
-        matrix = np.ascontiguousarray(queries, dtype=np.float32)
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused below
+            matrix = np.ascontiguousarray(queries, dtype=np.float32)
         if not np.isfinite(matrix).all():
             row = int(np.flatnonzero(~np.isfinite(matrix).all(axis=1))[0])
             raise BadQuery(f"query {row} holds a number that is not finite")

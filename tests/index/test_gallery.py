@@ -1,0 +1,125 @@
+"""Rules that every item keeps, whatever source it comes from."""
+
+import math
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from index.errors import BadItem
+from index.gallery import (
+    Failure,
+    GalleryItem,
+    checked_id,
+    clean_payload,
+    path_below,
+    texts_of,
+    without_duplicates,
+)
+from index.pictures import ImageSource
+
+
+@pytest.mark.parametrize("good", ["a.jpg", "animals/dog 1.webp", "ünïcode/😀.png", "a..b", "...", "x" * 1024])
+def test_clean_relative_path_is_an_id(good):
+    assert checked_id(good) == good
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "",
+        "/etc/passwd",
+        "../a",
+        "a/../b",
+        "a//b",
+        "a/",
+        "./a",
+        ".",
+        "a\0b",
+        "a\nb",
+        "a\x7f",
+        "\udcff.jpg",
+        "x" * 1025,
+        None,
+        True,
+        1.5,
+        ["a"],
+    ],
+)
+def test_id_that_could_leave_the_gallery_or_break_a_url_is_refused(bad):
+    with pytest.raises(BadItem) as caught:
+        checked_id(bad)
+    assert caught.value.code == "bad_id"
+
+
+def test_number_is_an_id():
+    assert checked_id(12) == "12"
+
+
+@pytest.mark.parametrize(
+    ("path", "relative"),
+    [("a.jpg", "a.jpg"), ("./b/../a.jpg", "a.jpg"), ("/data/pets/a.jpg", "a.jpg"), ("..a/b.jpg", "..a/b.jpg")],
+)
+def test_path_below_the_root_becomes_relative_to_it(path, relative):
+    assert path_below(Path("/data/pets"), path) == relative
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("../secret.jpg", "outside_gallery"),
+        ("/data/petshop/a.jpg", "outside_gallery"),
+        (".", "outside_gallery"),
+        ("http://example.org/a.jpg", "bad_path"),
+        ("a\0.jpg", "bad_path"),
+        ("", "bad_path"),
+        (None, "bad_path"),
+        (3, "bad_path"),
+    ],
+)
+def test_path_elsewhere_is_refused(path, code):
+    with pytest.raises(BadItem) as caught:
+        path_below(Path("/data/pets"), path)
+    assert caught.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("columns", "texts"),
+    [
+        ({"title": " a  dog\n"}, ("a dog",)),
+        ({"title": "Dog", "caption": "a dog runs"}, ("a dog runs",)),
+        ({"caption": "one", "captions": ["two", "three", "two", "", None]}, ("two", "three")),
+        ({"captions": [], "title": "Dog"}, ("Dog",)),
+        ({"title": 1984}, ("1984",)),
+        ({"title": "half \ud800 pair"}, ("half � pair",)),
+        ({"title": None}, ()),
+        ({}, ()),
+    ],
+)
+def test_captions_are_the_texts_and_else_the_title(columns, texts):
+    assert texts_of(columns) == texts
+
+
+def test_payload_is_what_json_can_hold():
+    odd = {
+        "a": math.nan,
+        "b": [1, math.inf],
+        "c": date(2020, 1, 2),
+        "d": b"raw",
+        "e": {"\ud800": "\ud83d\ude00"},
+    }
+    assert clean_payload(odd) == {"a": None, "b": [1, None], "c": "2020-01-02", "e": {"�": "😀"}}
+
+
+def test_bottomless_payload_is_a_bad_row():
+    nested: dict = {}
+    nested["again"] = nested
+    with pytest.raises(BadItem, match="nested"):
+        clean_payload(nested)
+
+
+def test_second_item_of_an_id_is_a_failure_and_the_first_stays():
+    item, broken = GalleryItem("a", ImageSource("a")), Failure("b", "bad_row", "x")
+    first, second, third = without_duplicates([item, item, broken])
+    assert (first, third) == (item, broken)
+    assert (second.item, second.code) == ("a", "duplicate_id")

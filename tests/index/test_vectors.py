@@ -1,0 +1,149 @@
+"""Exact search over vectors, and what it refuses."""
+
+import threading
+
+import faiss
+import numpy as np
+import pytest
+
+from index.errors import BadQuery, CorruptRelease
+from index.recall import measure_recall, recall_at
+from index.vectors import VectorIndex, VectorWriter
+
+
+def unit_rows(count, dim=8, seed=0):
+    rows = np.random.default_rng(seed).normal(size=(count, dim)).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    def save(rows):
+        writer = VectorWriter(rows.shape[1])
+        for start in range(0, len(rows), 7):
+            writer.add(rows[start : start + 7])
+        writer.write(tmp_path / "v.faiss")
+        return tmp_path / "v.faiss"
+
+    return save
+
+
+def test_search_finds_what_comparing_everything_finds(saved):
+    rows, queries = unit_rows(100), unit_rows(5, seed=1)
+    index = VectorIndex.read(saved(rows))
+    scores, found = index.search(queries, 10)
+    exact = queries @ rows.T
+    assert (len(index), index.dim, index.device) == (100, 8, "cpu")
+    np.testing.assert_array_equal(found, np.argsort(-exact, axis=1)[:, :10])
+    np.testing.assert_allclose(scores, -np.sort(-exact, axis=1)[:, :10], atol=1e-6)
+
+
+def test_rows_come_back_one_by_one_and_in_blocks(saved):
+    rows = unit_rows(20)
+    index = VectorIndex.read(saved(rows))
+    np.testing.assert_array_equal(index.reconstruct(19), rows[19])
+    np.testing.assert_array_equal(np.concatenate([block for _, block in index.blocks(8)]), rows)
+    assert [start for start, _ in index.blocks(8)] == [0, 8, 16]
+    for outside in (-1, 20):
+        with pytest.raises(IndexError):
+            index.reconstruct(outside)
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_asking_for_more_than_there_is_pads_with_row_minus_one(saved, count):
+    scores, rows = VectorIndex.read(saved(unit_rows(count))).search(unit_rows(2), 5)
+    assert (rows[:, count:] == -1).all()
+    assert np.isneginf(scores[:, count:]).all()
+    assert (rows[:, :count] >= 0).all()
+
+
+def test_no_query_finds_nothing(saved):
+    scores, rows = VectorIndex.read(saved(unit_rows(3))).search(np.empty((0, 8), np.float32), 2)
+    assert scores.shape == rows.shape == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("queries", "k", "message"),
+    [
+        (np.ones((1, 7), np.float32), 1, r"\(1, 7\).*\(n, 8\)"),
+        (np.ones(8, np.float32), 1, r"\(8,\)"),
+        (np.ones((1, 8), np.float32), 0, "k is 0"),
+        (np.array([[0.0] * 8, [np.nan] * 8]), 1, "query 1"),
+        (np.full((1, 8), np.inf, np.float32), 1, "query 0"),
+        (np.full((1, 8), 1e300), 1, "query 0"),
+    ],
+)
+def test_query_that_cannot_be_searched_with_says_why(saved, queries, k, message):
+    with pytest.raises(BadQuery, match=message):
+        VectorIndex.read(saved(unit_rows(3))).search(queries, k)
+
+
+@pytest.mark.parametrize("kept_bytes", [0, 3, 20, 60, -4])
+def test_cut_file_is_refused_by_name(saved, kept_bytes):
+    path = saved(unit_rows(10))
+    path.write_bytes(path.read_bytes()[:kept_bytes])
+    with pytest.raises(CorruptRelease, match=r"v\.faiss"):
+        VectorIndex.read(path)
+
+
+def test_index_of_another_metric_is_refused(tmp_path):
+    faiss.write_index(faiss.IndexFlatL2(4), str(tmp_path / "v.faiss"))
+    with pytest.raises(CorruptRelease, match="inner-product"):
+        VectorIndex.read(tmp_path / "v.faiss")
+
+
+def test_each_searching_thread_gets_the_threads_it_was_given(saved):
+    """OpenMP keeps the number per thread: setting it once, elsewhere, would do nothing here."""
+    index = VectorIndex.read(saved(unit_rows(10)), threads=3)
+    seen = []
+
+    def search():
+        index.search(unit_rows(1), 1)
+        seen.append(faiss.omp_get_max_threads())
+
+    thread = threading.Thread(target=search)
+    thread.start()
+    thread.join()
+    assert seen == [3]
+
+
+def test_recall_is_one_for_exact_search_and_less_for_an_index_that_misses(saved):
+    rows = unit_rows(50)
+    index = VectorIndex.read(saved(rows))
+    measured = measure_recall(index, index, queries="images", query_count=20)
+    assert (measured.recall, measured.k, measured.query_count) == (1.0, 10, 20)
+
+    class Lossy(VectorIndex):
+        def search(self, queries, k):
+            scores, found = super().search(queries, k)
+            found[:, : k // 2] = found[:, :1]  # the same best row again and again
+            return scores, found
+
+    assert recall_at(Lossy(faiss.read_index(str(saved(rows)))), unit_rows(20, seed=1), k=10) == pytest.approx(
+        0.6
+    )
+
+
+def test_recall_counts_equal_scores_as_equally_right(saved):
+    rows = np.repeat(unit_rows(4), 25, axis=0)
+    index = VectorIndex.read(saved(rows))
+    assert recall_at(index, unit_rows(5, seed=2), k=10) == 1.0
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(faiss.get_num_gpus() == 0, reason="no GPU")
+def test_gpu_search_agrees_with_the_cpu_at_any_depth(saved):
+    rows, queries = unit_rows(5000, dim=64), unit_rows(16, dim=64, seed=1)
+    path = saved(rows)
+    on_gpu, on_cpu = VectorIndex.read(path, device="gpu"), VectorIndex.read(path, device="cpu")
+    assert on_gpu.device == "gpu"
+    for k in (1, 100, 3000):  # the last is deeper than a GPU selects
+        np.testing.assert_allclose(on_gpu.search(queries, k)[0], on_cpu.search(queries, k)[0], atol=1e-5)
+
+
+@pytest.mark.skipif(faiss.get_num_gpus() > 0, reason="there is a GPU")
+def test_gpu_that_is_not_there_is_refused_when_insisted_on(saved):
+    path = saved(unit_rows(3))
+    assert VectorIndex.read(path, device="auto").device == "cpu"
+    with pytest.raises(RuntimeError, match="faiss sees none"):
+        VectorIndex.read(path, device="gpu")
