@@ -43,16 +43,28 @@ class Feeds:
             feeds = live if cut is None else [_BehindStem(one, cut.stem, recipe.stem_precision) for one in live]
         return cls(feeds[:-1], feeds[-1])
 
+    def turn(self, following: Sequence[Draw] = ()) -> None:
+        """Go on to the next batch; `following` is the one after it, to be prepared meanwhile."""
+        for place, feed in enumerate(self.by_source):
+            feed.turn(_views(following, _rows_of(following, place)))
+
     def read(self, draws: Sequence[Draw]) -> torch.Tensor:
         """(n, …) inputs of the trained part, in the order of the draws."""
         inputs: list[torch.Tensor] = []
         order: list[int] = []
         for place, feed in enumerate(self.by_source):
-            rows = [row for row, draw in enumerate(draws) if draw.example.source == place]
-            if rows:
-                inputs.append(feed.read([(draws[row].example.picture, draws[row].view) for row in rows]))
+            if rows := _rows_of(draws, place):
+                inputs.append(feed.read(_views(draws, rows)))
                 order += rows
         return torch.cat(inputs)[torch.argsort(torch.tensor(order))]
+
+
+def _rows_of(draws: Sequence[Draw], place: int) -> list[int]:
+    return [row for row, draw in enumerate(draws) if draw.example.source == place]
+
+
+def _views(draws: Sequence[Draw], rows: Sequence[int]) -> Wanted:
+    return [(draws[row].example.picture, draws[row].view) for row in rows]
 
 
 class _BehindStem:
@@ -62,6 +74,9 @@ class _BehindStem:
         self._live = live
         self._stem = stem
         self._precision = precision
+
+    def turn(self, following: Wanted = ()) -> None:
+        self._live.turn(following)
 
     def read(self, wanted: Wanted) -> torch.Tensor:
         images = self._live.read(wanted)

@@ -130,29 +130,26 @@ class Run:
         order = mixture.epoch(*key)
         batch = _global_batch(phase.batch, len(order), self._processes.count)
         steps = len(order) // batch
-        total = steps * phase.epochs
         saved = time.monotonic()
+
+        def drawn(step: int) -> list[Draw]:
+            whole = mixture.draw(order[step * batch : (step + 1) * batch], phase.views, *key, step)
+            return whole[self._processes.share(batch)]
+
         title = f"{phase.name} {self._progress.epoch + 1}/{phase.epochs}"
         with self._reporter.bar(title, steps * batch, done=self._progress.step * batch) as bar:
             for step in range(self._progress.step, steps):
-                draws = mixture.draw(order[step * batch : (step + 1) * batch], phase.views, *key, step)
-                set_rate(
-                    adam,
-                    cosine_with_warmup(
-                        self._progress.epoch * steps + step, steps=total, warmup_steps=int(phase.warmup * total)
-                    ),
-                )
-                self._step(phase, adam, draws[self._processes.share(batch)], feeds)
+                set_rate(adam, _share_of_peak(phase, self._progress.epoch * steps + step, steps))
+                feeds.turn(drawn(step + 1) if step + 1 < steps else ())
+                self._step(phase, adam, drawn(step), feeds)
                 average.update()
                 self._tell(bar, adam, batch)
-                self._update(
-                    step=step + 1,
-                    total_steps=self._progress.total_steps + 1,
-                    average_updates=average.updates,
-                )
+                done = self._progress.total_steps + 1
+                self._update(step=step + 1, total_steps=done, average_updates=average.updates)
                 if time.monotonic() - saved >= self._checkpoint_seconds:
                     self._save(adam, average)
                     saved = time.monotonic()
+        feeds.turn()
 
     def _step(self, phase: Phase, adam: torch.optim.AdamW, draws: Sequence[Draw], feeds: Feeds) -> None:
         learner = self._learner
@@ -237,6 +234,11 @@ class Run:
 
     def _update(self, **changes: object) -> None:
         self._progress = self._progress.model_copy(update=changes)
+
+
+def _share_of_peak(phase: Phase, step: int, steps_an_epoch: int) -> float:
+    total = steps_an_epoch * phase.epochs
+    return cosine_with_warmup(step, steps=total, warmup_steps=int(phase.warmup * total))
 
 
 def _global_batch(wanted: int, available: int, processes: int) -> int:

@@ -31,6 +31,8 @@ class Feed(Protocol):
 
     def read(self, wanted: Wanted) -> torch.Tensor: ...
 
+    def turn(self, following: Wanted = ()) -> None: ...
+
 
 class Learner:
     """Both towers on one device, with the parts that `phase` trains set to learn."""

@@ -79,6 +79,7 @@ def _validate_set(learner: Learner, data: HeldOut, feed: Feed) -> Outcome:
         learner.embed_images(feed.read([(picture, 0) for picture in part])).cpu().numpy()
         for part in _parts(data.pictures)
     ]
+    feed.turn()
     by_length = sorted(range(len(data.captions)), key=lambda row: len(data.captions[row]))
     image_vectors = np.concatenate(images)
     caption_vectors = np.empty((len(data.captions), image_vectors.shape[1]), dtype=np.float32)

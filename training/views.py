@@ -65,30 +65,35 @@ Wanted = Sequence[tuple[Picture, int]]
 
 
 class LiveViews:
-    """Normalised pixels of views, decoded afresh each time: for towers that train whole."""
+    """Normalised pixels of views, decoded afresh for each batch, the next batch's while this one runs.
+
+    A batch may be read in parts and more than once; its pixels (uint8) are kept until the next `turn`.
+    """
 
     def __init__(self, settings: ViewSettings, *, device: torch.device, threads: int) -> None:
         self._settings = settings
         self._device = device
         self._normalise = normaliser(settings.preprocessing, device)
         self._pool = ThreadPoolExecutor(threads)
-        self._ahead: dict[tuple[bytes, int], Future[Pixels]] = {}
+        self._current: dict[tuple[bytes, int], Future[Pixels]] = {}
+        self._next: dict[tuple[bytes, int], Future[Pixels]] = {}
 
-    def prefetch(self, wanted: Wanted) -> None:
-        """Begin to decode what the next `read` will ask for."""
-        for picture, view in wanted:
-            self._ahead[picture.digest, view] = self._pool.submit(self._settings.pixels, picture, view)
+    def turn(self, following: Wanted = ()) -> None:
+        """Go on to the next batch, and begin to decode the one that follows it."""
+        self._current, self._next = self._next, {}
+        for picture, view in following:
+            self._next[picture.digest, view] = self._decode(picture, view)
 
     def read(self, wanted: Wanted) -> torch.Tensor:
         """(n, 3, h, w) float32 on the device. Raises UnreadableImage or ImageError."""
-        futures = [
-            self._ahead.pop((picture.digest, view))
-            if (picture.digest, view) in self._ahead
-            else self._pool.submit(self._settings.pixels, picture, view)
-            for picture, view in wanted
-        ]
-        pixels = np.stack([future.result() for future in futures])
+        for picture, view in wanted:
+            if (picture.digest, view) not in self._current:
+                self._current[picture.digest, view] = self._decode(picture, view)
+        pixels = np.stack([self._current[picture.digest, view].result() for picture, view in wanted])
         return self._normalise(torch.from_numpy(pixels).to(self._device))
+
+    def _decode(self, picture: Picture, view: int) -> Future[Pixels]:
+        return self._pool.submit(self._settings.pixels, picture, view)
 
 
 class StemViews:
@@ -104,7 +109,7 @@ class StemViews:
         shape = self._run(np.zeros((1, height, width, 3), dtype=np.uint8)).shape[1:]
         self._store = ActivationStore(cache / self._identity(), shape)
 
-    def missing(self, wanted: Sequence[tuple[Picture, int]]) -> list[tuple[Picture, int]]:
+    def missing(self, wanted: Wanted) -> list[tuple[Picture, int]]:
         """Those (picture, view) that are not kept yet, without repeats."""
         absent: dict[bytes, tuple[Picture, int]] = {}
         for picture, view in wanted:
@@ -112,7 +117,7 @@ class StemViews:
                 absent.setdefault(key, (picture, view))
         return list(absent.values())
 
-    def compute(self, wanted: Sequence[tuple[Picture, int]], *, on_batch: Callable[[int], None]) -> None:
+    def compute(self, wanted: Wanted, *, on_batch: Callable[[int], None]) -> None:
         """Compute and keep what is missing; `on_batch` hears how many views each step added."""
         with self._store.writing(), ThreadPoolExecutor(2) as pool:
             todo = self.missing(wanted)
@@ -121,7 +126,10 @@ class StemViews:
                 self._store.append([view_key(*job) for job in batch], records)
                 on_batch(len(batch))
 
-    def read(self, wanted: Sequence[tuple[Picture, int]]) -> torch.Tensor:
+    def turn(self, following: Wanted = ()) -> None:
+        """Nothing to do: what is kept is read where it lies."""
+
+    def read(self, wanted: Wanted) -> torch.Tensor:
         """(n, …) float32 activations, channels first, on the stem's device."""
         records = self._store.read([view_key(picture, view) for picture, view in wanted])
         return channels_first(torch.from_numpy(records).to(self._device).float())
