@@ -1,6 +1,7 @@
 """`python -m service`: serve the current release over HTTP.
 
-Exit status: 0 stopped as asked; 1 nothing fit to serve, or the address is taken; 2 a wrong option.
+Exit status: 0 stopped as asked; 1 nothing fit to serve; 2 a wrong option; 3 the address is taken, or the
+encoder failed to warm up.
 """
 
 from pathlib import Path
@@ -45,10 +46,7 @@ def serve(
         app = create_app(settings)
     except TwinlensError as error:
         _refuse(error, status=1)
-    server = Server(app, settings)
-    server.run()
-    if not server.started:
-        raise typer.Exit(1)
+    Server(app, settings).run()
 
 
 def _refuse(error: TwinlensError, *, status: int) -> None:

@@ -115,15 +115,23 @@ class Device:
         return future
 
     def _run(self) -> None:
-        while (todo := self._next()) is not None:
-            self._busy_since = time.perf_counter()
-            try:
-                todo()
-            except Exception:  # the thread must outlive whatever one batch does to it
-                logger.exception("the device thread met an error")
-            finally:
-                self._busy_since = None
+        while self._step():
+            pass
         self._refuse_all()
+
+    def _step(self) -> bool:
+        """One piece of work; False: stop. Nothing of it is held while the thread waits for the next one."""
+        todo = self._next()
+        if todo is None:
+            return False
+        self._busy_since = time.perf_counter()
+        try:
+            todo()
+        except Exception:  # the thread must outlive whatever one batch does to it
+            logger.exception("the device thread met an error")
+        finally:
+            self._busy_since = None
+        return True
 
     def _next(self) -> Callable[[], None] | None:
         """Wait for work: a call, else a batch, else (when the last batch failed) a probe; None: stop."""

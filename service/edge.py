@@ -25,6 +25,7 @@ from service.errors import (
     DeadlineExceeded,
     ErrorReport,
     InvalidField,
+    QueueFull,
     TooLarge,
     Unavailable,
     report,
@@ -131,6 +132,7 @@ class _Exchange:
             message = f"an internal error; the log has it under request id {self.context.request_id}"
             await self._answer(ErrorReport(500, "internal_error", message))
         finally:
+            self._serving.bodies_bytes -= self._body_bytes
             if self._watcher is not None:
                 self._watcher.cancel()
 
@@ -186,15 +188,29 @@ class _Exchange:
         message = await self._receive()
         if message["type"] != "http.request":
             return message
-        self._body_bytes += len(message.get("body", b""))
-        limit = self._serving.settings.max_body_bytes
-        if self._body_bytes > limit:
-            await self._discard_body()
-            raise TooLarge(f"the body exceeds the {limit} bytes that are taken: send less at once")
+        size = len(message.get("body", b""))
+        self._body_bytes += size
+        self._serving.bodies_bytes += size
+        await self._refuse_too_much()
         if not message.get("more_body", False):
             self._body_ended = True
             self._watcher = asyncio.create_task(self._watch_caller(asyncio.current_task()))
         return message
+
+    async def _refuse_too_much(self) -> None:
+        settings = self._serving.settings
+        if self._body_bytes > settings.max_body_bytes:
+            await self._discard_body()
+            raise TooLarge(
+                f"the body exceeds the {settings.max_body_bytes} bytes that are taken: send less at once"
+            )
+        if self._serving.bodies_bytes > settings.max_bodies_bytes:
+            await self._discard_body()
+            raise QueueFull(
+                f"the requests in flight hold {settings.max_bodies_bytes} bytes already: send this again",
+                code="bodies_full",
+                retry_after_seconds=1,
+            )
 
     async def _watch_caller(self, handler: "asyncio.Task[object] | None") -> None:
         """Once the body is in, the next thing to hear of the caller is that it left."""

@@ -20,6 +20,7 @@ from service.settings import Settings
 
 logger = logging.getLogger(__name__)
 POLL_SECONDS = 0.02
+KEEP_ALIVE_SECONDS = 75  # more than balancers wait (60 s), so that it is never we who close on their request
 
 
 class Server(uvicorn.Server):
@@ -38,6 +39,7 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=1,  # `drain` has waited already,
                 lifespan="on",
                 ws="none",

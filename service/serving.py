@@ -110,12 +110,14 @@ class Serving:
         self.telemetry = Telemetry()
         self.state = ServingState.load(settings)
         self.draining = False
-        self.in_flight = 0
+        self.in_flight = 0  # requests
+        self.bodies_bytes = 0  # of the requests in flight
         self.warm = False
-        self.pool = ThreadPoolExecutor(
-            settings.decode_threads or available_cores(), thread_name_prefix="decode"
-        )
-        self.embedder = Embedder(settings, pool=self.pool, telemetry=self.telemetry)
+        threads = settings.decode_threads or available_cores()
+        self._decoders = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        # Files and large JSON have their own: a page's thumbnails must not wait for a queue of decoding.
+        self.pool = ThreadPoolExecutor(available_cores(), thread_name_prefix="aside")
+        self.embedder = Embedder(settings, pool=self._decoders, telemetry=self.telemetry)
         self.searcher = Searcher(queue_limit=settings.search_queue, telemetry=self.telemetry)
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="load")
         self._reloading: asyncio.Task[bool] | None = None
@@ -144,6 +146,7 @@ class Serving:
                     await task
         await asyncio.to_thread(self.embedder.device.stop, timeout_seconds=STOP_SECONDS)
         self.searcher.stop()
+        self._decoders.shutdown(wait=False, cancel_futures=True)
         self.pool.shutdown(wait=False, cancel_futures=True)
         self._loader.shutdown(wait=False, cancel_futures=True)
 

@@ -50,6 +50,7 @@ class Settings(BaseModel):
     max_images: int = Field(128, ge=1, description="most images in one request")
     max_texts: int = Field(512, ge=1, description="most texts in one request")
     max_body_bytes: int = Field(64 * MEBIBYTE, ge=1024)
+    max_bodies_bytes: int = Field(512 * MEBIBYTE, ge=1024, description="bodies of all requests in flight")
     max_image_pixels: int = Field(DEFAULT_MAX_PIXELS, ge=1)
     min_image_side_pixels: int = Field(2, ge=1, description="an image with a shorter side shows nothing")
     max_text_characters: int = Field(100_000, ge=1)

@@ -12,7 +12,7 @@ from service.bodies import check_count, read_json
 from service.decoding import ImageSource
 from service.edge import RequestContext, context_of
 from service.embedding import TextItem
-from service.errors import InvalidField, NotFound
+from service.errors import InvalidField, NotFound, ServiceError, report
 from service.routes.parts import answers, computed, json_answer, serving_of, takes_json
 from service.schemas import OpenAIAnswer, OpenAIItem, OpenAIRequest
 from service.serving import Serving, ServingState
@@ -115,6 +115,8 @@ async def _embed(
 
 def _succeeded(index: int, outcome: Outcome) -> Embedded:
     if isinstance(outcome, TwinlensError):
-        outcome.add_note(f"input.{index}")
-        raise outcome
+        problem = report(outcome)
+        failure = ServiceError(f"input.{index}: {problem.message}", code=problem.code, param="input")
+        failure.status = problem.status
+        raise failure from outcome
     return outcome

@@ -104,6 +104,14 @@ def test_a_body_over_the_cap_is_413_announced_or_streamed_and_is_never_held(rele
         assert service.client.post("/embed/image", content=picture(1), headers=PNG).status_code == 200
 
 
+def test_bodies_that_are_too_much_together_answer_429_and_their_bytes_are_given_back(releases, settings_for):
+    with running(settings_for(releases, max_bodies_bytes=20_000)) as service:
+        for _ in range(2):
+            refused = service.client.post("/embed/image", content=bytes(30_000), headers=PNG)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (429, "bodies_full")
+            assert service.client.post("/embed/image", content=picture(1), headers=PNG).status_code == 200
+
+
 def test_a_full_queue_answers_429_with_retry_after_and_then_serves_again(releases, settings_for):
     settings = settings_for(releases, image_queue=2, max_images=2, text_queue=1, max_texts=1)
     with running(settings) as service:

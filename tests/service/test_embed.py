@@ -174,6 +174,7 @@ def test_openai_inputs_may_mix_texts_and_images_and_keep_their_order(client, enc
 def test_openai_errors_fail_the_whole_request(client, body, status, code):
     response = client.post("/v1/embeddings", json=body)
     assert (response.status_code, response.json()["error"]["code"]) == (status, code)
+    assert response.json()["error"]["param"] in {"input", "model"}
 
 
 def test_models_lists_the_one_that_is_served(client, encoder):

@@ -1,8 +1,10 @@
 """Probes, metrics, documentation; the release that is served and how another takes its place."""
 
+import gc
 import shutil
 import threading
 import time
+import weakref
 
 import httpx
 import pytest
@@ -79,6 +81,7 @@ def test_reload_serves_the_new_release_and_drops_no_request(
     with running(settings_for(folder)) as service:
         old_fingerprint = service.serving.state.encoder.fingerprint
         assert service.client.post("/release/reload").json() == {"release": old, "swapped": False}
+        old_state = weakref.ref(service.serving.state)
         answers: list[httpx.Response] = []
         over = threading.Event()
 
@@ -105,6 +108,8 @@ def test_reload_serves_the_new_release_and_drops_no_request(
             (old, old_fingerprint),
             (new, new_fingerprint),
         }  # never one's index with the other's encoder
+        gc.collect()
+        assert old_state() is None  # and its memory is given back
 
 
 def test_a_release_that_cannot_be_loaded_leaves_the_old_one_serving(tmp_path, releases, settings_for):
