@@ -30,8 +30,9 @@ def recall_at(index: VectorIndex, queries: NDArray[np.float32], *, k: int) -> fl
     _, rows = index.search(queries, k)
     found = 0
     for query, bound, returned in zip(queries, bounds, rows, strict=True):
+        slack = TIE_TOLERANCE * max(1.0, abs(float(bound)))
         distinct = {int(row) for row in returned if row >= 0}
-        found += sum(float(index.reconstruct(row) @ query) >= bound - TIE_TOLERANCE for row in distinct)
+        found += sum(float(index.reconstruct(row) @ query) >= bound - slack for row in distinct)
     return found / (k * len(queries))
 
 

