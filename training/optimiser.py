@@ -17,9 +17,10 @@ _NUMBERED = re.compile(r"(?:blocks|layer|layers|resblocks|stages)\.(\d+)\.")
 
 @dataclass(frozen=True)
 class Rates:
-    """Peak learning rates by part, the weight decay, and the factor per layer below the top."""
+    """Peak learning rates by part (`scale`: of the logit scale), weight decay, factor per layer below the top."""
 
     heads: float
+    scale: float
     image: float
     text: float
     weight_decay: float
@@ -104,6 +105,8 @@ def part_of(name: str) -> str:
 
 
 def _rate(name: str, rates: Rates, depth: Mapping[str, int]) -> float:
+    if name.startswith("logit_"):
+        return rates.scale
     part = part_of(name)
     base = cast("float", getattr(rates, part))
     if part == "heads" or rates.layer_decay == 1.0:

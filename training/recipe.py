@@ -51,6 +51,8 @@ class Phase(_Frozen):
     micro_batch: int = Field(default=0, ge=0)
     """What fits in memory at once; 0: the whole batch. The contrastive batch stays whole."""
     heads_lr: float = Field(default=1e-3, gt=0)
+    scale_lr: float | None = Field(default=None, gt=0)
+    """Of the logit scale; like the heads' unless given."""
     image_lr: float = Field(default=1e-4, gt=0)
     text_lr: float = Field(default=3e-5, gt=0)
     weight_decay: float = Field(default=0.05, ge=0)
@@ -83,6 +85,7 @@ class Phase(_Frozen):
     def rates(self) -> Rates:
         return Rates(
             heads=self.heads_lr,
+            scale=self.scale_lr or self.heads_lr,
             image=self.image_lr,
             text=self.text_lr,
             weight_decay=self.weight_decay,

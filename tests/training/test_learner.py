@@ -86,7 +86,9 @@ def test_texts_of_any_length_come_back_in_their_order(tiny_bundle: Path, model: 
 
 def test_layers_near_the_input_move_less_and_norms_are_not_decayed(model: Any) -> None:
     names = trained_names(model, phase())
-    adam = optimiser(model, names, Rates(heads=1.0, image=0.1, text=0.01, weight_decay=0.2, layer_decay=0.5))
+    adam = optimiser(
+        model, names, Rates(heads=1.0, scale=2.0, image=0.1, text=0.01, weight_decay=0.2, layer_decay=0.5)
+    )
     rate = {id(one): group["peak_lr"] for group in adam.param_groups for one in group["params"]}
     decay = {id(one): group["weight_decay"] for group in adam.param_groups for one in group["params"]}
     parameters = dict(model.named_parameters())
@@ -95,7 +97,8 @@ def test_layers_near_the_input_move_less_and_norms_are_not_decayed(model: Any) -
         return float(rate[id(parameters[name])])
 
     layers = "text.transformer.encoder.layer"
-    assert rate_of("logit_scale") == 1.0
+    assert rate_of("logit_scale") == 2.0
+    assert rate_of("visual.head.mlp.fc1.weight") == 1.0
     assert rate_of(f"{layers}.1.output.dense.weight") == pytest.approx(0.01)
     assert rate_of(f"{layers}.0.output.dense.weight") == pytest.approx(0.005)
     assert rate_of("text.transformer.embeddings.word_embeddings.weight") == pytest.approx(0.005)
