@@ -17,7 +17,7 @@ _NUMBERED = re.compile(r"(?:blocks|layer|layers|resblocks|stages)\.(\d+)\.")
 
 @dataclass(frozen=True)
 class Rates:
-    """Peak learning rates by part (`scale`: of the logit scale), weight decay, factor per layer below the top."""
+    """Peak rates by part (`scale`: of the logit scale), weight decay, factor per layer below the top."""
 
     heads: float
     scale: float
