@@ -1,0 +1,4 @@
+"""Measurements of encoder, index and service on the machine at hand: `python -m benchmarks`.
+
+Never run as tests. What each figure means is in docs/performance.md.
+"""

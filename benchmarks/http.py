@@ -1,0 +1,115 @@
+"""The real service in a process of its own on the loopback device, and loads put on it.
+
+Knows nothing of what the requests ask for.
+"""
+
+import json
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from benchmarks.load import Job, Load, write_requests
+from benchmarks.machine import peak_memory_mebibytes
+
+ROOT = Path(__file__).resolve().parent.parent
+READY_SECONDS = 120.0
+STOP_SECONDS = 30.0
+
+
+class BenchmarkFailed(Exception):
+    """Something that was to be measured did not work; the message has what it said."""
+
+
+@dataclass(frozen=True)
+class Service:
+    port: int
+    process: subprocess.Popen[bytes]
+    workplace: Path
+
+    def peak_memory_mebibytes(self) -> float:
+        return peak_memory_mebibytes(self.process.pid)
+
+    def put_load(
+        self, requests: Sequence[bytes], *, clients: int, warm_up_seconds: float, seconds: float
+    ) -> Load:
+        """Have `clients` connections send the requests in turn; raises BenchmarkFailed for any but a 200."""
+        file = self.workplace / "requests"
+        write_requests(file, requests)
+        job = Job(
+            port=self.port,
+            server=self.process.pid,
+            requests=str(file),
+            clients=clients,
+            warm_up_seconds=warm_up_seconds,
+            seconds=seconds,
+        )
+        command = [sys.executable, "-m", "benchmarks.load", json.dumps(asdict(job))]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
+        if done.returncode:
+            raise BenchmarkFailed(f"the load generator failed: {done.stderr.decode(errors='replace')[-2000:]}")
+        load = Load(**json.loads(done.stdout))
+        if load.failure:
+            raise BenchmarkFailed(f"with {clients} clients: {load.failure}")
+        return load
+
+
+@contextmanager
+def serving(releases: Path, workplace: Path, settings: Mapping[str, str]) -> Iterator[Service]:
+    """`python -m service` over the releases, ready; `settings` are added to its environment."""
+    port = _free_port()
+    command = [sys.executable, "-m", "service", "--releases", str(releases), "--port", str(port)]
+    with tempfile.TemporaryFile(dir=workplace) as log:
+        process = subprocess.Popen(command, cwd=ROOT, env={**settings}, stderr=log)
+        try:
+            _wait_until_ready(process, port)
+            yield Service(port, process, workplace)
+        except BenchmarkFailed as error:
+            log.seek(0)
+            tail = log.read()[-2000:].decode(errors="replace")
+            raise BenchmarkFailed(f"{error}\nthe service's log ends:\n{tail}") from error
+        finally:
+            process.terminate()
+            try:
+                process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def post(path: str, body: bytes, *, media_type: str) -> bytes:
+    """The bytes of a request."""
+    head = (
+        f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: {media_type}\r\n"
+        f"content-length: {len(body)}\r\n\r\n"
+    )
+    return head.encode("ascii") + body
+
+
+def post_json(path: str, content: object) -> bytes:
+    return post(path, json.dumps(content).encode(), media_type="application/json")
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], port: int) -> None:
+    give_up = time.monotonic() + READY_SECONDS
+    while time.monotonic() < give_up:
+        if process.poll() is not None:
+            raise BenchmarkFailed(f"the service ended with status {process.returncode}")
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5):
+                return
+        except OSError:
+            time.sleep(0.1)
+    raise BenchmarkFailed(f"the service was not ready after {READY_SECONDS:.0f} s")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,75 @@
+"""What the figures were measured on, and the clocks of other processes. Linux: it reads /proc.
+
+Imports nothing heavy: the load generator uses it too. Knows nothing of what is measured.
+"""
+
+import os
+import platform
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+MEBIBYTE = 1 << 20
+PACKAGES = ("torch", "timm", "transformers", "faiss-gpu", "faiss-cpu", "pillow", "uvicorn", "fastapi")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """`busy_cores`: how many of the cores other work kept busy just before the measurements."""
+
+    processor: str
+    cores: int
+    memory_gibibytes: float
+    system: str
+    python: str
+    packages: dict[str, str]
+    busy_cores: float
+
+
+def describe() -> Machine:
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return Machine(
+        processor=_processor(),
+        cores=usable_cores(),
+        memory_gibibytes=round(pages / 2**30, 1),
+        system=f"{platform.system()} {platform.release()}",
+        python=platform.python_version(),
+        packages={name: found for name in PACKAGES if (found := _version(name))},
+        busy_cores=round(os.getloadavg()[0], 1),
+    )
+
+
+def usable_cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time of a process so far: all its threads, in user and kernel mode."""
+    stat = Path(f"/proc/{pid}/stat").read_text("ascii", errors="replace")
+    fields = stat.rpartition(")")[2].split()  # the name before may hold anything; utime and stime are 14 and 15
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def peak_memory_mebibytes(pid: int | str = "self") -> float:
+    """The most memory that was resident at once since the program started.
+
+    Not `ru_maxrss`, which a program inherits from the one that started it.
+    """
+    for line in Path(f"/proc/{pid}/status").read_text("ascii", errors="replace").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024 / MEBIBYTE
+    raise RuntimeError(f"/proc/{pid}/status says nothing of VmHWM: has the process ended?")
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text("utf-8", errors="replace").splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except ModuleNotFoundError:
+        return None

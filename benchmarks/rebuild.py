@@ -1,0 +1,57 @@
+"""The batch job in a process of its own, as `python -m index rebuild` runs it, with nothing cached.
+
+The release that it publishes is the one that is served afterwards.
+"""
+
+import os
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+from benchmarks.encoder import Rate
+from benchmarks.machine import peak_memory_mebibytes
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """`rate` is reading, decoding, thumbnails, both towers and writing; loading the encoder is not in it."""
+
+    rate: Rate
+    texts: int
+    peak_memory_mebibytes: float
+
+
+def rebuild_gallery(table: Path, *, root: Path, bundle: Path, releases: Path) -> Rebuilt:
+    """Index the pictures that a table names, which lie below `root`, into `releases`."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(_rebuild, table, root, bundle, releases).result()
+
+
+def _rebuild(table: Path, root: Path, bundle: Path, releases: Path) -> Rebuilt:
+    from index.rebuild import RebuildSettings, rebuild
+    from index.report import Tally
+    from index.sources import open_gallery
+
+    cpu_after_first_batch: list[float] = []
+
+    def on_progress(_: Tally) -> None:
+        if not cpu_after_first_batch:
+            cpu_after_first_batch.append(_own_cpu())
+
+    gallery = open_gallery(str(table), root=root)
+    settings = RebuildSettings(gallery=gallery, bundle=bundle, releases=releases, use_cache=False)
+    report = rebuild(settings, on_progress=on_progress)
+    counts = report.manifest.counts
+    cpu = _own_cpu() - cpu_after_first_batch[0]  # what came before it is mostly the loading of the encoder
+    whole = counts.images / max(1, counts.images - settings.batch_size)
+    return Rebuilt(
+        rate=Rate(counts.images, report.seconds, cpu * whole),
+        texts=counts.texts,
+        peak_memory_mebibytes=peak_memory_mebibytes(),
+    )
+
+
+def _own_cpu() -> float:
+    own = os.times()
+    return own.user + own.system

@@ -1,0 +1,135 @@
+"""What was found, as tables for a terminal and as JSON. Computes no figure but percentages."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.comparison import Served
+from benchmarks.encoder import Rate
+from benchmarks.plan import Found
+
+
+def show(found: Found, console: Console) -> None:
+    machine = found.machine
+    console.print(
+        f"\n{machine.processor}, {machine.cores} cores, {machine.memory_gibibytes} GiB; {machine.system}; "
+        f"Python {machine.python}; "
+        + ", ".join(f"{name} {version}" for name, version in machine.packages.items())
+        + f"\nencoder {found.bundle} on {found.device}, fp32",
+        highlight=False,
+    )
+    if machine.busy_cores > machine.cores / 4:
+        console.print(
+            f"[bold]Other work kept about {machine.busy_cores} cores busy: trust the ratios at most[/]"
+        )
+    console.print(_alone(found), _served(found.served), _rebuilt(found), _searched(found), _memory(found))
+    console.print(f"measured in {found.seconds:.0f} s; docs/performance.md says how to read this\n")
+
+
+def as_json(found: Found) -> str:
+    return json.dumps(asdict(found), indent=1) + "\n"
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column(columns[0])
+    for column in columns[1:]:
+        table.add_column(column, justify="right")
+    return table
+
+
+def _alone(found: Found) -> Table:
+    table = _table("The encoder alone", "what", "batch", "a second", "CPU ms each")
+    rows: list[tuple[str, str, Rate]] = [("decoding alone", "", found.decode_alone)]
+    best = next(iter(found.images_alone))
+    rows.append(("encoding decoded images", str(best), found.encode_alone))
+    for what, rates in (("images, decoded ahead", found.images_alone), ("texts", found.texts_alone)):
+        rows.extend((what, str(batch), rate) for batch, rate in sorted(rates.items()))
+    for what, batch, rate in rows:
+        table.add_row(what, batch, f"{rate.per_second:,.1f}", f"{rate.cpu_milliseconds:.2f}")
+    return table
+
+
+def _served(served: Sequence[Served]) -> Table:
+    table = _table(
+        "Embedding over HTTP",
+        "what",
+        "clients",
+        "a second",
+        "corrected",
+        "ratio to alone",
+        "CPU ms each",
+        "ratio of CPU",
+        "p50 ms",
+        "p99 ms",
+    )
+    for row in served:
+        table.add_row(
+            row.what,
+            str(row.clients),
+            f"{row.per_second:,.1f}",
+            f"{row.corrected_per_second:,.1f}",
+            _ratio(row.ratio),
+            f"{row.cpu_milliseconds:.2f}",
+            _ratio(row.cpu_ratio),
+            f"{row.p50_milliseconds:,.1f}",
+            f"{row.p99_milliseconds:,.1f}",
+        )
+    return table
+
+
+def _rebuilt(found: Found) -> Table:
+    table = _table(
+        f"Rebuild of {found.rebuilt.rate.items:,} images and {found.rebuilt.texts:,} texts",
+        "what",
+        "images a second",
+        "rebuild's rate to it",
+    )
+    rebuilt = found.rebuilt.rate
+    best, embedded = next(iter(found.images_alone.items()))
+    table.add_row("rebuild", f"{rebuilt.per_second:,.1f}", "")
+    for what, rate in (
+        ("decoding alone", found.decode_alone),
+        ("encoding decoded images", found.encode_alone),
+        (f"the encoder alone, batch {best}", embedded),
+    ):
+        table.add_row(what, f"{rate.per_second:,.1f}", _ratio(rebuilt.per_second / rate.per_second))
+    return table
+
+
+def _searched(found: Found) -> Table:
+    table = _table("Search", "what", "clients", "a second", "corrected", "CPU ms each", "p50 ms", "p99 ms")
+    for row in found.searches:
+        table.add_row(
+            row.what,
+            str(row.clients),
+            f"{row.per_second:,.0f}",
+            f"{row.corrected_per_second:,.0f}",
+            f"{row.cpu_milliseconds:.2f}",
+            f"{row.p50_milliseconds:,.1f}",
+            f"{row.p99_milliseconds:,.1f}",
+        )
+    table.add_row(
+        "faiss alone",
+        "",
+        f"{found.search_alone.per_second:,.0f}",
+        "",
+        f"{found.search_alone.cpu_milliseconds:.3f}",
+        f"{found.search_alone_p50_milliseconds:.3f}",
+        f"{found.search_alone_p99_milliseconds:.3f}",
+    )
+    return table
+
+
+def _memory(found: Found) -> Table:
+    table = _table("Peak memory", "what", "MiB")
+    table.add_row("service", f"{found.service_peak_mebibytes:,.0f}")
+    table.add_row("rebuild", f"{found.rebuilt.peak_memory_mebibytes:,.0f}")
+    return table
+
+
+def _ratio(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
