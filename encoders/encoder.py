@@ -116,7 +116,7 @@ class Encoder:
         order = np.argsort(tokens.lengths, kind="stable")
         padded_to_context = self.bundle.config.tokenizer.pad_to == "context"
         for rows in _chunks(order, self.max_batch):
-            width = tokens.ids.shape[1] if padded_to_context else int(tokens.lengths[rows].max())
+            width = tokens.ids.shape[1] if padded_to_context else max(1, int(tokens.lengths[rows].max()))
             ids = torch.from_numpy(tokens.ids[rows][:, :width])
             vectors[rows] = self._run(self._encode_text, ids.to(self.device))
         return vectors

@@ -4,6 +4,7 @@ Two kinds of tokenizer: "clip_bpe" (CLIP's lower-cased byte-pair encoding, open_
 "tokenizers" (any Hugging Face `tokenizer.json`). It does not know towers or devices.
 """
 
+import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -102,6 +103,12 @@ class _JsonTokenizer:
         return _padded([encoding.ids for encoding in encodings], full, self._spec)
 
 
+_LONG_WORD = re.compile(r"(\S{500})(?=\S)")
+"""open_clip's byte-pair merging is quadratic in a word's length: long ones are split."""
+_MOST_WORDS_KEPT = 100_000
+"""open_clip keeps the pieces of every word it ever met."""
+
+
 class _ClipTokenizer:
     def __init__(self, spec: TokenizerSpec, path: Path) -> None:
         try:
@@ -115,7 +122,10 @@ class _ClipTokenizer:
 
     def __call__(self, texts: Sequence[str]) -> TokenBatch:
         room = self._spec.context_length - 2
-        encoded = [self._tokenizer.encode(text) for text in texts]
+        encoded = [self._tokenizer.encode(_LONG_WORD.sub(r"\1 ", text)) for text in texts]
+        if len(self._tokenizer.cache) > _MOST_WORDS_KEPT:
+            self._tokenizer.cache.clear()
+            self._tokenizer.cache.update({mark: mark for mark in ("<start_of_text>", "<end_of_text>")})
         start, end = self._tokenizer.sot_token_id, self._tokenizer.eot_token_id
         rows = [[start, *ids[:room], end] for ids in encoded]
         return _padded(rows, [len(ids) + 2 for ids in encoded], self._spec)

@@ -10,10 +10,11 @@ import io
 import math
 import re
 from collections.abc import Iterable
+from typing import Annotated
 
 import numpy as np
 from PIL import Image, ImageEnhance
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from encoders.images import Pixels, Preprocessing, to_pixels
 
@@ -21,7 +22,23 @@ HELD_OUT_CORRUPTIONS = ("low_light", "warm", "cool", "oversaturate", "noise", "b
 
 _SIDED = re.compile(r"\b(left|right)\b", re.IGNORECASE)
 
-Range = tuple[float, float]
+
+def _ordered(given: tuple[float, float]) -> tuple[float, float]:
+    if given[0] > given[1]:
+        raise ValueError(f"the lower end {given[0]:g} is above the upper end {given[1]:g}")
+    return given
+
+
+def _positive(given: tuple[float, float]) -> tuple[float, float]:
+    if given[0] <= 0:
+        raise ValueError(f"the lower end {given[0]:g} must be above 0")
+    return given
+
+
+Range = Annotated[tuple[float, float], AfterValidator(_ordered)]
+PositiveRange = Annotated[Range, AfterValidator(_positive)]
+Share = Annotated[float, Field(ge=0, le=1)]
+"""A probability."""
 
 
 class Augmentation(BaseModel):
@@ -29,27 +46,41 @@ class Augmentation(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    crop_area: Range = (0.5, 1.0)
+    crop_area: PositiveRange = (0.5, 1.0)
     """Share of the picture's area that a view shows."""
-    crop_aspect: Range = (3 / 4, 4 / 3)
-    zoom_out: float = Field(default=0.0, ge=0, le=1)
+    crop_aspect: PositiveRange = (3 / 4, 4 / 3)
+    zoom_out: Share = 0.0
     """Probability that a view is the whole picture, smaller, on white: cut-outs come at any scale."""
-    flip: float = Field(default=0.5, ge=0, le=1)
+    flip: Share = 0.5
     """Mirrored with this probability, unless a caption says left or right."""
-    exposure: float = Field(default=0.3, ge=0, le=1)
+    exposure: Share = 0.3
     exposure_stops: Range = (-1.5, 1.5)
     """In linear light; 1 stop doubles it."""
-    gamma: float = Field(default=0.3, ge=0, le=1)
-    gamma_range: Range = (0.5, 2.0)
-    jitter: float = Field(default=0.8, ge=0, le=1)
-    jitter_strength: float = Field(default=0.4, ge=0, le=1)
+    gamma: Share = 0.3
+    gamma_range: PositiveRange = (0.5, 2.0)
+    jitter: Share = 0.8
+    jitter_strength: Share = 0.4
     """Brightness, contrast and saturation factors lie within 1 ± this."""
-    grey: float = Field(default=0.1, ge=0, le=1)
-    resolution: float = Field(default=0.3, ge=0, le=1)
-    resolution_side: Range = (48, 160)
+    grey: Share = 0.1
+    resolution: Share = 0.3
+    resolution_side: PositiveRange = (48, 160)
     """Long side in pixels that the view is shrunk to and enlarged from."""
-    jpeg: float = Field(default=0.2, ge=0, le=1)
-    jpeg_quality: Range = (20, 80)
+    jpeg: Share = 0.2
+    jpeg_quality: PositiveRange = (20, 80)
+
+    @field_validator("jpeg_quality")
+    @classmethod
+    def _up_to_95(cls, given: tuple[float, float]) -> tuple[float, float]:
+        if given[1] > 95:
+            raise ValueError(f"quality {given[1]:g} is over 95, where JPEG files grow and gain nothing")
+        return given
+
+    @field_validator("crop_area")
+    @classmethod
+    def _up_to_1(cls, given: tuple[float, float]) -> tuple[float, float]:
+        if given[1] > 1:
+            raise ValueError(f"a view cannot show {given[1]:g} of a picture: at most 1")
+        return given
 
 
 NO_AUGMENTATION = Augmentation(

@@ -3,11 +3,14 @@
 Written from the bundle's own manifest and report, so that it never says anything else. It does not measure.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from encoders.bundle import Bundle, BundleConfig
 from training.report import RetrievalReport, report_markdown
+
+_RESTRICTED = re.compile(r"research|non-?commercial|\bNC\b|-NC", re.IGNORECASE)
 
 CARD = "README.md"
 REPORT = "report.json"
@@ -55,12 +58,13 @@ def _what(config: BundleConfig) -> str:
 
 
 def _terms(data: Sequence[Mapping[str, Any]]) -> list[str]:
-    bound = [one for one in data if "research" in str(one.get("licence", "")).lower()]
+    bound = [one for one in data if _RESTRICTED.search(str(one.get("licence", "")))]
     if not bound:
         return []
     names = ", ".join(f"{one['name']} ({one['licence']})" for one in bound)
     return [
-        f"**For research only.** It was trained on {names}; what was learned from it carries the same terms."
+        f"**For research only, not for commercial use.** It was trained on {names}; "
+        "what was learned from it carries the same terms."
     ]
 
 

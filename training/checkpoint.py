@@ -3,9 +3,11 @@
 safetensors holds the tensors; the progress lies in its header as JSON. It does not know what the tensors mean.
 """
 
+import fcntl
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,23 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from training.errors import CheckpointError
+from training.processes import Processes
+
+
+@contextmanager
+def alone_in(folder: Path, processes: Processes) -> Iterator[None]:
+    """Hold a run's folder (the first process does). Raises CheckpointError while another run holds it."""
+    if not processes.first:
+        yield
+        return
+    with (folder / "run.lock").open("wb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise CheckpointError(
+                f"another run is at work in {folder}: wait, or name another --folder"
+            ) from error
+        yield
 
 
 class Progress(BaseModel):
@@ -22,7 +41,8 @@ class Progress(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    recipe_digest: str
+    digest: str
+    """Of the recipe, the data and the start: a run of others is not this one."""
     phase: int = 0
     epoch: int = 0
     step: int = 0
@@ -38,12 +58,21 @@ class Progress(BaseModel):
 def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], *, progress: Progress) -> None:
     """Replace `path` whole and durably."""
     temporary = path.with_suffix(".tmp")
-    own = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    # Copies: on the CPU, tied weights would share memory, which safetensors refuses.
+    own = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
     save_file(own, temporary, metadata={"progress": progress.model_dump_json()})
-    descriptor = os.open(temporary, os.O_RDONLY)
+    _sync(temporary)
+    temporary.replace(path)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     os.fsync(descriptor)
     os.close(descriptor)
-    temporary.replace(path)
 
 
 def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], Progress]:
@@ -76,14 +105,19 @@ def load_optimiser(adam: torch.optim.Optimizer, tensors: Mapping[str, torch.Tens
     adam.load_state_dict({"state": state, "param_groups": adam.state_dict()["param_groups"]})
 
 
-def cut_log(path: Path, total_steps: int) -> None:
-    """Drop the lines of a metrics JSONL that a resumed run will write again, and a half-written last one."""
+def cut_log(path: Path, total_steps: int, *, validated: bool) -> None:
+    """Drop the lines of a metrics JSONL that a resumed run will write again, and a half-written last one.
+
+    validated: whether the validation after step `total_steps` is behind the checkpoint, or will come again.
+    """
     if not path.exists():
         return
     kept = []
     for line in path.read_text(encoding="utf8").splitlines():
         try:
-            if json.loads(line)["step"] <= total_steps:
+            entry = json.loads(line)
+            last = total_steps if validated or "set" not in entry else total_steps - 1
+            if entry["step"] <= last:
                 kept.append(line + "\n")
         except (ValueError, KeyError):
             break

@@ -22,7 +22,7 @@ from encoders.texts import open_tokenizer
 from training.checkpoint import Progress, load_optimiser, load_tensors, optimiser_tensors, save_tensors
 from training.collapse import health_warnings
 from training.contrast import PairIds, average_gradients, contrastive_step
-from training.errors import CheckpointError, Diverged
+from training.errors import CheckpointError, Diverged, RecipeError
 from training.feeds import Feeds
 from training.learner import Learner
 from training.loss import clamp_logit_scale
@@ -30,7 +30,7 @@ from training.mixture import Draw, caption_ids, image_ids
 from training.optimiser import MovingAverage, cosine_with_warmup, optimiser, set_rate
 from training.prepare import Prepared, finish_bundle
 from training.progress import Bar, Reporter
-from training.recipe import Phase, Recipe
+from training.recipe import Phase
 from training.validate import mean_score, validate
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -39,9 +39,18 @@ CHECKPOINT_SECONDS = 120.0
 SILENT = Reporter(Console(quiet=True), None)
 
 
-def recipe_digest(recipe: Recipe) -> str:
-    """What a checkpoint must agree with to be resumed."""
-    return hashlib.sha256(recipe.model_dump_json().encode()).hexdigest()
+def run_digest(prepared: Prepared) -> str:
+    """What a checkpoint must agree with to be resumed: all that decides the next step and the best one."""
+    pictures = [example.picture for examples in prepared.mixture.examples for example in examples]
+    pictures += [picture for one in prepared.held_out for picture in one.pictures]
+    parts = [
+        prepared.recipe.model_dump_json(exclude={"decode_threads", "weights", "unseen"}),
+        str(prepared.point.parent),
+        str(prepared.processes.count),
+        *(one.digest for one in prepared.sets),
+        *(picture.digest.hex() for picture in pictures),
+    ]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 class Run:
@@ -57,6 +66,7 @@ class Run:
         self._processes = prepared.processes
         self._reporter = SILENT
         self._loss = math.nan
+        self._recall = ""
         point = prepared.point
         tokenizer = open_tokenizer(point.tokenizer, prepared.scratch)
         self._learner = Learner(
@@ -66,23 +76,28 @@ class Run:
             precision=self._recipe.precision,
             loss=self._recipe.loss,
         )
-        self._progress = Progress(recipe_digest=recipe_digest(self._recipe))
+        self._progress = Progress(digest=run_digest(prepared))
         self._resumed: dict[str, torch.Tensor] = {}
 
     @property
     def steps_done(self) -> int:
         return self._progress.total_steps
 
+    @property
+    def validated(self) -> bool:
+        """Whether the validation after the last step done, if one was due, is behind the checkpoint."""
+        return self._progress.step == 0
+
     def resume(self) -> None:
-        """Take up the checkpoint in the folder, if any. Raises CheckpointError for another recipe's."""
+        """Take up the checkpoint in the folder, if any. Raises CheckpointError for another run's."""
         path = self._folder / CHECKPOINT
         if not path.exists():
             return
         tensors, progress = load_tensors(path)
-        if progress.recipe_digest != self._progress.recipe_digest:
+        if progress.digest != self._progress.digest:
             raise CheckpointError(
-                f"{self._folder} holds a run of another recipe (digest {progress.recipe_digest[:12]}, this one "
-                f"is {self._progress.recipe_digest[:12]}): name another --run folder, or delete that one"
+                f"{self._folder} holds a run of another recipe, data or start (digest {progress.digest[:12]}, "
+                f"this one is {self._progress.digest[:12]}): name another --folder, or delete that one"
             )
         self._progress, self._resumed = progress, tensors
         _load_model(self._learner.model, tensors, "model.")
@@ -101,9 +116,16 @@ class Run:
             )  # fmt: skip
             self._save(None, None)
         self._load_best()
-        return finish_bundle(self._prepared, self._learner.model, out)
+        if self._processes.first:
+            finish_bundle(self._prepared, self._learner.model, out)
+        self._processes.wait()
+        return Bundle.open(out)
 
     def _phase(self, phase: Phase) -> None:
+        if not phase.freeze_norms and self._processes.count > 1:
+            raise RecipeError(
+                f"phase {phase.name!r}: freeze_norms = false is for one process: norms are not shared"
+            )
         trained = self._learner.begin(phase)
         parameters = dict(self._learner.model.named_parameters())
         adam = optimiser(self._learner.model, trained, phase.rates)
@@ -171,20 +193,22 @@ class Run:
             micro_batch=phase.micro_batch or len(draws),
             seed=_step_seed(self._recipe.seed, self._progress, self._processes.rank),
         )
-        if not math.isfinite(self._loss):
-            raise Diverged(
-                f"the loss is {self._loss} at step {self._progress.total_steps}: lower the rates of phase "
-                f"{phase.name!r} (heads {phase.heads_lr:g}, image {phase.image_lr:g}, text {phase.text_lr:g})"
-            )
         moving = [parameter for group in adam.param_groups for parameter in group["params"]]
         average_gradients(moving)
-        nn.utils.clip_grad_norm_(moving, phase.clip_norm)
+        norm = float(nn.utils.clip_grad_norm_(moving, phase.clip_norm))
+        if not (math.isfinite(self._loss) and math.isfinite(norm)):
+            raise Diverged(
+                f"the loss is {self._loss} and the gradient's norm {norm} at step "
+                f"{self._progress.total_steps}: lower the rates of phase {phase.name!r} "
+                f"(heads {phase.heads_lr:g}, image {phase.image_lr:g}, text {phase.text_lr:g})"
+            )
         adam.step()
-        clamp_logit_scale(learner.log_scale)
+        if self._recipe.loss == "softmax":
+            clamp_logit_scale(learner.log_scale)
 
     def _tell(self, bar: Bar, adam: torch.optim.AdamW, batch: int) -> None:
         scale = math.exp(self._learner.log_scale.item())
-        bar.advance(batch, note=f"loss {self._loss:.3f}  scale {scale:.1f}")
+        bar.advance(batch, note=f"loss {self._loss:.3f}  scale {scale:.1f}  {self._recall}".rstrip())
         self._reporter.record(
             self._progress.total_steps + 1, loss=self._loss, logit_scale=scale, lr=adam.param_groups[0]["lr"]
         )
@@ -204,7 +228,8 @@ class Run:
         outcomes = validate(self._learner, self._prepared.held_out, feeds.plain)
         self._reporter.outcomes(self._progress.total_steps, outcomes)
         self._reporter.warn([text for outcome in outcomes for text in health_warnings(outcome.health)])
-        score = mean_score(outcomes)
+        score = self._processes.agreed(mean_score(outcomes))
+        self._recall = f"R@10 {100 * outcomes[0].recall['t2i@10']:.1f}"
         better = self._progress.best_score is None or score > self._progress.best_score
         if better:
             self._keep_best(score)
@@ -245,7 +270,9 @@ def _global_batch(wanted: int, available: int, processes: int) -> int:
     """At most what an epoch has, and a multiple of the processes."""
     batch = min(wanted, available) // processes * processes
     if batch < 2 * processes:
-        raise CheckpointError(f"{available} pictures are too few for {processes} processes: use fewer")
+        raise RecipeError(
+            f"an epoch has {available} pictures, too few for {processes} processes: at least two for each"
+        )
     return batch
 
 

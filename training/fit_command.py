@@ -6,11 +6,14 @@ from typing import Annotated
 import torch
 import typer
 from rich.console import Console
+from rich.markup import escape
+from safetensors import SafetensorError
 
 from encoders.encoder import choose_device
 from encoders.errors import TwinlensError
+from training.checkpoint import alone_in
 from training.fit import CHECKPOINT, CHECKPOINT_SECONDS, Run
-from training.prepare import prepare
+from training.prepare import check_out, prepare
 from training.processes import join_processes, leave_processes
 from training.progress import Reporter
 from training.recipe import Recipe
@@ -19,8 +22,8 @@ from training.recipe import Recipe
 def fit_command(
     recipe: Annotated[Path, typer.Argument(help="TOML file: see docs/training.md and training/recipes/.")],
     out: Annotated[Path, typer.Option("--out", help="Folder that the bundle is written to.")],
-    run: Annotated[
-        Path | None, typer.Option("--run", help="Checkpoints and logs. [default: runs/<name>]")
+    folder: Annotated[
+        Path | None, typer.Option("--folder", help="Checkpoints and logs. [default: runs/<name>]")
     ] = None,
     cache: Annotated[Path, typer.Option("--cache", help="Activations of frozen stems.")] = Path(
         "runs/activations"
@@ -37,10 +40,10 @@ def fit_command(
         if threads:
             torch.set_num_threads(threads)
         read = Recipe.read(recipe)
-        folder = run or Path("runs") / read.name
-        _fit(read, out, folder=folder, cache=cache, device=device, every=checkpoint_seconds, console=console)
-    except TwinlensError as error:
-        console.print(f"[red]error[/] {error}", highlight=False)
+        work = folder or Path("runs") / read.name
+        _fit(read, out, folder=work, cache=cache, device=device, every=checkpoint_seconds, console=console)
+    except (TwinlensError, OSError, SafetensorError) as error:
+        console.print(f"[red]error[/] {escape(str(error))}", highlight=False)
         raise typer.Exit(2) from error
     finally:
         leave_processes()
@@ -51,16 +54,19 @@ def _fit(
 ) -> None:
     chosen = choose_device(device)
     processes = join_processes(chosen)
+    check_out(out)
     folder.mkdir(parents=True, exist_ok=True)
     speaker = console if processes.first else Console(quiet=True)
     with Reporter(speaker, None) as reporter:
         prepared = prepare(
             recipe, folder=folder, cache=cache, device=chosen, processes=processes, reporter=reporter
         )
-    training = Run(prepared, folder, checkpoint_seconds=every)
-    training.resume()
-    if training.steps_done:
-        speaker.print(f"resumed from {folder / CHECKPOINT} at step {training.steps_done}")
-    with Reporter(speaker, folder if processes.first else None, steps_done=training.steps_done) as reporter:
-        bundle = training.train(out, reporter=reporter)
-    speaker.print(f"bundle {bundle.name} {bundle.fingerprint[:12]} written to {out}")
+    with alone_in(folder, processes):
+        training = Run(prepared, folder, checkpoint_seconds=every)
+        training.resume()
+        if training.steps_done:
+            speaker.print(f"resumed from {folder / CHECKPOINT} at step {training.steps_done}", markup=False)
+        log = folder if processes.first else None
+        with Reporter(speaker, log, steps_done=training.steps_done, validated=training.validated) as reporter:
+            bundle = training.train(out, reporter=reporter)
+    speaker.print(f"bundle {bundle.name} {bundle.fingerprint[:12]} written to {out}", markup=False)

@@ -91,7 +91,7 @@ class Learner:
         order = np.argsort(tokens.lengths, kind="stable")
         rows = []
         for part in np.array_split(order, math.ceil(len(order) / TEXT_BATCH)):
-            width = tokens.ids.shape[1] if self._padded_to_context else int(tokens.lengths[part].max())
+            width = tokens.ids.shape[1] if self._padded_to_context else max(1, int(tokens.lengths[part].max()))
             ids = torch.from_numpy(tokens.ids[part][:, :width]).to(self.device)
             with self._autocast():
                 rows.append(unit_rows(self._open.encode_text(ids)))
@@ -106,10 +106,6 @@ class Learner:
     @property
     def log_scale(self) -> torch.Tensor:
         return cast("torch.Tensor", self._open.logit_scale)
-
-    def cut_share(self, texts: Sequence[str]) -> float:
-        """Share of texts longer than the context length."""
-        return float(np.mean(self._tokenizer(texts).truncated)) if texts else 0.0
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._precision == "bf16")
@@ -150,8 +146,12 @@ def _text_filter(model: nn.Module, cut: str) -> _NameFilter:
         if part_of(name) == "text" and (found := numbered.search(name))
     }
     if kind != "layers" or not number.isdigit() or int(number) not in layers:
-        raise RecipeError(
-            f"train_text = {cut!r} names no layer: use 'head', 'all', or 'layers.0' to 'layers.{max(layers)}'"
-        )
+        named = f", or 'layers.0' to 'layers.{max(layers)}'" if layers else ""
+        raise RecipeError(f"train_text = {cut!r} names no layer: use 'head', 'all'{named}")
     first = int(number)
-    return lambda name: bool((found := numbered.search(name)) and int(found[1]) >= first)
+
+    def trains(name: str) -> bool:
+        found = numbered.search(name)
+        return int(found[1]) >= first if found else "ln_final" in name
+
+    return trains

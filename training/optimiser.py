@@ -33,7 +33,8 @@ def optimiser(model: nn.Module, trained: Iterable[str], rates: Rates) -> torch.o
     Each group carries `peak_lr`, which `set_rate` scales. A parameter in layer i of L in a tower gets
     rate · layer_decay^(L − 1 − i): what is closer to the input moves less.
     """
-    parameters = {name: dict(model.named_parameters())[name] for name in sorted(trained)}
+    named = dict(model.named_parameters())
+    parameters = {name: named[name] for name in sorted(trained)}
     depth = _depths(model)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in parameters.items():
@@ -99,7 +100,7 @@ def part_of(name: str) -> str:
     """ "heads", "image" or "text": which rate a parameter of open_clip's CLIP takes."""
     if name.startswith(("visual.head", "text.proj", "text_projection", "text.text_projection", "logit_")):
         return "heads"
-    if name in ("visual.proj",) or name.startswith("visual.attn_pool"):
+    if name in ("visual.proj",) or name.startswith(("visual.attn_pool", "visual.attnpool")):
         return "heads"
     return "image" if name.startswith("visual.") else "text"
 

@@ -14,7 +14,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from encoders.bundle import Bundle, BundleConfig, write_bundle
+from encoders.bundle import MANIFEST, Bundle, BundleConfig, write_bundle
 from encoders.texts import open_tokenizer
 from training.card import CARD, bundle_card
 from training.errors import RecipeError
@@ -76,6 +76,13 @@ def prepare(
     return Prepared(recipe, point, scratch, cache, device, sets, mixture, tuple(held), processes)
 
 
+def check_out(out: Path) -> None:
+    """Raises RecipeError now, not after hours, where no bundle can be written."""
+    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).is_file()):
+        raise RecipeError(f"{out} exists and is no bundle: name another --out")
+    out.parent.mkdir(parents=True, exist_ok=True)
+
+
 def finish_bundle(prepared: Prepared, model: nn.Module, out: Path) -> Bundle:
     """Write the trained towers as a bundle with where they come from."""
     recipe, point = prepared.recipe, prepared.point
@@ -87,11 +94,16 @@ def finish_bundle(prepared: Prepared, model: nn.Module, out: Path) -> Bundle:
         weights=recipe.weights,
         logit_scale=math.exp(cast("Any", model).logit_scale.item()),
         provenance={
-            "recipe": recipe.model_dump(mode="json", exclude_defaults=True),
+            "recipe": recipe.model_dump(mode="json"),
             "parent": point.parent,
             "data": [
-                _data_record(source, pair_set)
-                for source, pair_set in zip(recipe.sources, prepared.sets, strict=True)
+                *point.parent_data,
+                *(
+                    _data_record(source, pair_set, usable=len(examples))
+                    for source, pair_set, examples in zip(
+                        recipe.sources, prepared.sets, prepared.mixture.examples, strict=True
+                    )
+                ),
             ],
             "libraries": {name: version(name) for name in LIBRARIES} | {"python": platform.python_version()},
             "device": prepared.device.type,
@@ -101,12 +113,12 @@ def finish_bundle(prepared: Prepared, model: nn.Module, out: Path) -> Bundle:
     return write_bundle(out, config=config, state=model.state_dict(), files=files)
 
 
-def _data_record(source: Source, pair_set: PairSet) -> dict[str, object]:
+def _data_record(source: Source, pair_set: PairSet, *, usable: int) -> dict[str, object]:
     return {
         "name": pair_set.name,
         "pairs": pair_set.spec,
         "sha256": pair_set.digest,
-        "images": len(pair_set.images),
+        "images": usable,
         "captions": pair_set.caption_count,
         "licence": source.licence,
     }

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from training.checkpoint import cut_log
@@ -24,7 +25,9 @@ LINE_SECONDS = 30.0
 class Reporter:
     """Speaks for one run; give `folder=None` and a quiet console on all but the first process."""
 
-    def __init__(self, console: Console, folder: Path | None, *, steps_done: int = 0) -> None:
+    def __init__(
+        self, console: Console, folder: Path | None, *, steps_done: int = 0, validated: bool = True
+    ) -> None:
         self._console = console
         self._log = None
         self._board: Any = None
@@ -32,7 +35,7 @@ class Reporter:
             from torch.utils.tensorboard.writer import SummaryWriter  # slow to import; only training needs it
 
             path = folder / "metrics.jsonl"
-            cut_log(path, steps_done)
+            cut_log(path, steps_done, validated=validated)
             self._log = path.open("a", encoding="utf8")
             self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=steps_done + 1)
 
@@ -47,11 +50,11 @@ class Reporter:
             self._board.close()
 
     def say(self, text: str) -> None:
-        self._console.print(text, highlight=False)
+        self._console.print(escape(text), highlight=False)
 
     def warn(self, texts: Sequence[str]) -> None:
         for text in texts:
-            self._console.print(f"[yellow]warning[/] {text}", highlight=False)
+            self._console.print(f"[yellow]warning[/] {escape(text)}", highlight=False)
 
     def record(self, step: int, **figures: float | str) -> None:
         """One line of the metrics log; numbers go to TensorBoard too."""
@@ -59,9 +62,10 @@ class Reporter:
             return
         self._log.write(json.dumps({"step": step, **figures}) + "\n")
         self._log.flush()
+        prefix = f"{figures['set']}/" if "set" in figures else ""
         for name, value in figures.items():
             if isinstance(value, float):
-                self._board.add_scalar(name, value, step)
+                self._board.add_scalar(prefix + name, value, step)
 
     def outcomes(self, step: int, outcomes: Sequence[Outcome]) -> None:
         """Say and record a validation."""

@@ -1,6 +1,6 @@
 """Recipe: all that decides what a training run makes, frozen, validated, read from one TOML file.
 
-Paths in a recipe are relative to where the command runs. `docs/training.md` explains every field; unknown
+Paths in a recipe are relative to where the command runs. `docs/training.md` is the guide; unknown
 ones are errors, so that a misspelt field never silently keeps its default. It reads no data, builds no towers.
 """
 
@@ -127,7 +127,7 @@ class Recipe(_Frozen):
             return cls.model_validate(tomllib.loads(path.read_text(encoding="utf8")))
         except OSError as error:
             raise RecipeError(f"cannot read the recipe {path}: {error.strerror}") from error
-        except tomllib.TOMLDecodeError as error:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise RecipeError(f"{path} is no valid TOML: {error}") from error
         except ValidationError as error:
             problems = "; ".join(

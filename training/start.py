@@ -7,7 +7,7 @@ module knows how towers are put together, not how they are trained.
 
 import importlib.util
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,8 @@ class StartingPoint:
     model: nn.Module
     parent: str | None = None
     """The fingerprint of the bundle it comes from."""
+    parent_data: Sequence[Mapping[str, Any]] = ()
+    """What that bundle was trained on: its terms go on."""
 
 
 def starting_point(start: Start, scratch: Path, *, seed: int) -> StartingPoint:
@@ -99,6 +101,7 @@ def _from_bundle(bundle: Bundle, start: Start, scratch: Path) -> StartingPoint:
         files=files,
         model=load_towers(bundle),
         parent=bundle.fingerprint,
+        parent_data=bundle.config.provenance.get("data", []),
     )
 
 
@@ -147,7 +150,9 @@ def _from_pair(pair: TowerPair, start: Start, scratch: Path) -> StartingPoint:
     if pair.image_weights is not None:
         _fill(model.visual.trunk, read_state(resolve(pair.image_weights)), pair.image_weights)
     if pair.text_weights:
-        _fill(model.text.transformer, read_state(text_folder / "model.safetensors"), pair.text_model)
+        text_weights = text_folder / "model.safetensors"
+        _file(text_weights)
+        _fill(model.text.transformer, read_state(text_weights), str(text_weights))
     pad_id = json.loads(files[TEXT_CONFIG]).get("pad_token_id") or 0
     tokenizer = TokenizerSpec(kind="tokenizers", context_length=pair.context_length, pad_id=pad_id)
     return StartingPoint(towers, start.preprocessing, tokenizer, files, model)
@@ -169,27 +174,39 @@ def resolve(name: str) -> Path:
 
 
 def read_state(path: Path) -> dict[str, torch.Tensor]:
-    """Tensors by name, from safetensors or from a pickled state dict read with `weights_only`."""
-    if path.suffix == ".safetensors":
-        return load_file(path)
-    state: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    return state
+    """Tensors by name, from safetensors or from a pickled state dict read with `weights_only`.
+
+    Raises RecipeError.
+    """
+    try:
+        raw: Any = (
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
+    except Exception as error:  # torch.load raises whatever the bytes make its readers raise
+        raise RecipeError(f"{path} holds no readable weights: {error}") from error
+    state = raw.get("state_dict", raw) if isinstance(raw, Mapping) else None
+    if not isinstance(state, Mapping) or not all(isinstance(one, torch.Tensor) for one in state.values()):
+        raise RecipeError(f"{path} holds no state dict: tensors by name, or those under 'state_dict'")
+    return dict(state)
 
 
 def _fill(module: nn.Module, state: dict[str, torch.Tensor], source: str) -> None:
     """Load by name, or else in order, when names differ but the sequence of shapes agrees.
 
-    A classifier at the end, or buffers that a newer library no longer has, may be left over.
+    A classifier at the end, or buffers that a newer library no longer has, may be left over. Only a pickled
+    state dict has the order of its model; safetensors come back sorted by name.
     """
     own = module.state_dict()
     by_name = {name: state[name] for name in own if name in state and state[name].shape == own[name].shape}
     if len(by_name) == len(own):
         module.load_state_dict(by_name)
         return
-    given = list(state.values())
+    given = [] if source.endswith(".safetensors") else list(state.values())
     if len(given) < len(own) or any(a.shape != b.shape for a, b in zip(own.values(), given, strict=False)):
         raise RecipeError(
-            f"{source}: its {len(given)} tensors fit the tower's {len(own)} neither by name nor in order"
+            f"{source}: its {len(state)} tensors fit the tower's {len(own)} neither by name nor in order"
         )
     module.load_state_dict(dict(zip(own, given, strict=False)))
 

@@ -18,18 +18,10 @@ _STAGED = ("conv_stem", "bn1", "blocks", "conv_head", "bn2", "forward_head")
 
 @dataclass(frozen=True)
 class CutTower:
-    """stem: (n, 3, h, w) -> activations; tail: activations -> (n, dim), not yet unit rows.
-
-    frozen: the parameters that the stem alone holds; shape: of one activation record.
-    """
+    """stem: (n, 3, h, w) -> activations; tail: activations -> (n, dim), not yet unit rows."""
 
     stem: nn.Module
     tail: nn.Module
-
-    def record_shape(self, height: int, width: int) -> tuple[int, ...]:
-        """Shape of one image's activations, channels last where they are a map."""
-        with torch.no_grad():
-            return tuple(channels_last(self.stem(torch.zeros(1, 3, height, width))).shape[1:])
 
 
 def cut_image_tower(model: nn.Module, cut: str) -> CutTower:
@@ -37,7 +29,9 @@ def cut_image_tower(model: nn.Module, cut: str) -> CutTower:
     visual = cast("Any", model).visual
     trunk = getattr(visual, "trunk", None)
     if trunk is None:
-        raise RecipeError(f"this image tower cannot be cut at {cut!r}: only timm towers can; use train = 'all'")
+        raise RecipeError(
+            f"this image tower cannot be cut at {cut!r}: only timm towers can; use train_image = 'all'"
+        )
     if cut == "head":
         return CutTower(stem=trunk, tail=visual.head)
     if not all(hasattr(trunk, name) for name in _STAGED):

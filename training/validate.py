@@ -75,11 +75,10 @@ def mean_score(outcomes: Sequence[Outcome]) -> float:
 
 @torch.inference_mode()
 def _validate_set(learner: Learner, data: HeldOut, feed: Feed) -> Outcome:
-    images = [
-        learner.embed_images(feed.read([(picture, 0) for picture in part])).cpu().numpy()
-        for part in _parts(data.pictures)
-    ]
-    feed.turn()
+    images = []
+    for part in _parts(data.pictures):
+        images.append(learner.embed_images(feed.read([(picture, 0) for picture in part])).cpu().numpy())
+        feed.turn()
     by_length = sorted(range(len(data.captions)), key=lambda row: len(data.captions[row]))
     image_vectors = np.concatenate(images)
     caption_vectors = np.empty((len(data.captions), image_vectors.shape[1]), dtype=np.float32)

@@ -48,7 +48,12 @@ class ViewSettings:
 
     def pixels(self, picture: Picture, view: int) -> Pixels:
         """uint8 (height, width, 3). Raises UnreadableImage or ImageError."""
-        image = decode_image(picture.source.read())
+        try:
+            image = decode_image(picture.source.read())
+        except ImageError as error:
+            raise UnreadableImage(
+                f"{picture.source.path} decoded before and no longer does: {error}"
+            ) from error
         if view == 0:
             return to_pixels(image, self.preprocessing)
         return augmented_pixels(
@@ -151,6 +156,8 @@ class StemViews:
             "precision": self._precision,
         }
         digest = hashlib.sha256(save({f"{index}": tensor for index, tensor in enumerate(state.values())}))
+        if self._device.type != "cpu":
+            settings["device"] = self._device.type
         digest.update(json.dumps(settings, sort_keys=True).encode())
         return digest.hexdigest()[:32]
 
@@ -180,8 +187,4 @@ def _prefetched(
         current = ahead
         following = batches[index + 1] if index + 1 < len(batches) else []
         ahead = [pool.submit(decode, job) for job in following]
-        try:
-            yield batch, [future.result() for future in current]
-        except ImageError as error:
-            names = ", ".join(str(picture.source.path) for picture, _ in batch[:3])
-            raise UnreadableImage(f"a picture among {names}, … no longer decodes: {error}") from error
+        yield batch, [future.result() for future in current]

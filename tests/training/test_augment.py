@@ -111,6 +111,18 @@ def test_a_picture_is_mirrored_only_when_no_caption_names_a_side(captions: list[
         np.testing.assert_array_equal(view(flip=1.0, flippable=may_flip(captions)), PLAIN)
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("crop_area", (0.9, 0.2)), ("crop_area", (0.5, 1.5)), ("crop_aspect", (0, 1)), ("gamma_range", (0, 2)),
+        ("resolution_side", (-5, 20)), ("jpeg_quality", (20, 900)), ("flip", 1.2),
+    ],
+)  # fmt: skip
+def test_a_strength_out_of_range_is_an_error_that_names_it(field: str, value: object) -> None:
+    with pytest.raises(ValueError, match=field):
+        Augmentation.model_validate({field: value})
+
+
 def test_an_unknown_augmentation_is_an_error() -> None:
     with pytest.raises(ValueError, match="brightness"):
         Augmentation.model_validate({"brightness": 0.3})

@@ -20,7 +20,10 @@ def test_a_card_names_the_data_its_terms_and_the_figures(
     report = evaluate(Encoder.load(bundle, device="cpu"), [read_pairs(coloured_pairs(tmp_path / "pairs"))])
     store_report(bundle, report)
     card = (tmp_path / "bundle" / CARD).read_text()
-    assert "**For research only.** It was trained on photos (research and education only)" in card
+    assert (
+        "**For research only, not for commercial use.** It was trained on photos (research and education only)"
+        in card
+    )
     assert "| drawings | 2,600 | 6,000 | public domain |" in card
     assert "R@10" in card
     assert "encoders import" in card

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -83,7 +84,7 @@ class Workplace:
     def arguments(self, name: str) -> list[str]:
         return [
             "fit", str(self.folder / "recipe.toml"), "--out", str(self.folder / name),
-            "--run", str(self.folder / f"{name}.run"), "--cache", str(self.folder / "cache"),
+            "--folder", str(self.folder / f"{name}.run"), "--cache", str(self.folder / f"{name}.cache"),
             "--threads", "1", "--device", "cpu", "--checkpoint-seconds", "0",
         ]  # fmt: skip
 
@@ -141,6 +142,72 @@ def test_killed_at_any_moment_it_ends_with_the_same_weights_to_the_bit(workplace
     assert Bundle.open(workplace.folder / "killed").fingerprint == expected
     steps_logged = [json.loads(line)["step"] for line in log.read_text().splitlines() if '"loss"' in line]
     assert steps_logged == list(range(1, len(steps_logged) + 1))
+
+
+def test_two_processes_train_write_once_and_agree_on_the_best(workplace: Workplace) -> None:
+    workplace.recipe(epochs=1)
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "training",
+        *workplace.arguments("together"),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("written to") == 1
+    lines = (workplace.folder / "together.run" / "metrics.jsonl").read_text().splitlines()
+    steps = [json.loads(line)["step"] for line in lines if '"loss"' in line]
+    assert steps == list(range(1, len(steps) + 1))
+    assert Bundle.open(workplace.folder / "together").name == "coloured"
+
+
+def test_a_finished_run_writes_its_bundle_again_without_training(workplace: Workplace) -> None:
+    workplace.recipe(epochs=1)
+    assert workplace.fit("done").exit_code == 0
+    first = Bundle.open(workplace.folder / "done").fingerprint
+    shutil.rmtree(workplace.folder / "done")
+    again = workplace.fit("done")
+    assert again.exit_code == 0, again.output
+    assert "learn" not in again.output
+    assert Bundle.open(workplace.folder / "done").fingerprint == first
+
+
+def test_patience_ends_a_phase_that_gets_no_better(workplace: Workplace) -> None:
+    path = workplace.recipe(epochs=30)
+    text = path.read_text().replace("[[phases]]", "patience = 2\n[[phases]]", 1)
+    path.write_text(text.replace("= 1e-3", "= 1e-7").replace("heads_lr = 5e-3", "heads_lr = 1e-7"))
+    result = workplace.fit("patient")
+    assert result.exit_code == 0, result.output
+    assert "stopped early" in result.output
+    assert result.output.count("score") < 20
+
+
+def test_more_data_under_the_same_recipe_is_another_run(workplace: Workplace) -> None:
+    workplace.recipe(epochs=1)
+    assert workplace.fit("grown").exit_code == 0
+    with (workplace.folder / "train" / "pairs.csv").open("a") as file:
+        file.write("red-blue-0.png,one more caption\n")
+    result = workplace.fit("grown")
+    assert result.exit_code == 2
+    assert "another recipe, data or start" in result.output
+
+
+def test_a_folder_that_is_no_bundle_is_refused_before_training(workplace: Workplace) -> None:
+    workplace.recipe(epochs=1)
+    (workplace.folder / "taken").mkdir()
+    (workplace.folder / "taken" / "diary.txt").write_text("mine")
+    result = workplace.fit("taken")
+    assert result.exit_code == 2
+    assert "is no bundle" in result.output
+    assert not (workplace.folder / "taken.run").exists()
+
+
+def test_a_bundle_trained_on_keeps_the_terms_of_the_data_before(
+    workplace: Workplace, make_bundle: Callable[..., Bundle]
+) -> None:
+    parent = {"name": "photos", "images": 9, "captions": 9, "licence": "research only"}
+    workplace.bundle = make_bundle(workplace.folder / "parent", provenance={"data": [parent]}).path
+    workplace.recipe(epochs=1)
+    assert workplace.fit("child").exit_code == 0
+    assert "For research only" in (workplace.folder / "child" / "README.md").read_text()
 
 
 def test_broken_and_missing_pictures_are_named_and_left_out(workplace: Workplace) -> None:

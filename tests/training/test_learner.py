@@ -31,7 +31,6 @@ def test_stem_and_tail_together_are_the_tower(model: Any, cut: str) -> None:
     images = torch.randn(3, 3, 32, 32)
     kept = channels_first(channels_last(parts.stem(images)))
     torch.testing.assert_close(parts.tail(kept), model.visual(images))
-    assert parts.record_shape(32, 32) == channels_last(parts.stem(images)).shape[1:]
 
 
 @pytest.mark.parametrize(
