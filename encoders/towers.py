@@ -46,6 +46,13 @@ class TowersConfig(BaseModel):
             raise ValueError(f"hf_model_name is {name!r}: in a bundle it is {TEXT_FOLDER!r}, its own folder")
         return text_cfg
 
+    @field_validator("vision_cfg")
+    @classmethod
+    def _names_no_hub(cls, vision_cfg: dict[str, Any]) -> dict[str, Any]:
+        if ":" in (name := str(vision_cfg.get("timm_model_name", ""))):
+            raise ValueError(f"timm_model_name is {name!r}: a bundle holds all that it needs and names no hub")
+        return vision_cfg
+
     @property
     def has_transformers_text_tower(self) -> bool:
         return bool(self.text_cfg.get("hf_model_name"))
@@ -77,7 +84,7 @@ def build_towers(config: TowersConfig, folder: Path) -> nn.Module:
                 init_logit_scale=config.init_logit_scale,
                 init_logit_bias=config.init_logit_bias,
             )
-    except (TypeError, ValueError, RuntimeError, KeyError, AssertionError, OSError) as error:
+    except (TypeError, ValueError, RuntimeError, LookupError, AttributeError, AssertionError, OSError) as error:
         raise UnsupportedBundle(f"cannot build the towers {config.model_dump()}: {error}") from error
     return model.eval()
 

@@ -1,7 +1,7 @@
 """Recipe: all that decides what a training run makes, frozen, validated, read from one TOML file.
 
-Paths in a recipe are relative to where the command runs. `docs/training.md` is the guide; unknown
-ones are errors, so that a misspelt field never silently keeps its default. It reads no data, builds no towers.
+Paths in a recipe are relative to where the command runs. `docs/training.md` is the guide. An unknown field is
+an error: a misspelt one never silently keeps its default. This module reads no data and builds no towers.
 """
 
 import tomllib
