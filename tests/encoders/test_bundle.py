@@ -125,6 +125,17 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], type[BundleError], str]] = {
         CorruptBundle,
         "its own folder",
     ),
+    "an image tower of a hub": (
+        lambda path: edit_manifest(
+            path,
+            towers={
+                **json.loads((path / MANIFEST).read_text())["towers"],
+                "vision_cfg": {"timm_model_name": "hf-hub:a/b"},
+            },
+        ),
+        CorruptBundle,
+        "names no hub",
+    ),
 }
 
 
