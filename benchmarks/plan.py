@@ -47,21 +47,33 @@ QUICK = Plan(
 
 
 @dataclass(frozen=True)
+class EncoderAlone:
+    """Keys of `images` and `texts` are batch sizes, the fastest first; `encoding` is at the fastest."""
+
+    decoding: Rate
+    encoding: Rate
+    images: dict[int, Rate]
+    texts: dict[int, Rate]
+
+
+@dataclass(frozen=True)
+class SearchAlone:
+    rate: Rate
+    p50_milliseconds: float
+    p99_milliseconds: float
+
+
+@dataclass(frozen=True)
 class Found:
-    """Everything that was measured. Keys of `images_alone` and `texts_alone` are batch sizes, best first."""
+    """Everything that was measured."""
 
     machine: Machine
     bundle: str
     device: str
-    decode_alone: Rate
-    encode_alone: Rate
-    images_alone: dict[int, Rate]
-    texts_alone: dict[int, Rate]
+    alone: EncoderAlone
     rebuilt: Rebuilt
-    served: list[Served]
+    embedded: list[Served]
     searches: list[Served]
-    search_alone: Rate
-    search_alone_p50_milliseconds: float
-    search_alone_p99_milliseconds: float
+    search_alone: SearchAlone
     service_peak_mebibytes: float
     seconds: float

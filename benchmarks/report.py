@@ -25,7 +25,7 @@ def show(found: Found, console: Console) -> None:
         console.print(
             f"[bold]Other work kept about {machine.busy_cores} cores busy: trust the ratios at most[/]"
         )
-    console.print(_alone(found), _served(found.served), _rebuilt(found), _searched(found), _memory(found))
+    console.print(_alone(found), _embedded(found.embedded), _rebuilt(found), _searched(found), _memory(found))
     console.print(f"measured in {found.seconds:.0f} s; docs/performance.md says how to read this\n")
 
 
@@ -43,17 +43,17 @@ def _table(title: str, *columns: str) -> Table:
 
 def _alone(found: Found) -> Table:
     table = _table("The encoder alone", "what", "batch", "a second", "CPU ms each")
-    rows: list[tuple[str, str, Rate]] = [("decoding alone", "", found.decode_alone)]
-    best = next(iter(found.images_alone))
-    rows.append(("encoding decoded images", str(best), found.encode_alone))
-    for what, rates in (("images, decoded ahead", found.images_alone), ("texts", found.texts_alone)):
+    rows: list[tuple[str, str, Rate]] = [("decoding alone", "", found.alone.decoding)]
+    best = next(iter(found.alone.images))
+    rows.append(("encoding decoded images", str(best), found.alone.encoding))
+    for what, rates in (("images, decoded ahead", found.alone.images), ("texts", found.alone.texts)):
         rows.extend((what, str(batch), rate) for batch, rate in sorted(rates.items()))
     for what, batch, rate in rows:
         table.add_row(what, batch, f"{rate.per_second:,.1f}", f"{rate.cpu_milliseconds:.2f}")
     return table
 
 
-def _served(served: Sequence[Served]) -> Table:
+def _embedded(served: Sequence[Served]) -> Table:
     table = _table(
         "Embedding over HTTP",
         "what",
@@ -89,11 +89,11 @@ def _rebuilt(found: Found) -> Table:
         "rebuild's rate to it",
     )
     rebuilt = found.rebuilt.rate
-    best, embedded = next(iter(found.images_alone.items()))
+    best, embedded = next(iter(found.alone.images.items()))
     table.add_row("rebuild", f"{rebuilt.per_second:,.1f}", "")
     for what, rate in (
-        ("decoding alone", found.decode_alone),
-        ("encoding decoded images", found.encode_alone),
+        ("decoding alone", found.alone.decoding),
+        ("encoding decoded images", found.alone.encoding),
         (f"the encoder alone, batch {best}", embedded),
     ):
         table.add_row(what, f"{rate.per_second:,.1f}", _ratio(rebuilt.per_second / rate.per_second))
@@ -115,11 +115,11 @@ def _searched(found: Found) -> Table:
     table.add_row(
         "faiss alone",
         "",
-        f"{found.search_alone.per_second:,.0f}",
+        f"{found.search_alone.rate.per_second:,.0f}",
         "",
-        f"{found.search_alone.cpu_milliseconds:.3f}",
-        f"{found.search_alone_p50_milliseconds:.3f}",
-        f"{found.search_alone_p99_milliseconds:.3f}",
+        f"{found.search_alone.rate.cpu_milliseconds:.3f}",
+        f"{found.search_alone.p50_milliseconds:.3f}",
+        f"{found.search_alone.p99_milliseconds:.3f}",
     )
     return table
 
