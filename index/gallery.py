@@ -24,6 +24,8 @@ PICTURE_SUFFIXES = frozenset(
     )
 )
 MAX_ID_CHARACTERS = 1024
+MAX_PAYLOAD_DEPTH = 64  # objects and lists within one another, the payload itself counted
+_SMALLEST_INTEGER, _LARGEST_INTEGER = -(2**63), 2**64 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,24 +135,45 @@ def without_surrogates(text: str) -> str:
 
 
 def clean_payload(columns: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns as what JSON can hold; bytes are left out, infinities and NaN become null."""
-    try:
-        return {str(key): _as_json(value) for key, value in columns.items() if not isinstance(value, bytes)}
-    except RecursionError as error:
-        raise BadItem("bad_row", "its columns are nested too deeply") from error
+    """The columns as what any reader of JSON can hold; raises `BadItem` where they nest too deeply.
+
+    Bytes are left out, infinities and NaN become null, integers beyond 64 bits become text.
+    """
+    return _as_object(columns, MAX_PAYLOAD_DEPTH)
 
 
-def _as_json(value: Any) -> Any:
-    if value is None or isinstance(value, bool | int):
-        return value
+def _as_object(columns: Mapping[str, Any], depth_left: int) -> dict[str, Any]:
+    return {
+        without_surrogates(str(key)): _as_json(value, depth_left - 1)
+        for key, value in columns.items()
+        if not isinstance(value, bytes)
+    }
+
+
+def _as_json(value: Any, depth_left: int) -> Any:
     if isinstance(value, str):
         return without_surrogates(value)
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return clean_payload({without_surrogates(str(key)): inner for key, inner in value.items()})
-    if isinstance(value, list | tuple):
-        return [_as_json(inner) for inner in value if not isinstance(inner, bytes)]
+    if isinstance(value, Mapping | list | tuple):
+        return _as_container(value, depth_left)
+    if value is None or isinstance(value, bool | int | float):
+        return _as_number(value)
     if isinstance(value, datetime.date | datetime.time):
         return value.isoformat()
+    return without_surrogates(str(value))
+
+
+def _as_container(value: Any, depth_left: int) -> dict[str, Any] | list[Any]:
+    if depth_left < 1:
+        raise BadItem("bad_row", f"its columns are nested more than {MAX_PAYLOAD_DEPTH} deep")
+    if isinstance(value, Mapping):
+        return _as_object(value, depth_left)
+    return [_as_json(inner, depth_left - 1) for inner in value if not isinstance(inner, bytes)]
+
+
+def _as_number(value: float | bool | None) -> float | str | None:
+    """Python reads any integer; most of those who get the payload, and the service's writer, know 64 bits."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or _SMALLEST_INTEGER <= value <= _LARGEST_INTEGER:
+        return value
     return str(value)

@@ -1,9 +1,11 @@
 """Rules that every item keeps, whatever source it comes from."""
 
+import json
 import math
 from datetime import date
 from pathlib import Path
 
+import orjson
 import pytest
 
 from index.errors import BadItem
@@ -109,6 +111,33 @@ def test_payload_is_what_json_can_hold():
         "e": {"\ud800": "\ud83d\ude00"},
     }
     assert clean_payload(odd) == {"a": None, "b": [1, None], "c": "2020-01-02", "e": {"�": "😀"}}
+
+
+@pytest.mark.parametrize("small", [2**64 - 1, -(2**63), 0, True])
+def test_integer_of_64_bits_stays_a_number(small):
+    assert clean_payload({"barcode": small}) == {"barcode": small}
+
+
+@pytest.mark.parametrize("large", [2**64, 2**70, -(2**63) - 1, 10**400])
+def test_larger_integer_becomes_text_that_the_service_can_send(large):
+    cleaned = clean_payload({"barcode": large, "more": [{"code": large}]})
+    assert cleaned == {"barcode": str(large), "more": [{"code": str(large)}]}
+    assert orjson.loads(orjson.dumps(cleaned)) == cleaned
+
+
+def test_payload_may_nest_some_and_not_endlessly():
+    def nested(depth):
+        return {"in": nested(depth - 1)} if depth > 1 else {}
+
+    assert clean_payload(nested(64)) == nested(64)
+    for too_deep in (nested(65), {"list": [nested(63)]}, {"a": json.loads("[" * 64 + "]" * 64)}):
+        with pytest.raises(BadItem, match="more than 64 deep") as caught:
+            clean_payload(too_deep)
+        assert caught.value.code == "bad_row"
+
+
+def test_halves_of_pairs_are_mended_in_every_key_and_text():
+    assert clean_payload({"\ud800": {"\udfff": "\udcff"}}) == {"�": {"�": "�"}}
 
 
 def test_bottomless_payload_is_a_bad_row():
