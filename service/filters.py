@@ -2,25 +2,24 @@
 
 `{"must": […], "should": […], "must_not": […]}`, nested at will, of conditions on a payload key:
 match (value, any, except), range (gt, gte, lt, lte), is_empty, and has_id. A payload value that is a list
-matches when one of its elements does; `a.b` reaches into objects. Each key's values are gathered once per
-release, when first asked for. Form: https://qdrant.tech/documentation/concepts/filtering/. Knows no HTTP.
+matches when one of its elements does; `a.b` reaches into objects. What one filter may ask for is bounded.
+Form: https://qdrant.tech/documentation/concepts/filtering/. Knows no HTTP.
 """
 
-import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from encoders.errors import TwinlensError
 from index.items import ItemTable
+from service.columns import Bound, Column, Columns, Mask, Scalar
 from service.errors import InvalidField
 
-Mask = NDArray[np.bool_]
 MAX_DEPTH = 8
-Scalar = str | bool | int | float
+MAX_CONDITIONS = 64  # in one filter, nested ones counted
+MAX_VALUES = 1000  # in one any, except or has_id
 
 
 class _Part(BaseModel):
@@ -29,8 +28,8 @@ class _Part(BaseModel):
 
 class Match(_Part):
     value: Scalar | None = None
-    any: list[Scalar] | None = None
-    excluded: list[Scalar] | None = Field(None, alias="except")
+    any: list[Scalar] | None = Field(None, max_length=MAX_VALUES)
+    excluded: list[Scalar] | None = Field(None, alias="except", max_length=MAX_VALUES)
 
     @model_validator(mode="after")
     def _one(self) -> "Match":
@@ -45,6 +44,15 @@ class Range(_Part):
     lt: float | None = None
     lte: float | None = None
 
+    def bounds(self) -> list[Bound]:
+        given = (
+            (np.greater, self.gt),
+            (np.greater_equal, self.gte),
+            (np.less, self.lt),
+            (np.less_equal, self.lte),
+        )
+        return [(compare, bound) for compare, bound in given if bound is not None]
+
 
 class KeyOf(_Part):
     key: str
@@ -55,15 +63,18 @@ def _listed(value: object) -> object:
     return [value] if isinstance(value, dict) else value
 
 
+Conditions = Annotated[list["Condition"], Field(max_length=MAX_CONDITIONS), BeforeValidator(_listed)]
+
+
 class Condition(_Part):
     key: str | None = None
     match: Match | None = None
     range: Range | None = None
     is_empty: KeyOf | None = None
-    has_id: list[str] | None = None
-    must: Annotated[list["Condition"], BeforeValidator(_listed)] | None = None
-    should: Annotated[list["Condition"], BeforeValidator(_listed)] | None = None
-    must_not: Annotated[list["Condition"], BeforeValidator(_listed)] | None = None
+    has_id: list[str] | None = Field(None, max_length=MAX_VALUES)
+    must: Conditions | None = None
+    should: Conditions | None = None
+    must_not: Conditions | None = None
 
     @model_validator(mode="after")
     def _complete(self) -> "Condition":
@@ -82,6 +93,13 @@ def parse_filter(raw: dict[str, Any] | None) -> Condition | None:
         raise InvalidField(f"filter: {_where(error)}", param="filter") from error
     if _depth(parsed) > MAX_DEPTH:
         raise InvalidField(f"filter is nested more than {MAX_DEPTH} deep", param="filter")
+    count = sum(1 for _ in _parts(parsed)) - 1
+    if count > MAX_CONDITIONS:
+        raise InvalidField(
+            f"filter has {count} conditions and {MAX_CONDITIONS} are taken: "
+            "give the values of one key together, as any or except",
+            param="filter",
+        )
     return parsed
 
 
@@ -93,52 +111,27 @@ def _where(error: ValidationError | RecursionError) -> str:
     return f"{place}: {problem['msg']}" if place else problem["msg"]
 
 
+def _nested(condition: Condition) -> list[Condition]:
+    return [*(condition.must or ()), *(condition.should or ()), *(condition.must_not or ())]
+
+
 def _depth(condition: Condition) -> int:
-    nested = [*(condition.must or ()), *(condition.should or ()), *(condition.must_not or ())]
-    return 1 + max(map(_depth, nested), default=0)
+    return 1 + max(map(_depth, _nested(condition)), default=0)
 
 
-class Column:
-    """The values of one payload key over all rows."""
+def _parts(condition: Condition) -> Iterator[Condition]:
+    """The condition and all within it."""
+    yield condition
+    for nested in _nested(condition):
+        yield from _parts(nested)
 
-    def __init__(self, values: Iterable[Any], *, rows: int) -> None:
-        self.filled: Mask = np.zeros(rows, dtype=np.bool_)
-        rows_of: dict[tuple[str, Scalar], list[int]] = {}
-        number_rows: list[int] = []
-        numbers: list[float] = []
-        for row, value in enumerate(values):
-            for element in _elements(value):
-                self.filled[row] = True
-                rows_of.setdefault(_token(element), []).append(row)
-                if isinstance(element, int | float) and not isinstance(element, bool):
-                    number_rows.append(row)
-                    numbers.append(float(element))
-        self._rows_of = {token: np.array(found) for token, found in rows_of.items()}
-        self._number_rows = np.array(number_rows, dtype=np.int64)
-        self._numbers = np.array(numbers, dtype=np.float64)
 
-    def equal_any(self, wanted: Iterable[Scalar]) -> Mask:
-        mask = np.zeros_like(self.filled)
-        for value in wanted:
-            found = self._rows_of.get(_token(value))
-            if found is not None:
-                mask[found] = True
-        return mask
-
-    def within(self, bounds: Range) -> Mask:
-        good = np.ones(len(self._numbers), dtype=np.bool_)
-        tests: tuple[tuple[float | None, Callable[[Any, Any], Any]], ...] = (
-            (bounds.gt, np.greater),
-            (bounds.gte, np.greater_equal),
-            (bounds.lt, np.less),
-            (bounds.lte, np.less_equal),
-        )
-        for bound, test in tests:
-            if bound is not None:
-                good &= test(self._numbers, bound)
-        mask = np.zeros_like(self.filled)
-        mask[self._number_rows[good]] = True
-        return mask
+def _keys(condition: Condition) -> Iterator[str]:
+    for part in _parts(condition):
+        if part.key is not None:
+            yield part.key
+        if part.is_empty is not None:
+            yield part.is_empty.key
 
 
 class PayloadFilter:
@@ -146,30 +139,36 @@ class PayloadFilter:
 
     def __init__(self, items: ItemTable) -> None:
         self._items = items
-        self._columns: dict[str, Column] = {}
+        self._columns = Columns(items)
 
     def mask(self, condition: Condition) -> Mask:
         """Which rows (n,) fulfil the condition."""
+        return self._mask(condition, self._columns.of(frozenset(_keys(condition))))
+
+    def _mask(self, condition: Condition, columns: Mapping[str, Column]) -> Mask:
         mask = np.ones(len(self._items), dtype=np.bool_)
-        for part in self._own_parts(condition):
+        for part in self._own_parts(condition, columns):
             mask &= part
         for nested in condition.must or ():
-            mask &= self.mask(nested)
+            mask &= self._mask(nested, columns)
         for nested in condition.must_not or ():
-            mask &= ~self.mask(nested)
+            mask &= ~self._mask(nested, columns)
         if condition.should:
-            mask &= np.logical_or.reduce([self.mask(nested) for nested in condition.should])
+            any_of = np.zeros_like(mask)
+            for nested in condition.should:
+                any_of |= self._mask(nested, columns)
+            mask &= any_of
         return mask
 
-    def _own_parts(self, condition: Condition) -> Iterator[Mask]:
+    def _own_parts(self, condition: Condition, columns: Mapping[str, Column]) -> Iterator[Mask]:
         if condition.key is not None:
-            column = self._column(condition.key)
+            column = columns[condition.key]
             if condition.range is not None:
-                yield column.within(condition.range)
+                yield column.within(condition.range.bounds())
             if condition.match is not None:
                 yield _matched(column, condition.match)
         if condition.is_empty is not None:
-            yield ~self._column(condition.is_empty.key).filled
+            yield ~columns[condition.is_empty.key].filled
         if condition.has_id is not None:
             yield self._has_id(condition.has_id)
 
@@ -182,12 +181,6 @@ class PayloadFilter:
                 continue
         return mask
 
-    def _column(self, key: str) -> Column:
-        if key not in self._columns:
-            values = (_reach(payload, key) for payload in self._items.payloads())
-            self._columns[key] = Column(values, rows=len(self._items))
-        return self._columns[key]
-
 
 def _matched(column: Column, match: Match) -> Mask:
     if match.excluded is not None:
@@ -195,25 +188,3 @@ def _matched(column: Column, match: Match) -> Mask:
     if match.any is not None:
         return column.equal_any(match.any)
     return column.equal_any(() if match.value is None else (match.value,))
-
-
-def _reach(payload: dict[str, Any], key: str) -> Any:
-    if key in payload:
-        return payload[key]
-    value: Any = payload
-    for part in key.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    return value
-
-
-def _elements(value: Any) -> Iterator[Scalar]:
-    for element in value if isinstance(value, list) else (value,):
-        if isinstance(element, str | bool | int | float) and not (
-            isinstance(element, float) and math.isnan(element)
-        ):
-            yield element
-
-
-def _token(value: Scalar) -> tuple[str, Scalar]:
-    """True is not 1, though Python says so; 1 is 1.0."""
-    return ("bool" if isinstance(value, bool) else "text" if isinstance(value, str) else "number", value)

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.release import Release
-from service.filters import Condition, Mask, PayloadFilter
+from service.columns import Mask
+from service.filters import Condition, PayloadFilter
 from service.schemas import Space
 
 

@@ -1,0 +1,80 @@
+"""Filters: what one may ask for is bounded, and unknown keys do not have every payload read again."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from index.items import ITEM_SCHEMA, ItemRecord, ItemTable
+from index.pictures import ImageSource
+from service.errors import InvalidField
+from service.filters import MAX_CONDITIONS, PayloadFilter, parse_filter
+
+PAYLOADS: tuple[dict[str, Any], ...] = (
+    {"year": 2000, "camera": {"maker": "a", "lens": {"mm": 50}}, "a.b": 1},
+    {"year": 10**400, "tags": ["x", "y"]},
+    {"year": True, "camera": "none"},
+)
+
+
+class CountedItems(ItemTable):
+    """Counts how often every payload is read."""
+
+    passes = 0
+
+    def payloads(self) -> Iterator[dict[str, Any]]:
+        self.passes += 1
+        return super().payloads()
+
+
+@pytest.fixture
+def items() -> CountedItems:
+    rows = [
+        ItemRecord(f"{row}.png", bytes(32), ImageSource(f"{row}.png"), 1, 1, (0, 1), payload).as_row()
+        for row, payload in enumerate(PAYLOADS)
+    ]
+    return CountedItems(pa.Table.from_pylist(rows, schema=ITEM_SCHEMA))
+
+
+def passing(payload_filter: PayloadFilter, raw: dict[str, Any]) -> list[int]:
+    condition = parse_filter(raw)
+    assert condition is not None
+    return payload_filter.mask(condition).nonzero()[0].tolist()
+
+
+def keyed(key: str, value: object) -> dict[str, Any]:
+    return {"key": key, "match": {"value": value}}
+
+
+def test_all_keys_of_a_filter_cost_one_pass_and_unknown_or_known_ones_none_after_it(items):
+    payload_filter = PayloadFilter(items)
+    assert passing(payload_filter, {"should": [keyed("year", 2000), keyed("tags", "y")]}) == [0, 1]
+    assert items.passes == 1
+    assert passing(payload_filter, {"should": [keyed(f"tags.{n}", 1) for n in range(MAX_CONDITIONS)]}) == []
+    assert passing(payload_filter, {"must_not": [{"is_empty": {"key": "tags"}}]}) == [1]
+    assert items.passes == 1
+
+
+def test_nested_dotted_and_enormous_values_are_reached(items):
+    payload_filter = PayloadFilter(items)
+    assert passing(payload_filter, {"must": keyed("camera.lens.mm", 50)}) == [0]
+    assert passing(payload_filter, {"must": keyed("camera.maker", "a")}) == [0]
+    assert passing(payload_filter, {"must": keyed("a.b", 1)}) == [0]
+    assert passing(payload_filter, {"must": {"key": "year", "range": {"gte": 1}}}) == [0]
+    assert passing(payload_filter, {"must": {"is_empty": {"key": "camera.lens"}}}) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        {"should": [keyed(f"k{n}", 1) for n in range(300)]},
+        {"must": [{"should": [keyed(f"k{n}", 1) for n in range(40)]}, {"must": [keyed("a", 1)] * 40}]},
+        {"must": {"key": "year", "match": {"any": list(range(1001))}}},
+        {"must": {"key": "year", "match": {"except": list(range(1001))}}},
+        {"has_id": ["a"] * 1001},
+    ],
+)
+def test_a_filter_that_asks_for_too_much_is_refused_with_the_bound(raw):
+    with pytest.raises(InvalidField, match=r"\b(64|1000)\b"):
+        parse_filter(raw)
