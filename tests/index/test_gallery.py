@@ -74,6 +74,7 @@ def test_path_below_the_root_becomes_relative_to_it(path, relative):
         (".", "outside_gallery"),
         ("http://example.org/a.jpg", "bad_path"),
         ("a\0.jpg", "bad_path"),
+        ("\ud800.jpg", "bad_path"),
         ("", "bad_path"),
         (None, "bad_path"),
         (3, "bad_path"),

@@ -55,9 +55,8 @@ class Nursery:
         return self.wait()
 
     def close(self):
-        self._process.stdin.close()
-        self._process.stdout.close()
-        self._process.wait(timeout=30)
+        self._process.kill()  # its own exit unloads torch, which takes seconds and shows nothing
+        self._process.communicate()
 
 
 @pytest.fixture(scope="module")
@@ -117,22 +116,29 @@ def test_kill_before_any_step_on_the_disk_leaves_what_was_current(nursery, relea
     assert not list(releases.glob(".staging-*"))
 
 
-def test_kill_at_random_moments_costs_no_release_and_no_finished_work(nursery, releases):
-    """Killed from outside, eight times, with a cache: each run goes on from where the killed ones were."""
-    shutil.rmtree(releases / ".cache", ignore_errors=True)
-    _, _, whole_seconds = nursery.run(releases, "--no-cache")
+def test_kill_at_random_moments_leaves_releases_whole(nursery, releases):
+    """Killed from outside, eight times, each run going on from where the killed ones were."""
+    whole_seconds = nursery.run(releases, "--no-cache")[2]
     moments = random.Random(1)
     statuses = []
     for _ in range(8):
         moment = moments.uniform(0.05, 0.9) * whole_seconds
         statuses.append(nursery.run(releases, kill_at_cpu_seconds=moment)[0])
         check_whole(releases)
-    assert statuses.count(KILLED) >= 4  # the later ones find most of the work done, and may be through first
+    assert statuses.count(KILLED) >= 4
+    assert nursery.run(releases)[0] == 0
+
+
+def test_work_finished_before_a_kill_is_not_done_again(nursery, releases):
+    shutil.rmtree(releases / ".cache", ignore_errors=True)
+    steps = nursery.run(releases, "--no-cache")[1]
+    fresh = check_whole(releases)
+    assert nursery.run(releases, kill_at_step=steps - 8)[0] == KILLED  # all is embedded, nothing is published
+    assert current_release_id(releases) == fresh.id
     assert nursery.run(releases)[0] == 0
     resumed = check_whole(releases)
-    assert resumed.manifest.counts.reused > 0
-    assert nursery.run(releases, "--no-cache")[0] == 0
-    np.testing.assert_allclose(vectors(check_whole(releases)), vectors(resumed), atol=1e-6)
+    assert resumed.manifest.counts.reused == PICTURES
+    np.testing.assert_allclose(vectors(resumed), vectors(fresh), atol=1e-6)
 
 
 def test_second_rebuild_beside_a_running_one_is_refused(nursery, releases):

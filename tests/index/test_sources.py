@@ -134,9 +134,49 @@ def test_quote_that_is_never_closed_costs_its_rows_only(tmp_path):
     assert ids(found)[-1] == "f999.png"
 
 
+def test_times_finer_than_python_knows_are_cut_to_microseconds(tmp_path):
+    moment = 1_700_000_000_123_456_789
+    columns = {
+        "image": ["a.png"],
+        "made": pa.array([moment], pa.timestamp("ns", "UTC")),
+        "at": pa.array([1_001], pa.time64("ns")),
+        "took": pa.array([1_001], pa.duration("ns")),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    (item,) = entries(tmp_path / "t.parquet")
+    assert item.payload == {
+        "made": "2023-11-14T22:13:20.123456+00:00", "at": "00:00:00.000001", "took": "0:00:00.000001"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        pa.array([0, 10**12, 0], pa.timestamp("s")),  # the year 33658
+        pa.Array.from_buffers(pa.string(), 3, [None, *pa.array([b"a", b"\xff", b"b"]).buffers()[1:]]),
+        pa.array([[], [1_700_000_000_123_456_789], []], pa.list_(pa.timestamp("ns"))),
+    ],
+    ids=["after the last year", "no UTF-8", "nanoseconds in a list"],
+)
+def test_value_of_a_parquet_that_python_cannot_hold_costs_its_row_only(tmp_path, bad):
+    pq.write_table(pa.table({"image": ["a.png", "b.png", "c.png"], "value": bad}), tmp_path / "t.parquet")
+    found = entries(tmp_path / "t.parquet")
+    assert (ids(found), faults(found)) == (["a.png", "c.png"], [("t.parquet:2", "bad_row")])
+
+
+def test_halves_of_surrogate_pairs_in_a_jsonl_never_reach_the_tables(tmp_path):
+    lines = [r'{"image": "a.png", "\ud800": {"\udfff": "\ud800"}}', r'{"image": "\ud800.png", "id": "b"}']
+    (tmp_path / "t.jsonl").write_text("\n".join(lines))
+    found = entries(tmp_path / "t.jsonl")
+    assert found[0].payload == {"�": {"�": "�"}}
+    assert faults(found) == [("t.jsonl:2", "bad_path")]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
+        ("t.csv", b"image," + b"x" * 140_000 + b"\n", "field larger than"),
+        ("t.csv", "image,größe\n".encode("latin-1"), "not UTF-8"),
         ("t.csv", b"name,title\n", "'image' or 'path'"),
         ("t.csv", b"", "'image' or 'path'"),
         ("t.csv", b"image,title,title\n", "twice"),
@@ -206,6 +246,27 @@ def test_cut_tar_is_a_failure_and_the_next_tar_is_read(tmp_path, cut_bytes):
 def test_file_that_is_no_tar_is_a_failure(tmp_path, content):
     (tmp_path / "a.tar").write_bytes(content)
     assert faults(entries(tmp_path / "a.tar")) == [("a.tar", "cut_archive")]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"GNU.sparse.major": "0", "GNU.sparse.minor": "1", "GNU.sparse.map": "no,number"},
+        {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "x"},
+        {"size": "-1024"},
+        {"size": str(10**30)},
+    ],
+)
+def test_hostile_header_of_a_tar_ends_it_and_nothing_else(tmp_path, headers):
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        tar.addfile(tarfile.TarInfo("first.jpg"))
+        bad = tarfile.TarInfo("bad.jpg")
+        bad.pax_headers = headers
+        tar.addfile(bad)
+    pack(tmp_path / "b.tar", [("x.jpg", b"P")])
+    found = entries(tmp_path / "{a,b}.tar")
+    assert faults(found) == [("a.tar", "cut_archive")]
+    assert ids(found)[-1] == "b/x.jpg"
 
 
 def test_broken_sidecar_costs_its_own_sample_only(tmp_path):
