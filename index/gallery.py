@@ -103,6 +103,8 @@ def path_below(root: Path, path: object) -> str:
     """`path` relative to the absolute `root` ; raises `BadItem` when it leads elsewhere."""
     if not isinstance(path, str) or not path or "\0" in path:
         raise BadItem("bad_path", f"{str(path)[:200]!r} is not a path to a picture")
+    if without_surrogates(path) != path:
+        raise BadItem("bad_path", f"the path {path[:200]!r} is not valid UTF-8")
     if "://" in path:
         raise BadItem("bad_path", f"{path[:200]!r} is a URL: pictures are read from disk, download them first")
     inside = os.path.join(os.path.normpath(root), "")  # noqa: PTH118 - ends in a separator, "/" included

@@ -15,12 +15,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from index.errors import BadItem, GalleryError
-from index.gallery import Failure, GalleryItem, checked_id, clean_payload, path_below, texts_of
+from index.gallery import (
+    Failure,
+    GalleryItem,
+    checked_id,
+    clean_payload,
+    path_below,
+    texts_of,
+    without_surrogates,
+)
 from index.pictures import ImageSource
 
 Row = tuple[float, int, dict[str, Any] | BadItem]
 """How much of the file is read (0 to 1), the row's number as people count, and its columns or its fault."""
 
+_INCONVERTIBLE = (ValueError, OverflowError)  # what Arrow raises for a value that Python has no type for
 _TEXT_COLUMNS = frozenset(("id", "image", "path", "title", "caption", "captions"))
 _INTEGER = re.compile(r"-?(0|[1-9]\d{0,17})")
 _DECIMAL = re.compile(r"-?(0|[1-9]\d{0,17})\.\d{1,17}")
@@ -43,7 +52,7 @@ class TableGallery:
             for fraction, number, row in TABLE_SUFFIXES[self._path.suffix.lower()](self._path):
                 self._fraction = fraction
                 yield self._entry(number, row)
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, UnicodeError, csv.Error, pa.ArrowException) as error:
             raise GalleryError(f"{self._path} cannot be read: {error}") from error
 
     def fraction(self) -> float:
@@ -130,7 +139,7 @@ def _csv_rows(path: Path) -> Iterator[Row]:
 
 
 def _check_header(path: Path, header: list[str]) -> None:
-    if any("\0" in name or "\ufffd" in name for name in header) or header[:1] == ["\udcff\udcfe"]:
+    if any("\0" in name or "\ufffd" in name or without_surrogates(name) != name for name in header):
         raise GalleryError(f"{path} is not UTF-8: save it as a UTF-8 table")
     if not {"image", "path"} & set(header):
         raise GalleryError(
@@ -163,9 +172,48 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
             raise GalleryError(f"{path} has neither a column 'image' nor 'path'")
         total, number = max(1, file.metadata.num_rows), 0
         for batch in file.iter_batches(batch_size=1024):
-            for row in batch.to_pylist():
+            for row in _batch_rows(_in_microseconds(batch)):
                 number += 1
                 yield number / total, number, row
+
+
+def _in_microseconds(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Times as Python has them: Arrow refuses to convert one with nanoseconds rather than cut it."""
+    columns = [
+        column.cast(_coarser(column.type), safe=False) if _counts_nanoseconds(column.type) else column
+        for column in batch.columns
+    ]
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+
+
+def _counts_nanoseconds(kind: pa.DataType) -> bool:
+    types = pa.types
+    is_time = types.is_timestamp(kind) or types.is_time64(kind) or types.is_duration(kind)
+    return bool(is_time and kind.unit == "ns")
+
+
+def _coarser(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_timestamp(kind):
+        return pa.timestamp("us", kind.tz)
+    return pa.time64("us") if pa.types.is_time64(kind) else pa.duration("us")
+
+
+def _batch_rows(batch: pa.RecordBatch) -> list[dict[str, Any] | BadItem]:
+    """All rows at once, which is quick; one by one where a value among them is none that Python knows."""
+    try:
+        rows: list[dict[str, Any] | BadItem] = batch.to_pylist()
+    except _INCONVERTIBLE:
+        rows = [_batch_row(batch, place) for place in range(batch.num_rows)]
+    return rows
+
+
+def _batch_row(batch: pa.RecordBatch, place: int) -> dict[str, Any] | BadItem:
+    """One row; a text that is not UTF-8 and a date after 9999, for example, are faults of the row."""
+    try:
+        row: dict[str, Any] = batch.slice(place, 1).to_pylist()[0]
+    except _INCONVERTIBLE as error:
+        return BadItem("bad_row", f"the row cannot be read: {error}")
+    return row
 
 
 TABLE_SUFFIXES = {

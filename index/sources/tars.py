@@ -48,7 +48,7 @@ class TarGallery:
                     self._read_bytes = before_bytes + sample.end_bytes
                     yield _entry(name, sample)
                 _check_end(tar)
-            except (tarfile.TarError, OSError, BadItem) as error:
+            except (tarfile.TarError, OSError, ValueError, OverflowError, BadItem) as error:
                 yield Failure(name, "cut_archive", f"the tar cannot be read to its end: {error}")
             self._read_bytes = before_bytes + tar.stat().st_size
 
@@ -68,6 +68,8 @@ def _samples(path: Path) -> Iterator[_Sample]:
     with tarfile.open(path, "r:") as tar:
         sample: _Sample | None = None
         while (member := tar.next()) is not None:
+            if member.size < 0:  # Python before 3.11.14 would read the same header for ever
+                raise BadItem("cut_archive", f"{member.name!r} has {member.size} bytes")
             tar.members = []  # type: ignore[attr-defined]  # else it keeps every header of the archive
             if not member.isreg() or PurePosixPath(member.name).name.startswith("."):
                 continue
