@@ -43,7 +43,7 @@ def replace_folder(staging: Path, path: Path) -> None:
     """
     staging.chmod(0o755)
     for entry in [*staging.rglob("*"), staging]:
-        _sync(entry)
+        sync(entry)
     if not path.exists():
         staging.rename(path)
     elif _exchanged(staging, path):
@@ -53,7 +53,7 @@ def replace_folder(staging: Path, path: Path) -> None:
         path.rename(retired / path.name)
         staging.rename(path)
         shutil.rmtree(retired)
-    _sync(path.parent)
+    sync(path.parent)
 
 
 def _exchanged(one: Path, other: Path) -> bool:
@@ -68,7 +68,8 @@ def _exchanged(one: Path, other: Path) -> bool:
     return False
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Make what a file or folder holds by now outlast a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

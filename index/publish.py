@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from encoders.folders import sync
 from index.catalog import (
     CURRENT_NAME,
     current_release_id,
@@ -43,7 +44,7 @@ def staging_folder(releases: Path) -> Iterator[Path]:
     What killed rebuilds and prunes left behind is removed first: with the lock held it has no owner.
     """
     for leftover in releases.glob(f"{STAGING_PREFIX}*"):
-        shutil.rmtree(leftover)
+        shutil.rmtree(leftover, ignore_errors=True)  # a prune beside this may be deleting the same one
     folder = releases / f"{STAGING_PREFIX}{os.getpid()}"
     folder.mkdir()
     try:
@@ -51,15 +52,6 @@ def staging_folder(releases: Path) -> Iterator[Path]:
     finally:
         if folder.exists():
             shutil.rmtree(folder)
-
-
-def link_or_copy(source: Path, target: Path) -> None:
-    """The same file by a hard link where the file system allows it, else a copy."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:  # another file system, or links to files of another owner are forbidden
-        shutil.copyfile(source, target)
 
 
 def describe_files(folder: Path) -> dict[str, FileEntry]:
@@ -83,7 +75,7 @@ def publish(releases: Path, staging: Path, *, manifest: Manifest) -> Path:
     target = releases / manifest.id
     with _locked(releases / _CHANGE_LOCK, wait=True):
         staging.rename(target)
-        _sync(releases)
+        sync(releases)
         _write_current(releases, manifest.id)
     return target
 
@@ -93,12 +85,14 @@ def rollback(releases: Path, release_id: str | None = None) -> str:
 
     Returns its id. Raises `UnknownRelease` where there is none, `CorruptRelease` where it is not whole.
     """
+    _check_folder(releases)
+    chosen = release_id or _release_before(releases, current_release_id(releases))
+    path = release_path(releases, chosen)
+    problems = find_problems(path, read_manifest(path))  # before the lock: hashing may take long
+    if problems:
+        raise CorruptRelease(f"{path} cannot be made current: " + "; ".join(problems))
     with _locked(releases / _CHANGE_LOCK, wait=True):
-        chosen = release_id or _release_before(releases, current_release_id(releases))
-        path = release_path(releases, chosen)
-        problems = find_problems(path, read_manifest(path))
-        if problems:
-            raise CorruptRelease(f"{path} cannot be made current: " + "; ".join(problems))
+        release_path(releases, chosen)  # a prune may have taken it meanwhile
         _write_current(releases, chosen)
     return chosen
 
@@ -115,7 +109,7 @@ def prune(releases: Path, *, keep: int) -> list[str]:
             trash = releases / f"{STAGING_PREFIX}pruned-{release_id}"
             (releases / release_id).rename(trash)
             shutil.rmtree(trash, ignore_errors=True)
-        _sync(releases)
+        sync(releases)
     return doomed
 
 
@@ -133,13 +127,17 @@ def _write_current(releases: Path, release_id: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(releases / CURRENT_NAME)
-    _sync(releases)
+    sync(releases)
+
+
+def _check_folder(releases: Path) -> None:
+    if not releases.is_dir():
+        raise UnknownRelease(f"no folder of releases at {releases}")
 
 
 @contextmanager
 def _locked(path: Path, *, wait: bool) -> Iterator[None]:
-    if not path.parent.is_dir():
-        raise UnknownRelease(f"no folder of releases at {path.parent}")
+    _check_folder(path.parent)
     with path.open("a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -157,13 +155,5 @@ def _locked(path: Path, *, wait: bool) -> Iterator[None]:
 
 def _sync_tree(folder: Path) -> None:
     for path in folder.rglob("*"):
-        _sync(path)
-    _sync(folder)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync(path)
+    sync(folder)

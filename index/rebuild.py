@@ -4,6 +4,8 @@ Composition only: each step is another module's. Knows nothing of terminals; pro
 """
 
 import json
+import logging
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -14,6 +16,7 @@ import numpy as np
 
 from encoders.bundle import Bundle
 from encoders.encoder import Encoder, Precision
+from encoders.errors import TwinlensError
 from encoders.images import DEFAULT_MAX_PIXELS
 from index import catalog
 from index.cache import EmbeddingCache, cache_path, remove_other_caches
@@ -22,13 +25,15 @@ from index.embed import EmbeddedItem, Embedder
 from index.errors import GalleryError, PublishRefused, ReleaseError
 from index.gallery import Failure, Gallery, without_duplicates
 from index.items import ITEM_SCHEMA, ItemRecord, TableWriter, read_digests
-from index.manifest import Counts, GallerySource, Manifest, MeasuredRecall
-from index.publish import describe_files, link_or_copy, new_release_id, publish, rebuild_lock, staging_folder
+from index.manifest import Counts, GallerySource, Manifest, MeasuredRecall, describe_file
+from index.publish import describe_files, new_release_id, publish, rebuild_lock, staging_folder
 from index.recall import measure_recall
 from index.report import OnProgress, RebuildReport, Tally
 from index.texts import TextCollector, read_texts
 from index.thumbnails import ThumbnailWriter
 from index.vectors import VectorIndex, VectorWriter
+
+_log = logging.getLogger(__name__)
 
 MINIMUM_RECALL = 0.99  # exact search that finds less than all it should is broken
 
@@ -58,7 +63,7 @@ def rebuild(settings: RebuildSettings, *, on_progress: OnProgress = lambda _: No
     if settings.texts is not None and not settings.texts.is_file():
         raise GalleryError(f"the file of texts {settings.texts} does not exist")
     with rebuild_lock(settings.releases), staging_folder(settings.releases) as staging:
-        bundle = _stage_bundle(settings.bundle, staging / catalog.BUNDLE_NAME)
+        bundle = _stage_bundle(settings.bundle, staging / catalog.BUNDLE_NAME, releases=settings.releases)
         encoder = Encoder.load(
             bundle, device=settings.device, precision=settings.precision, max_batch=settings.batch_size
         )
@@ -69,12 +74,38 @@ def rebuild(settings: RebuildSettings, *, on_progress: OnProgress = lambda _: No
     return report
 
 
-def _stage_bundle(source: Path, target: Path) -> Bundle:
-    """The bundle itself goes into the release, and the encoder is loaded from there."""
+def _stage_bundle(source: Path, target: Path, *, releases: Path) -> Bundle:
+    """The bundle itself goes into the release, and the encoder is loaded from there.
+
+    A file that an earlier release holds is shared with it by a hard link; nobody edits those. The source's own
+    files are copied: an edit in place there would otherwise change every release.
+    """
     bundle = Bundle.open(source, verify=False)
+    held = _held_files(releases)
     for name in bundle.files:
-        link_or_copy(bundle.path / name, target / name)
+        record = bundle.config.files.get(name)
+        _stage_file(bundle.path / name, target / name, twin=held.get(record.sha256) if record else None)
     return Bundle.open(target)
+
+
+def _stage_file(source: Path, target: Path, *, twin: Path | None) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if twin is not None:
+        with suppress(OSError):  # pruned meanwhile, or a file system without links
+            if describe_file(twin).sha256 == describe_file(source).sha256:
+                target.hardlink_to(twin)
+                return
+    shutil.copyfile(source, target)
+
+
+def _held_files(releases: Path) -> dict[str, Path]:
+    """The files of the releases' bundles by SHA-256; of equal ones, the newest."""
+    return {
+        entry.sha256: releases / manifest.id / name
+        for manifest in _readable_manifests(releases)
+        for name, entry in manifest.files.items()
+        if name.startswith(f"{catalog.BUNDLE_NAME}/")
+    }
 
 
 def _build(
@@ -210,7 +241,17 @@ def _nothing(gallery: Gallery, tally: Tally) -> str:
 
 
 def _prune_cache(releases: Path, cache: EmbeddingCache, fingerprint: str) -> None:
-    """Keep in the cache what the releases hold, so that it never outgrows them."""
+    """Keep in the cache what the releases hold, so that it never outgrows them.
+
+    The release is published by then, so what goes wrong here is no more than a warning.
+    """
+    try:
+        _keep_what_is_held(releases, cache, fingerprint)
+    except (OSError, TwinlensError) as error:
+        _log.warning("the cache keeps more than the releases hold, it could not be trimmed: %s", error)
+
+
+def _keep_what_is_held(releases: Path, cache: EmbeddingCache, fingerprint: str) -> None:
     whole = list(_readable_manifests(releases))
     cache.keep_only(
         (some for manifest in whole for some in read_digests(releases / manifest.id / catalog.ITEMS_NAME)),

@@ -1,14 +1,16 @@
 """Switching, pruning and locking a folder of releases."""
 
+import fcntl
 import os
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
 
 from index.catalog import current_release_id, find_problems, read_manifest, release_ids
 from index.errors import CorruptRelease, NoRelease, ReleasesBusy, UnknownRelease
-from index.publish import link_or_copy, prune, publish, rebuild_lock, rollback, staging_folder
+from index.publish import prune, publish, rebuild_lock, rollback, staging_folder
 from index.release import Release
 
 
@@ -81,6 +83,28 @@ def test_second_rebuild_is_refused_and_named_while_the_first_runs(tmp_path):
         pass
 
 
+def test_rebuild_starts_beside_a_prune_that_deletes(tmp_path):
+    trash = tmp_path / ".staging-pruned-x"
+    for _ in range(3):
+        trash.mkdir(exist_ok=True)
+        for number in range(1500):
+            (trash / str(number)).touch()
+        pruning = threading.Thread(target=shutil.rmtree, args=(trash,), kwargs={"ignore_errors": True})
+        pruning.start()
+        with rebuild_lock(tmp_path), staging_folder(tmp_path) as staging:
+            assert staging.is_dir()
+        pruning.join()
+
+
+def test_rollback_holds_nobody_up_while_it_hashes(three):
+    """With the lock held by another it still finds damage; only a sound release waits for it."""
+    (three / release_ids(three)[1] / "items.parquet").write_bytes(b"")
+    with (three / ".change.lock").open("a+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(CorruptRelease):
+            rollback(three)
+
+
 def test_staging_is_gone_after_a_failure_and_leftovers_of_the_killed_go_first(tmp_path):
     (tmp_path / ".staging-1/bundle").mkdir(parents=True)
 
@@ -102,17 +126,25 @@ def test_publishing_the_same_content_twice_in_a_second_makes_two_releases(table,
     assert len({name[-6:] for name in ids}) == 1  # the same files, the same suffix
 
 
-def test_bundle_is_linked_within_a_file_system_and_copied_across(tmp_path, monkeypatch):
-    source = tmp_path / "a"
-    source.write_text("weights")
-    link_or_copy(source, tmp_path / "linked/a")
-    assert (tmp_path / "linked/a").samefile(source)
-    if Path("/dev/shm").is_dir() and Path("/dev/shm").stat().st_dev != tmp_path.stat().st_dev:  # noqa: S108 - another file system
-        other = Path("/dev/shm") / f"twinlens-{os.getpid()}"  # noqa: S108
-        link_or_copy(source, other)
-        assert other.read_text() == "weights"
-        assert not other.samefile(source)
-        other.unlink()
+def test_edit_of_the_source_bundle_in_place_changes_no_release(tmp_path, table, tiny_bundle, index_gallery):
+    source = shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    releases = tmp_path / "releases"
+    first = index_gallery(table, releases, bundle=source).release_id
+    second = index_gallery(table, releases, bundle=source).release_id
+    for file in filter(Path.is_file, source.rglob("*")):
+        with file.open("r+b") as opened:
+            opened.write(b"EDITED")
+    for release_id in (first, second):
+        assert find_problems(releases / release_id, read_manifest(releases / release_id)) == []
+    weights = [releases / release_id / "bundle/model.safetensors" for release_id in (first, second)]
+    assert weights[0].samefile(weights[1])  # shared among releases, so that keeping many costs little
+
+
+def test_bundle_file_that_went_bad_in_a_release_is_not_passed_on(tmp_path, table, tiny_bundle, index_gallery):
+    first = index_gallery(table, tmp_path).release_id
+    (tmp_path / first / "bundle/model.safetensors").write_bytes(b"")
+    second = index_gallery(table, tmp_path).release_id
+    assert find_problems(tmp_path / second, read_manifest(tmp_path / second)) == []
 
 
 def test_every_file_of_a_published_release_is_in_its_manifest(published):
