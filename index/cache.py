@@ -6,11 +6,12 @@ against bits that flip later. A broken cache costs time, never a rebuild. Knows 
 """
 
 import logging
+import os
 import sqlite3
 import threading
 import zlib
 from collections.abc import Iterable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 CACHE_FOLDER = ".cache"
+LOCKED_SECONDS = 1.0  # another process that has the cache open keeps it for long: waiting on helps nobody
 FORMAT = "v1"  # raise it when thumbnails or decoding change: old files are then dropped
 
 _SCHEMA = """
@@ -27,6 +29,18 @@ CREATE TABLE IF NOT EXISTS images (digest BLOB PRIMARY KEY, width INTEGER, heigh
                                    vector BLOB, thumbnail BLOB, checksum INTEGER);
 CREATE TABLE IF NOT EXISTS texts (digest BLOB PRIMARY KEY, truncated INTEGER, vector BLOB, checksum INTEGER);
 """
+
+# What SQLite raises for a damaged file; the second for text in it, or in a message about it, that is no UTF-8.
+_FAULTS = (sqlite3.DatabaseError, UnicodeDecodeError)
+_PASSING = {
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_PERM,
+}
+_REFUSED = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}
 
 _log = logging.getLogger(__name__)
 
@@ -72,6 +86,8 @@ class EmbeddingCache:
         if row is None:
             return None
         width, height, vector, thumbnail, checksum = row
+        if not _are(int, width, height) or not _are(bytes, vector, thumbnail):
+            return None
         if len(vector) != self._vector_bytes or _checksum(digest, width, height, vector, thumbnail) != checksum:
             return None
         return SeenImage(digest, width, height, np.frombuffer(vector, dtype="<f4"), thumbnail)
@@ -81,6 +97,8 @@ class EmbeddingCache:
         if row is None:
             return None
         truncated, vector, checksum = row
+        if not _are(int, truncated) or not _are(bytes, vector):
+            return None
         if len(vector) != self._vector_bytes or _checksum(digest, truncated, vector) != checksum:
             return None
         return SeenText(digest, bool(truncated), np.frombuffer(vector, dtype="<f4"))
@@ -109,12 +127,15 @@ class EmbeddingCache:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             return _connect(path)
-        except sqlite3.DatabaseError as error:
+        except _FAULTS as error:
+            if _may_pass(error, path):
+                _log.warning("going on without the cache %s, which cannot be opened: %s", path, error)
+                return None
             _log.warning("%s is broken, starting a new one: %s", path, error)
         _remove(path)
         try:
             return _connect(path)
-        except sqlite3.DatabaseError as error:
+        except _FAULTS as error:
             _log.warning("going on without a cache, %s cannot be made: %s", path, error)
             return None
 
@@ -124,7 +145,7 @@ class EmbeddingCache:
                 return None
             try:
                 row: tuple[Any, ...] | None = self._connection.execute(query, (digest,)).fetchone()
-            except sqlite3.DatabaseError as error:
+            except _FAULTS as error:
                 self._give_up(error)
                 return None
         return row
@@ -139,15 +160,17 @@ class EmbeddingCache:
                         self._connection.executescript(statement)  # execute() would vacuum one page only
                     else:
                         self._connection.executemany(statement, rows)
-            except sqlite3.DatabaseError as error:
+            except _FAULTS as error:
                 self._give_up(error)
 
-    def _give_up(self, error: sqlite3.DatabaseError) -> None:
+    def _give_up(self, error: Exception) -> None:
+        """For the rest of this job there is no cache; the file goes too, unless the fault is not its own."""
         _log.warning("going on without the cache %s, which failed: %s", self._path, error)
         if self._connection is not None:
-            self._connection.close()
+            with suppress(*_FAULTS):
+                self._connection.close()
         self._connection = None
-        if self._path is not None:
+        if self._path is not None and not _may_pass(error, self._path):
             _remove(self._path)
 
 
@@ -164,7 +187,7 @@ def remove_other_caches(releases: Path, fingerprints: set[str]) -> None:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, check_same_thread=False)
+    connection = sqlite3.connect(path, timeout=LOCKED_SECONDS, check_same_thread=False)
     try:
         # One process at a time holds the releases' lock, so the cache may be held exclusively too.
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -178,6 +201,19 @@ def _connect(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _may_pass(error: Exception, path: Path) -> bool:
+    """Whether the fault is the disk's or another process's: what was embedded is then too dear to delete."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+    if code in _REFUSED:  # also what SQLite says of a file whose header is damaged
+        return not (os.access(path, os.R_OK | os.W_OK) and os.access(path.parent, os.W_OK))
+    return code in _PASSING
+
+
+def _are(kind: type, *values: object) -> bool:
+    """SQLite keeps a type with each value, and a flipped bit changes that too."""
+    return all(isinstance(value, kind) for value in values)
 
 
 def _remove(path: Path) -> None:

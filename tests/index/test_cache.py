@@ -2,6 +2,7 @@
 
 import sqlite3
 import threading
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from index.cache import EmbeddingCache, SeenImage, SeenText, cache_path, remove_
 from index.pictures import digest_of
 
 DIM = 4
+FLIPS_APART = 23  # some fifty of them, at another bit each time; they take 20 ms each
 
 
 def image(name, value=1.0):
@@ -81,6 +83,73 @@ def test_file_that_breaks_while_in_use_costs_the_cache_and_nothing_else(path, ca
     with EmbeddingCache(path, dim=DIM) as cache:
         cache.add_images([image("x")])
         assert cache.image(digest_of(b"x")) is not None
+
+
+def test_no_flipped_byte_raises_or_gives_anything_wrong_or_stays(path):
+    """Everywhere in a file of three rows: headers, schema, types, lengths, content."""
+    images = {name: image(name, value) for name, value in (("a", 1.0), ("b", 2.0), ("c", 3.0))}
+    text = SeenText(digest_of(b"t"), True, np.arange(DIM, dtype=np.float32))
+    with EmbeddingCache(path, dim=DIM) as cache:
+        cache.add_images(list(images.values()))
+        cache.add_texts([text])
+    whole = path.read_bytes()
+    used = [place for place, byte in enumerate(whole) if byte]
+    for turn, place in enumerate(used[::FLIPS_APART]):
+        for file in path.parent.iterdir():
+            file.unlink()
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << turn % 8]) + whole[place + 1 :])
+        with EmbeddingCache(path, dim=DIM) as cache:
+            for name, true in images.items():
+                found = cache.image(digest_of(name.encode()))
+                assert found is None or (found.thumbnail, found.width_pixels) == (true.thumbnail, 3)
+                assert found is None or np.array_equal(found.vector, true.vector)
+            seen = cache.text(text.digest)
+            assert seen is None or (seen.truncated, seen.vector.tolist()) == (True, [0, 1, 2, 3])
+            cache.add_images(list(images.values()))
+        with EmbeddingCache(path, dim=DIM) as cache:  # by now the damage is found, and the file is a new one
+            cache.add_images([images["a"]])
+            assert cache.image(images["a"].digest) is not None
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE images SET thumbnail = 'text'",
+        "UPDATE images SET thumbnail = CAST(thumbnail AS TEXT)",
+        "UPDATE images SET vector = 7",
+        "UPDATE images SET thumbnail = CAST(x'ff' AS TEXT)",
+        "UPDATE images SET width = NULL",
+    ],
+)
+def test_value_of_another_type_is_not_believed(path, statement):
+    with EmbeddingCache(path, dim=DIM) as cache:
+        cache.add_images([image("a")])
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(statement)
+    with EmbeddingCache(path, dim=DIM) as cache:
+        assert cache.image(digest_of(b"a")) is None
+
+
+def test_cache_that_another_process_holds_is_left_alone(path, caplog):
+    with EmbeddingCache(path, dim=DIM) as cache:
+        cache.add_images([image("a")])
+        with EmbeddingCache(path, dim=DIM) as second:
+            assert second.image(digest_of(b"a")) is None
+    assert "locked" in caplog.text
+    with EmbeddingCache(path, dim=DIM) as cache:
+        assert cache.image(digest_of(b"a")) is not None
+
+
+def test_full_disk_costs_no_row_that_is_there(path, caplog):
+    with EmbeddingCache(path, dim=DIM) as cache:
+        cache.add_images([image("a")])
+    with EmbeddingCache(path, dim=DIM) as cache:
+        cache._connection.execute("PRAGMA max_page_count = 1")  # SQLite's own way to be full
+        cache.add_images([image(str(number)) for number in range(1000)])
+        assert cache.image(digest_of(b"a")) is None
+    assert "full" in caplog.text
+    with EmbeddingCache(path, dim=DIM) as cache:
+        assert cache.image(digest_of(b"a")) is not None
 
 
 def test_only_what_is_kept_stays_and_the_file_shrinks(path):
