@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import cast
 
 import uvloop
 
@@ -22,6 +23,8 @@ from benchmarks.machine import cpu_seconds
 
 LENGTH = struct.Struct("<I")  # before each request in the file
 HEAD_END = b"\r\n\r\n"
+POLL_SECONDS = 0.05
+PATIENCE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,9 @@ class Tape:
         self.latencies: list[float] = []
         self.failure: str | None = None
 
+    def fail(self, why: str) -> None:
+        self.failure = self.failure or why
+
     def request(self) -> bytes:
         self._next += 1
         return self._requests[self._next % len(self._requests)]
@@ -89,11 +95,10 @@ class Client(asyncio.Protocol):
         self._answer = bytearray()
         self._expected = 0  # bytes of the whole answer; 0: its head is not in yet
         self._sent = 0.0
-        self._transport: asyncio.Transport | None = None
+        self._transport: asyncio.WriteTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - for the type checker
-        self._transport = transport
+        self._transport = cast("asyncio.WriteTransport", transport)
         self._send()
 
     def data_received(self, data: bytes) -> None:
@@ -105,7 +110,7 @@ class Client(asyncio.Protocol):
             self._take()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._tape.failure = self._tape.failure or f"the service closed a connection ({exc})"
+        self._tape.fail(f"the service closed a connection ({exc})")
 
     def _send(self) -> None:
         self._sent = time.perf_counter()
@@ -115,7 +120,7 @@ class Client(asyncio.Protocol):
     def _take(self) -> None:
         now = time.perf_counter()
         if not self._answer.startswith(b"HTTP/1.1 200 "):
-            self._tape.failure = bytes(self._answer[:1000]).decode("utf-8", "replace")
+            self._tape.fail(bytes(self._answer[:1000]).decode("utf-8", "replace"))
             return
         self._tape.times.append(now)
         self._tape.latencies.append(now - self._sent)
@@ -128,17 +133,27 @@ async def put_load(job: Job) -> Load:
     """Warm up, measure, leave. The answers still on their way when time is up are not waited for."""
     loop = asyncio.get_running_loop()
     tape = Tape(read_requests(Path(job.requests)))
+    loop.set_exception_handler(lambda _, what: tape.fail(f"{what['message']}: {what.get('exception')!r}"))
     transports = [
         (await loop.create_connection(lambda: Client(tape), job.host, job.port))[0] for _ in range(job.clients)
     ]
-    await asyncio.sleep(job.warm_up_seconds)
+    await _wait(tape, job.warm_up_seconds, answers=job.clients)
     before = _clocks(job.server)
-    await asyncio.sleep(job.seconds)
+    await _wait(tape, job.seconds, answers=2 * job.clients)
     after = _clocks(job.server)
     failure = tape.failure
     for transport in transports:
         transport.abort()
     return _cut(tape, before, after, failure)
+
+
+async def _wait(tape: Tape, seconds: float, *, answers: int) -> None:
+    """At least so long, and for so many more answers; on a slow machine those may take a while."""
+    enough = len(tape.times) + answers
+    await asyncio.sleep(seconds)
+    give_up = time.perf_counter() + PATIENCE_SECONDS
+    while len(tape.times) < enough and not tape.failure and time.perf_counter() < give_up:
+        await asyncio.sleep(POLL_SECONDS)
 
 
 def _clocks(server: int) -> tuple[float, float, float]:
