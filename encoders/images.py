@@ -41,8 +41,8 @@ _TURNS = {
 _MAX_RESIZED_PIXELS = 16_000_000
 """Where only the part that a crop keeps is resized: a 1×10000 strip would fill gigabytes before its crop."""
 
-_DEEP_ROWS = 64
-"""Rows of a 16-bit or float picture that are made 8-bit at a time, so that memory stays bounded."""
+_STRIP_ROWS = 64
+"""Rows that are converted at a time where that takes several copies, so that memory stays bounded."""
 
 _INTERPOLATIONS = {
     "nearest": Image.Resampling.NEAREST,
@@ -120,10 +120,18 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
         return _from_deep_grey(image)
     if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, rgba).convert("RGB")
+        return _over_white(image)
     return image.convert("RGB")
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    """In strips: a whole picture's intermediate copies would be five times its size."""
+    canvas = Image.new("RGB", image.size)
+    for top in range(0, image.height, _STRIP_ROWS):
+        strip = image.crop((0, top, image.width, min(image.height, top + _STRIP_ROWS))).convert("RGBA")
+        white = Image.new("RGBA", strip.size, (255, 255, 255, 255))
+        canvas.paste(Image.alpha_composite(white, strip).convert("RGB"), (0, top))
+    return canvas
 
 
 def _from_deep_grey(image: Image.Image) -> Image.Image:
@@ -135,14 +143,14 @@ def _from_deep_grey(image: Image.Image) -> Image.Image:
     values = np.asarray(image)
     white = 65535.0 if image.mode.startswith("I;16") else _white_level(values)
     grey = np.empty(values.shape, dtype=np.uint8)
-    for start in range(0, len(values), _DEEP_ROWS):
-        rows = _finite(values[start : start + _DEEP_ROWS])
-        grey[start : start + _DEEP_ROWS] = np.clip(rows / white * 255.0 + 0.5, 0, 255)
+    for start in range(0, len(values), _STRIP_ROWS):
+        rows = _finite(values[start : start + _STRIP_ROWS])
+        grey[start : start + _STRIP_ROWS] = np.clip(rows / white * 255.0 + 0.5, 0, 255)
     return Image.fromarray(grey).convert("RGB")
 
 
 def _white_level(values: NDArray[np.int32] | NDArray[np.float32]) -> float:
-    chunks = (values[start : start + _DEEP_ROWS] for start in range(0, len(values), _DEEP_ROWS))
+    chunks = (values[start : start + _STRIP_ROWS] for start in range(0, len(values), _STRIP_ROWS))
     top = max((float(_finite(rows).max(initial=0.0)) for rows in chunks), default=0.0)
     if top <= 1.0 and np.issubdtype(values.dtype, np.floating):
         return 1.0

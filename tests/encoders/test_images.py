@@ -109,6 +109,13 @@ def test_half_transparent_is_half_white() -> None:
     assert image.getpixel((0, 0)) == (127, 127, 127)
 
 
+def test_transparency_of_a_tall_picture_is_that_of_pillow_in_one_go() -> None:
+    values = np.random.default_rng(5).integers(0, 256, (201, 30, 4), dtype=np.uint8)
+    image = Image.fromarray(values)
+    whole = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    assert np.array_equal(np.asarray(decode_image(encoded(image, "PNG"))), np.asarray(whole))
+
+
 def ramp() -> np.ndarray:
     """0 to 1 from left to right, (16, 256)."""
     return np.tile(np.linspace(0.0, 1.0, 256), (16, 1))
