@@ -10,13 +10,15 @@ from concurrent.futures import Executor
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
-from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from service.decoding import ImageSource
 from service.errors import InvalidField, InvalidJson, ServiceError, TooLarge, UnsupportedMediaType
 
 M = TypeVar("M", bound=BaseModel)
+MAX_FORM_FIELDS = 64
+MAX_PLAIN_BYTES = 4 << 20  # of JSON without pictures: parsing it holds the interpreter's lock
 INLINE_BYTES = 32_768  # parsed within 0.1 ms: a hop to another thread would cost as much
 
 
@@ -29,14 +31,21 @@ def is_json(kind: str) -> bool:
     return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
 
 
-async def read_json(request: Request, model: type[M], *, pool: Executor) -> M:
-    """The body as a `model`. Raises UnsupportedMediaType, InvalidJson or InvalidField."""
+async def read_json(
+    request: Request, model: type[M], *, pool: Executor, max_bytes: int | None = MAX_PLAIN_BYTES
+) -> M:
+    """The body as a `model`. Raises UnsupportedMediaType, TooLarge, InvalidJson or InvalidField.
+
+    `max_bytes` is None where pictures come as base64; their size is the edge's to bound.
+    """
     kind = media_type(request)
     if not is_json(kind):
         raise UnsupportedMediaType(
             f"content-type {kind or 'missing'!r} is not taken here: send content-type: application/json"
         )
     body = await request.body()
+    if max_bytes is not None and len(body) > max_bytes:
+        raise TooLarge(f"the body has {len(body)} bytes and {max_bytes} are taken here: send less at once")
     if len(body) <= INLINE_BYTES:
         return parse(model, body)
     return await asyncio.get_running_loop().run_in_executor(pool, parse, model, body)
@@ -67,34 +76,38 @@ class _AnyObject(BaseModel):
 
 async def read_files(request: Request, name: str, *, limit: int) -> tuple[list[ImageSource], dict[str, str]]:
     """The files of a multipart field `name`, and the text fields. Raises InvalidField or TooLarge."""
-    # Past the limit so that a few too many get our own words; the parser's own cap bounds the rest.
-    async with request.form(max_files=4 * limit, max_fields=64) as form:
-        files: list[ImageSource] = []
-        texts: dict[str, str] = {}
-        for field, value in form.multi_items():
-            if isinstance(value, str):
-                texts[field] = value
-            elif field == name:
-                files.append(await _content(value))
-            else:
-                raise InvalidField(f"file field {field!r} is not taken: send {name!r}", param=field)
-    check_count(len(files), limit, name=name)
+    files: list[ImageSource] = []
+    texts: dict[str, str] = {}
+    # The parser stops one past the limit, and holds no more.
+    try:
+        async with request.form(max_files=limit, max_fields=MAX_FORM_FIELDS) as form:
+            for field, value in form.multi_items():
+                if isinstance(value, str):
+                    texts[field] = value
+                elif field == name:
+                    files.append(await value.read())
+                else:
+                    raise InvalidField(f"file field {field!r} is not taken: send {name!r}", param=field)
+    except HTTPException as error:
+        if str(error.detail).startswith("Too many files"):
+            raise _too_many(f"more than {limit}", limit, name) from error
+        raise
     if not files:
         raise InvalidField(f"the form has no file in a field {name!r}", param=name)
     return files, texts
 
 
-async def _content(upload: UploadFile) -> bytes:
-    return await upload.read()
-
-
 def check_count(count: int, limit: int, *, name: str) -> None:
     if count > limit:
-        raise TooLarge(
-            f"{count} {name} in one request and {limit} are taken: send several requests",
-            param=name,
-            code="too_many_items",
-        )
+        raise _too_many(str(count), limit, name)
+
+
+def _too_many(count: str, limit: int, name: str) -> TooLarge:
+    return TooLarge(
+        f"{count} {name} in one request and {limit} are taken: send several requests",
+        param=name,
+        code="too_many_items",
+    )
 
 
 def explain(error: ValidationError) -> ServiceError:

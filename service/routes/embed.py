@@ -87,7 +87,7 @@ async def _image_request(request: Request, serving: Serving) -> tuple[list[Image
             f"content-type {kind or 'missing'!r} is not taken: "
             "send image/*, multipart/form-data or application/json"
         )
-    asked = await read_json(request, EmbedImageRequest, pool=serving.pool)
+    asked = await read_json(request, EmbedImageRequest, pool=serving.pool, max_bytes=None)
     images = [asked.images] if isinstance(asked.images, str) else asked.images
     check_count(len(images), limit, name="images")
     return list(images), asked

@@ -30,7 +30,7 @@ async def embeddings(request: Request) -> Response:
     """Embed texts and images in OpenAI's shape; one bad item fails the request."""
     serving, context = serving_of(request), context_of(request)
     state = serving.state
-    asked = await read_json(request, OpenAIRequest, pool=serving.pool)
+    asked = await read_json(request, OpenAIRequest, pool=serving.pool, max_bytes=None)
     _check_model(asked.model, state)
     form = VectorForm(as_base64=asked.encoding_format == "base64", dimensions=asked.dimensions)
     form.check(state.encoder.dim)

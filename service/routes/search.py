@@ -154,7 +154,7 @@ async def _image_request(request: Request, serving: Serving) -> tuple[ImageSourc
             f"content-type {kind or 'missing'!r} is not taken: "
             "send image/*, multipart/form-data or application/json"
         )
-    asked = await read_json(request, SearchImageRequest, pool=serving.pool)
+    asked = await read_json(request, SearchImageRequest, pool=serving.pool, max_bytes=None)
     return asked.image, asked
 
 
@@ -197,5 +197,6 @@ async def _answer(request: Request, state: ServingState, wanted: Wanted) -> Resp
         "good_match": None,
         "truncated": wanted.truncated,
     }
-    small = len(hits) * (state.encoder.dim if options.with_vector else 32) <= INLINE_NUMBERS
-    return json_answer(await computed(serving, partial(dump, answer), inline=small))
+    each = 32 + (state.encoder.dim if options.with_vector else 0)  # a payload costs about as much as 32 numbers
+    numbers = sum(each + len(hit.get("items", ())) for hit in hits)
+    return json_answer(await computed(serving, partial(dump, answer), inline=numbers <= INLINE_NUMBERS))
