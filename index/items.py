@@ -181,6 +181,11 @@ class TextTable:
         """Rows of the items the text belongs to, in order; none for a text that came from `--texts`."""
         return list(self._column["item_rows"][row].as_py())
 
+    def item_lists(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(offsets, rows) of all texts at once, uncopied: text i has rows[offsets[i] : offsets[i + 1]]."""
+        column = self._column["item_rows"]
+        return column.offsets.to_numpy(), column.values.to_numpy()
+
     def payload(self, row: int) -> dict[str, Any]:
         return {"text": self.text(row), "item_count": len(self._column["item_rows"][row])}
 

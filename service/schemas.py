@@ -155,7 +155,8 @@ class SearchHit(BaseModel):
     score: float = Field(description="cosine")
     relevance: float | None = Field(None, description="calibrated, 0 to 1; null without a calibration")
     text: str | None = Field(None, description="of a text result")
-    items: list[str] | None = Field(None, description="of a text result: ids of the items it belongs to")
+    items: list[str] | None = Field(None, description="of a text result: ids of up to 100 items it belongs to")
+    item_count: int | None = Field(None, description="of a text result: how many items it belongs to")
     payload: dict[str, Any] | None = None
     vector: list[float] | None = None
 

@@ -14,6 +14,8 @@ from service.columns import Mask
 from service.filters import Condition, PayloadFilter
 from service.schemas import Space
 
+MAX_ITEMS_OF_TEXT = 100  # named with a text hit; a title may be that of every item
+
 
 @dataclass(frozen=True, slots=True)
 class Query:
@@ -70,8 +72,10 @@ def _mask(release: Release, query: Query, payload_filter: PayloadFilter) -> Mask
     items = payload_filter.mask(query.condition)
     if query.space == "images":
         return items
-    table = release.texts_table
-    return np.fromiter((items[table.item_rows(row)].any() for row in range(len(table))), np.bool_, len(table))
+    offsets, rows = release.texts_table.item_lists()
+    passed_before = np.concatenate([[0], np.cumsum(items[rows])])
+    fits: Mask = passed_before[offsets[1:]] > passed_before[offsets[:-1]]
+    return fits
 
 
 def _search_masked(
@@ -96,10 +100,13 @@ def _image_hit(release: Release, row: int, query: Query) -> dict[str, Any]:
 
 def _text_hit(release: Release, row: int, query: Query) -> dict[str, Any]:
     table = release.texts_table
+    offsets, rows = table.item_lists()
+    own = rows[offsets[row] : offsets[row + 1]]
     hit: dict[str, Any] = {
         "id": table.id(row),
         "text": table.text(row),
-        "items": [release.items.id(item) for item in table.item_rows(row)],
+        "items": [release.items.id(item) for item in own[:MAX_ITEMS_OF_TEXT].tolist()],
+        "item_count": len(own),
     }
     if query.with_payload:
         hit["payload"] = table.payload(row)

@@ -2,11 +2,17 @@
 
 import base64
 import json
+from dataclasses import replace
 
 import httpx
 import numpy as np
+import pyarrow as pa
 import pytest
 from live_service import ITEM_COUNT, Running, picture
+
+from index.items import TEXT_SCHEMA, TextTable, text_row
+from service.filters import PayloadFilter, parse_filter
+from service.search import Query, search
 
 PNG = {"content-type": "image/png"}
 CARS = {"must": [{"key": "category", "match": {"value": "cars"}}]}
@@ -75,6 +81,24 @@ def test_a_picture_finds_texts_with_the_items_they_belong_to(client, gallery, al
     }
     red = next(result for result in results if result["text"] == "a red dog")
     assert sorted(red["items"]) == sorted(all_ids[0::6])
+    assert red["item_count"] == 4
+
+
+def test_a_text_of_very_many_items_names_the_first_and_counts_all(service):
+    release = service.serving.state.release
+    table = replace_lists(release.texts_table, [list(range(ITEM_COUNT)) * 10, []] + [[0]] * 4)
+    shared = replace(release, texts_table=table)
+    query = Query(release.texts.reconstruct(0), space="texts")
+    hits = {hit["id"]: hit for hit in search(shared, query, payload_filter=PayloadFilter(release.items))}
+    assert (len(hits[table.id(0)]["items"]), hits[table.id(0)]["item_count"]) == (100, 240)
+    only_last = replace(query, condition=parse_filter({"has_id": [release.items.id(ITEM_COUNT - 1)]}))
+    found_hits = search(shared, only_last, payload_filter=PayloadFilter(release.items))
+    assert [hit["id"] for hit in found_hits] == [table.id(0)]
+
+
+def replace_lists(table: TextTable, lists: list[list[int]]) -> TextTable:
+    rows = [text_row(bytes([n]) * 32, table.text(n), rows) for n, rows in enumerate(lists)]
+    return TextTable(pa.Table.from_pylist(rows, schema=TEXT_SCHEMA))
 
 
 def test_a_text_finds_itself_among_the_texts(client):
@@ -168,6 +192,11 @@ def test_a_filter_may_come_as_query_parameter_and_reaches_texts_through_their_it
         ("text", {}, "query"),
         ("text", {"query": "a", "filter": {"must": [{"key": "year"}]}}, "filter"),
         ("text", {"query": "a", "filter": {"maybe": []}}, "filter"),
+        (
+            "text",
+            {"query": "a", "filter": {"should": [{"is_empty": {"key": f"k{n}"}} for n in range(300)]}},
+            "filter",
+        ),
         ("text", {"query": "a", "score_threshold": "high"}, "score_threshold"),
         ("image", {"image": ""}, "image"),
     ],
