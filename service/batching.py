@@ -46,7 +46,8 @@ class Device:
         self._stall_seconds = stall_seconds
         self._stopping = False
         self._busy_since: float | None = None
-        self._fault: tuple[str, Encoder] | None = None
+        self._fault: str | None = None
+        self._adopted: Encoder | None = None
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)
         for lane in lanes:
             telemetry.watch_depth(lane.kind, lambda lane=lane: lane.pending)  # type: ignore[misc]
@@ -68,7 +69,12 @@ class Device:
             return "the device thread is not running"
         if since is not None and time.perf_counter() - since > self._stall_seconds:
             return f"a batch has been on the device for {time.perf_counter() - since:.0f} s"
-        return fault[0] if fault else None
+        return fault
+
+    def adopt(self, encoder: Encoder) -> None:
+        """`trouble` is about this encoder from now on. Device thread only, through `call`."""
+        self._adopted = encoder
+        self._check(encoder)
 
     def admit(self, kind: Kind, encoder: Encoder, *, size: int, deadline: float) -> Ticket:
         """A ticket for `size` items, or QueueFull when there is no room, or no hope before the deadline."""
@@ -146,8 +152,8 @@ class Device:
                     if batch := take(lane):
                         return lambda lane=lane, batch=batch: self._serve(lane, batch)  # type: ignore[misc]
                 notified = self._wake.wait(PROBE_SECONDS if self._fault else None)
-                if not notified and self._fault:
-                    encoder = self._fault[1]
+                if not notified and self._fault and self._adopted:
+                    encoder = self._adopted
                     return lambda: self._check(encoder)
             return None
 
@@ -162,8 +168,8 @@ class Device:
             seconds = time.perf_counter() - started
             settled.extend(zip(alive, outcomes, strict=True))
             self._account(lane, alive, started=started, seconds=seconds)
-            if all(isinstance(outcome, EncodingFailed) for outcome in outcomes):
-                self._check(encoder)
+            if self._fault or all(isinstance(outcome, EncodingFailed) for outcome in outcomes):
+                self._check(self._adopted or encoder)
         self._settle(settled)
 
     def _encode(self, lane: Lane, encoder: Encoder, items: list[Item]) -> list[Outcome]:
@@ -182,7 +188,7 @@ class Device:
             self._probe(encoder)
         except Exception as error:  # any failure of a known good input is the same news
             logger.exception("the encoder fails on a known good input")
-            self._fault = (f"the encoder fails on a known good input: {error}", encoder)
+            self._fault = f"the encoder fails on a known good input: {error}"
         else:
             self._fault = None
 

@@ -9,7 +9,6 @@ import contextlib
 import logging
 import time
 import weakref
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,17 +19,22 @@ import numpy as np
 import orjson
 import torch
 
+from encoders.bundle import Bundle
 from encoders.encoder import Encoder
 from encoders.errors import FingerprintMismatch, TwinlensError
+from index.cores import available_cores
 from index.release import Release, current_release_id
 from service.embedding import Embedder, probe
-from service.errors import QueueFull, ReloadFailed
+from service.errors import ReloadFailed
 from service.filters import PayloadFilter
-from service.settings import Settings, available_cores
-from service.telemetry import Telemetry, Timings
+from service.patience import Patience
+from service.searching import Searcher
+from service.settings import Settings
+from service.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+RETRY_LOOKS = 5  # looks at CURRENT until a release that failed is tried again; then twice as many, …
 STOP_SECONDS = 5.0  # that the batch on the device may take to finish when the service stops
 
 
@@ -56,7 +60,9 @@ class ServingState:
             gallery_root=settings.gallery_root,
         )
         encoder = Encoder.load(
-            release.bundle_path,
+            Bundle.open(
+                release.bundle_path, verify=False
+            ),  # hashed with the rest of the release, or not wanted
             device=settings.device,
             precision=settings.precision,
             max_batch=max(settings.image_batch, settings.text_batch),
@@ -67,38 +73,6 @@ class ServingState:
                 "rebuild the release with this encoder"
             )
         return cls(release, encoder, PayloadFilter(release.items), _read_report(release.bundle_path))
-
-
-class Searcher:
-    """The one thread that owns the vector indexes, with a bound on what waits for it."""
-
-    def __init__(self, *, queue_limit: int, telemetry: Telemetry) -> None:
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="search")
-        self._queue_limit = queue_limit
-        self._pending = 0
-        telemetry.watch_depth("search", lambda: self._pending)
-
-    async def run(self, work: Callable[[], T], *, timings: Timings) -> T:
-        """`work` on the search thread; raises QueueFull."""
-        if self._pending >= self._queue_limit:
-            raise QueueFull(
-                f"{self._pending} searches wait and the queue takes {self._queue_limit}: try again in 1 s",
-                retry_after_seconds=1,
-            )
-        self._pending += 1
-        started = time.perf_counter()
-        future = asyncio.get_running_loop().run_in_executor(self._pool, work)
-        future.add_done_callback(self._done)
-        try:
-            return await future
-        finally:
-            timings.search += time.perf_counter() - started
-
-    def _done(self, _: "asyncio.Future[T]") -> None:
-        self._pending -= 1
-
-    def stop(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 class Serving:
@@ -118,10 +92,15 @@ class Serving:
         # Files and large JSON have their own: a page's thumbnails must not wait for a queue of decoding.
         self.pool = ThreadPoolExecutor(available_cores(), thread_name_prefix="aside")
         self.embedder = Embedder(settings, pool=self._decoders, telemetry=self.telemetry)
-        self.searcher = Searcher(queue_limit=settings.search_queue, telemetry=self.telemetry)
+        self.searcher = Searcher(
+            queue_limit=settings.search_queue,
+            telemetry=self.telemetry,
+            stall_seconds=settings.stall_seconds,
+        )
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="load")
-        self._reloading: asyncio.Task[bool] | None = None
-        self._watcher: asyncio.Task[None] | None = None
+        self._reload_turn = asyncio.Lock()
+        self._waiting: asyncio.Task[bool] | None = None  # the reload that has not begun yet
+        self._tasks: set[asyncio.Task[Any]] = set()  # reloads and the watcher; a finished one holds nothing
         self._announce(self.state)
         self.telemetry.watch_in_flight(lambda: self.in_flight)
         self.telemetry.watch_ready(lambda: float(self.trouble() is None))
@@ -132,18 +111,18 @@ class Serving:
         device.start()
         await asyncio.wrap_future(device.call(partial(torch.set_num_threads, self._torch_threads())))
         await self._warm(self.state)
+        device.call(partial(device.adopt, self.state.encoder))
         self.warm = True
         if self.settings.watch_seconds and not self.settings.release:
-            self._watcher = asyncio.create_task(self._watch())
+            self._keep(asyncio.create_task(self._watch(self.settings.watch_seconds)))
         logger.info("serving release %s with %s", self.state.release.id, self.state.encoder.name)
 
     async def stop(self) -> None:
         self.draining = True
-        for task in (self._watcher, self._reloading):
-            if task is not None:
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError, TwinlensError):
-                    await task
+        for task in tuple(self._tasks):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, TwinlensError):
+                await task
         await asyncio.to_thread(self.embedder.device.stop, timeout_seconds=STOP_SECONDS)
         self.searcher.stop()
         self._decoders.shutdown(wait=False, cancel_futures=True)
@@ -156,18 +135,29 @@ class Serving:
             return "the service is shutting down"
         if not self.warm:
             return "the encoder and the index are being warmed"
-        return self.embedder.device.trouble()
+        return self.embedder.device.trouble() or self.searcher.trouble()
 
     async def reload(self) -> bool:
         """Serve what is current now: True when that is another release than before.
 
-        Loads beside what is served, warms it, then swaps. Callers that come during a reload share it.
-        Raises ReloadFailed, and what was served stays.
+        Loads beside what is served, warms it, then swaps. Raises ReloadFailed, and what was served stays.
+        Callers that come during a reload share the next one: the one that runs may have looked at CURRENT
+        before they published.
         """
-        if self._reloading is None or self._reloading.done():
-            self._reloading = asyncio.create_task(self._reload())
+        if self._waiting is None:
+            self._waiting = self._keep(asyncio.create_task(self._reload_in_turn()))
         # Shielded: a caller that leaves must not stop a reload that others wait for.
-        return await asyncio.shield(self._reloading)
+        return await asyncio.shield(self._waiting)
+
+    async def _reload_in_turn(self) -> bool:
+        async with self._reload_turn:
+            self._waiting = None
+            return await self._reload()
+
+    def _keep(self, task: asyncio.Task[T]) -> asyncio.Task[T]:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _reload(self) -> bool:
         loop = asyncio.get_running_loop()
@@ -184,6 +174,8 @@ class Serving:
             logger.error("reload failed, release %s stays: %s", self.state.release.id, error)
             raise ReloadFailed(f"release {self.state.release.id} stays served: {error}") from error
         previous, self.state = self.state, fresh
+        device = self.embedder.device
+        device.call(partial(device.adopt, fresh.encoder))  # trouble with the previous one is over
         weakref.finalize(previous, logger.info, "release %s is freed", previous.release.id)
         self.telemetry.reload("swapped")
         self._announce(fresh)
@@ -194,20 +186,26 @@ class Serving:
         await asyncio.wrap_future(self.embedder.device.call(partial(probe, state.encoder)))
         query = np.zeros((1, state.release.images.dim), dtype=np.float32)
         for vectors in (state.release.images, state.release.texts):
-            await self.searcher.run(partial(vectors.search, query, 1), timings=Timings())
+            await self.searcher.call(partial(vectors.search, query, 1))
 
-    async def _watch(self) -> None:
-        """Reload whenever CURRENT names another release; a release that failed is not tried again."""
+    async def _watch(self, every_seconds: float) -> None:
+        """Reload whenever CURRENT names another release; one that failed again after growing pauses."""
         loop = asyncio.get_running_loop()
-        refused = ""
+        patience = Patience(RETRY_LOOKS * every_seconds)
+        complaint = ""
         while True:
-            await asyncio.sleep(self.settings.watch_seconds)
-            with contextlib.suppress(TwinlensError):  # logged where it was raised
+            await asyncio.sleep(every_seconds)
+            try:
                 wanted = await loop.run_in_executor(self._loader, current_release_id, self.settings.releases)
-                if wanted in (self.state.release.id, refused):
-                    continue
-                refused = wanted
-                await self.reload()
+            except TwinlensError as error:
+                if str(error) != complaint:
+                    logger.error("release %s stays: %s", self.state.release.id, error)
+                complaint = str(error)
+                continue
+            complaint = ""
+            if wanted != self.state.release.id and patience.allows(wanted, time.monotonic()):
+                with contextlib.suppress(TwinlensError):  # logged where it was raised
+                    await self.reload()
 
     def _announce(self, state: ServingState) -> None:
         self.telemetry.serving(

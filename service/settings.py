@@ -19,17 +19,15 @@ MEBIBYTE = 1 << 20
 logger = logging.getLogger(__name__)
 
 
-def available_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 class Settings(BaseModel):
     """Frozen; every field is also the environment variable TWINLENS_<FIELD IN CAPITALS>."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     releases: Path = Field(description="folder of releases; its CURRENT names the one to serve")
-    release: str | None = Field(None, description="serve this release id rather than what CURRENT names")
+    release: str | None = Field(
+        None, description="serve this release, not CURRENT's; pruning does not spare it"
+    )
     gallery_root: Path | None = Field(None, description="where the original pictures are now, if they moved")
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
@@ -72,6 +70,11 @@ class Settings(BaseModel):
                     f"{items}={getattr(self, items)} exceeds {queue}={getattr(self, queue)}: "
                     "such a request could never be admitted"
                 )
+        if self.max_body_bytes > self.max_bodies_bytes:
+            raise ValueError(
+                f"max_body_bytes={self.max_body_bytes} exceeds max_bodies_bytes={self.max_bodies_bytes}: "
+                "such a body could never be taken"
+            )
         return self
 
     @classmethod

@@ -35,7 +35,7 @@ class Machine:
         return [Embedded(payload) for payload in payloads]
 
     def probe(self, encoder: object) -> None:
-        if self.broken:
+        if self.broken and encoder is ENCODER:
             raise RuntimeError("no good at all")
 
     def device(self, *, queue_limit: int = 100, stall_seconds: float = 30.0) -> Device:
@@ -50,6 +50,7 @@ def machine() -> Machine:
 
 def started(device: Device) -> Iterator[Device]:
     device.start()
+    device.call(lambda: device.adopt(ENCODER))
     yield device
     device.stop(timeout_seconds=10)
 
@@ -189,6 +190,36 @@ def test_a_device_that_fails_on_known_good_input_is_trouble_until_it_recovers(de
         until = time.monotonic() + 10
         while device.trouble() and time.monotonic() < until:
             await asyncio.sleep(0.02)
+        assert device.trouble() is None
+
+    asyncio.run(scenario())
+
+
+def test_trouble_is_over_with_the_first_good_batch_however_busy_the_device_is(device, machine):
+    async def scenario() -> None:
+        machine.broken = True
+        await submit(device, "a").done
+        assert device.trouble()
+        first = await hold(device, machine)
+        waiting = submit(device, "b")  # so that the device is never idle, when it would probe by itself
+        machine.broken = False
+        machine.free.set()
+        await asyncio.gather(first.done, waiting.done)
+        await asyncio.wrap_future(device.call(lambda: None))  # the probe after the batch has run
+        assert device.trouble() is None
+
+    asyncio.run(scenario())
+
+
+def test_trouble_is_over_when_another_encoder_takes_the_place_of_the_one_that_fails(device, machine):
+    async def scenario() -> None:
+        machine.broken = True
+        await submit(device, "a").done
+        assert device.trouble()
+        await asyncio.wrap_future(device.call(lambda: device.adopt("another")))
+        assert device.trouble() is None
+        await submit(device, "b").done  # a straggler for the one that fails says nothing of the new one
+        await asyncio.wrap_future(device.call(lambda: None))
         assert device.trouble() is None
 
     asyncio.run(scenario())

@@ -1,0 +1,64 @@
+"""The one thread that owns the vector indexes. Knows nothing of what is searched, or of HTTP."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from service.errors import QueueFull
+from service.telemetry import Telemetry, Timings
+
+T = TypeVar("T")
+
+
+class Searcher:
+    """The search thread, with a bound on what waits for it and an eye on what it is busy with."""
+
+    def __init__(self, *, queue_limit: int, telemetry: Telemetry, stall_seconds: float) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="search")
+        self._queue_limit = queue_limit
+        self._stall_seconds = stall_seconds
+        self._pending = 0
+        self._busy_since: float | None = None
+        telemetry.watch_depth("search", lambda: self._pending)
+
+    async def run(self, work: Callable[[], T], *, timings: Timings) -> T:
+        """`work` on the search thread; raises QueueFull."""
+        if self._pending >= self._queue_limit:
+            raise QueueFull(
+                f"{self._pending} searches wait and the queue takes {self._queue_limit}: try again in 1 s",
+                retry_after_seconds=1,
+            )
+        started = time.perf_counter()
+        try:
+            return await self.call(work)
+        finally:
+            timings.search += time.perf_counter() - started
+
+    def call(self, work: Callable[[], T]) -> "asyncio.Future[T]":
+        """`work` on the search thread, however many wait: for the service's own."""
+        self._pending += 1
+        future = asyncio.get_running_loop().run_in_executor(self._pool, self._perform, work)
+        future.add_done_callback(self._done)
+        return future
+
+    def trouble(self) -> str | None:
+        """Why nothing can be searched just now, or None."""
+        since = self._busy_since
+        if since is not None and time.perf_counter() - since > self._stall_seconds:
+            return f"a search has been running for {time.perf_counter() - since:.0f} s"
+        return None
+
+    def stop(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _perform(self, work: Callable[[], T]) -> T:
+        self._busy_since = time.perf_counter()
+        try:
+            return work()
+        finally:
+            self._busy_since = None
+
+    def _done(self, _: "asyncio.Future[T]") -> None:
+        self._pending -= 1
