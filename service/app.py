@@ -33,6 +33,7 @@ from service.settings import Settings
 
 API_VERSION = "1"
 WEB = Path(__file__).parent / "web"
+REVALIDATED = {"cache-control": "no-cache"}  # kept by the browser, used while its ETag still holds
 _HTTP_CODES = {400: "invalid_request", 404: "not_found", 405: "method_not_allowed"}
 _BODIES = (
     EmbedImageRequest,
@@ -78,11 +79,20 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 def _serve_page(app: FastAPI) -> None:
-    app.mount("/static", StaticFiles(directory=WEB), name="static")
+    app.mount("/static", _PageFiles(directory=WEB), name="static")
 
     @app.get("/", include_in_schema=False)
     async def page() -> Response:
-        return FileResponse(WEB / "index.html", headers={"cache-control": "no-cache"})
+        return FileResponse(WEB / "index.html", headers=REVALIDATED)
+
+
+class _PageFiles(StaticFiles):
+    """The page's modules: asked for again each time, so that an upgrade never mixes old with new."""
+
+    def file_response(self, *arguments: Any, **options: Any) -> Response:
+        response = super().file_response(*arguments, **options)
+        response.headers.update(REVALIDATED)
+        return response
 
 
 def _map_errors(app: FastAPI) -> None:

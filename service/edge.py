@@ -36,8 +36,11 @@ from service.telemetry import Timings
 logger = logging.getLogger(__name__)
 access_logger = logging.getLogger("service.access")
 CONTEXT_KEY = "twinlens.context"
-DRAIN_SECONDS = 5.0
+DISCARD_SECONDS = 5.0
+SMALL_BODY_BYTES = 65_536  # taken even when the bodies in flight are too much: a query must get through
+MAX_DEADLINE_MS = 3_600_000
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_DEADLINE_MS = re.compile(r"[1-9][0-9]{0,6}")
 _SERVED_WHILE_DRAINING = ("/healthz", "/readyz", "/metrics")
 
 
@@ -76,16 +79,17 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = _Exchange(self._app, self._serving, scope, receive, send)
+        # HEAD is GET without its body, which the server leaves out: it looks at its own scope.
+        handled = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+        exchange = _Exchange(self._app, self._serving, handled, receive, send)
         self._serving.in_flight += 1
         try:
             await exchange.run()
         finally:
             self._serving.in_flight -= 1
-            self._account(scope, exchange.context)
+            self._account(scope, exchange.context, route=getattr(handled.get("route"), "path", "unmatched"))
 
-    def _account(self, scope: Scope, context: RequestContext) -> None:
-        route = getattr(scope.get("route"), "path", "unmatched")
+    def _account(self, scope: Scope, context: RequestContext, *, route: str) -> None:
         self._serving.telemetry.request(route, context.status, cause=context.cause, timings=context.timings)
         if self._serving.settings.access_log:
             fields = {
@@ -111,6 +115,7 @@ class _Exchange:
         self.context = RequestContext(request_id, time.perf_counter() + serving.settings.deadline_seconds)
         self._started = False
         self._body_bytes = 0
+        self._body_begun = False
         self._body_ended = False
         self._watcher: asyncio.Task[None] | None = None
         self._caller_gone = False
@@ -132,19 +137,26 @@ class _Exchange:
             message = f"an internal error; the log has it under request id {self.context.request_id}"
             await self._answer(ErrorReport(500, "internal_error", message))
         finally:
-            self._serving.bodies_bytes -= self._body_bytes
+            self._release_body()
             if self._watcher is not None:
                 self._watcher.cancel()
 
     async def _guarded(self) -> None:
-        self._refuse_when_draining()
-        self._set_deadline()
-        await self._refuse_announced_size()
-        loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout_at(loop.time() + self.context.deadline - time.perf_counter()):
+            self._refuse_when_draining()
+            self._set_deadline()
+            self._refuse_announced_size()
+        except TwinlensError:
+            await self._discard_body()
+            raise
+        loop = asyncio.get_running_loop()
+        limit = asyncio.timeout_at(loop.time() + self.context.deadline - time.perf_counter())
+        try:
+            async with limit:
                 await self._app(self._scope, self._limited_receive, self._stamped_send)
         except TimeoutError:
+            if not limit.expired():  # somebody else's, and no news of the deadline
+                raise
             await self._answer(report(DeadlineExceeded("the deadline passed before there was an answer")))
 
     def _refuse_when_draining(self) -> None:
@@ -159,35 +171,42 @@ class _Exchange:
         value = self._headers.get("x-deadline-ms")
         if value is None:
             return
-        if not (value.isascii() and value.isdigit() and 0 < int(value[:12]) <= 3_600_000):
+        if not (_DEADLINE_MS.fullmatch(value) and int(value) <= MAX_DEADLINE_MS):
             raise InvalidField(
-                f"x-deadline-ms is {value[:40]!r}: expected whole milliseconds from 1 to 3600000",
+                f"x-deadline-ms is {value[:40]!r}: expected whole milliseconds from 1 to {MAX_DEADLINE_MS}",
                 param="x-deadline-ms",
             )
         self.context.deadline = self.context.timings.started + int(value) / 1e3
 
-    async def _refuse_announced_size(self) -> None:
+    def _refuse_announced_size(self) -> None:
         announced = self._headers.get("content-length", "0")
         limit = self._serving.settings.max_body_bytes
-        if announced.isascii() and announced.isdigit() and int(announced) > limit:
-            await self._discard_body()
-            raise TooLarge(f"the body has {announced} bytes and {limit} are taken: send less at once")
+        if announced.isascii() and announced.isdigit() and (len(announced) > 18 or int(announced) > limit):
+            raise TooLarge(f"the body has {announced[:40]} bytes and {limit} are taken: send less at once")
 
     async def _discard_body(self) -> None:
         """Read and forget a while: closing while the caller still sends would cost it the answer."""
+        self._release_body()
+        if not self._body_begun and self._headers.get("expect", "").lower() == "100-continue":
+            return  # it waits to be asked for the body
         try:
-            async with asyncio.timeout(DRAIN_SECONDS):
+            async with asyncio.timeout(DISCARD_SECONDS):
                 while (await self._receive()).get("more_body", False):
                     pass
         except TimeoutError:
             pass
 
+    def _release_body(self) -> None:
+        self._serving.bodies_bytes -= self._body_bytes
+        self._body_bytes = 0
+
     async def _limited_receive(self) -> Message:
         if self._body_ended:
             return await self._receive()
+        self._body_begun = True
         message = await self._receive()
         if message["type"] != "http.request":
-            return message
+            raise CallerGone(f"the caller left after {self._body_bytes} bytes of the body")
         size = len(message.get("body", b""))
         self._body_bytes += size
         self._serving.bodies_bytes += size
@@ -204,7 +223,8 @@ class _Exchange:
             raise TooLarge(
                 f"the body exceeds the {settings.max_body_bytes} bytes that are taken: send less at once"
             )
-        if self._serving.bodies_bytes > settings.max_bodies_bytes:
+        crowded = self._serving.bodies_bytes > settings.max_bodies_bytes
+        if crowded and self._body_bytes > SMALL_BODY_BYTES:
             await self._discard_body()
             raise QueueFull(
                 f"the requests in flight hold {settings.max_bodies_bytes} bytes already: send this again",

@@ -6,7 +6,6 @@ TwinlensError
     ├── InvalidJson              400  the body is not JSON
     ├── AllItemsFailed           400  every item of a request is bad, for different reasons
     ├── NotFound                 404  no such path, item or model
-    ├── MethodNotAllowed         405
     ├── WrongModel               409  a vector of another model
     ├── TooLarge                 413  too many bytes or items
     ├── UnsupportedMediaType     415
@@ -63,10 +62,6 @@ class AllItemsFailed(ServiceError):
 
 class NotFound(ServiceError):
     status, code = 404, "not_found"
-
-
-class MethodNotAllowed(ServiceError):
-    status, code = 405, "method_not_allowed"
 
 
 class WrongModel(ServiceError):

@@ -5,13 +5,16 @@ import io
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import httpx
 import pytest
 from live_service import Running, picture, running
 from PIL import Image
+from pydantic import ValidationError
+
+from service.app import WEB
 
 PNG = {"content-type": "image/png"}
 JSON = {"content-type": "application/json"}
@@ -57,9 +60,13 @@ def metric(service: Running, name: str, **labels: str) -> float:
         ("POST", "/embed/image", {"content": b"a"}, 415, "unsupported_media_type"),
         ("POST", "/embed/image", {"files": {"pictures": b"a"}}, 422, "invalid_field"),
         ("POST", "/embed/image", {"files": [("images", b"a")] * 129}, 413, "too_many_items"),
+        ("POST", "/embed/image", {"files": [("images", b"a")] * 600}, 413, "too_many_items"),
+        ("POST", "/search/text", {"content": b" " * (4 << 20) + b"{}", "headers": JSON}, 413, "too_large"),
         ("POST", "/embed/image", {"content": b"x", "headers": {"content-type": "multipart/form-data"}}, 400,
          "invalid_request"),
         ("GET", "/healthz", {"headers": {"x-deadline-ms": "soon"}}, 422, "invalid_field"),
+        ("GET", "/healthz", {"headers": {"x-deadline-ms": "3600001"}}, 422, "invalid_field"),
+        ("GET", "/healthz", {"headers": {"x-deadline-ms": "0" * 11 + "1" + "9" * 5000}}, 422, "invalid_field"),
     ],
 )  # fmt: skip
 def test_every_error_has_the_one_shape_and_says_what_to_do(client, method, path, options, status, code):
@@ -104,12 +111,89 @@ def test_a_body_over_the_cap_is_413_announced_or_streamed_and_is_never_held(rele
         assert service.client.post("/embed/image", content=picture(1), headers=PNG).status_code == 200
 
 
-def test_bodies_that_are_too_much_together_answer_429_and_their_bytes_are_given_back(releases, settings_for):
-    with running(settings_for(releases, max_bodies_bytes=20_000)) as service:
+def test_bodies_that_are_too_much_together_answer_429_and_small_ones_get_through(releases, settings_for):
+    settings = settings_for(releases, max_body_bytes=200_000, max_bodies_bytes=200_000)
+    with running(settings) as service, connection(service) as holder:
+        serving = service.serving
+        holder.sendall(b"POST /embed/image HTTP/1.1\r\nhost: x\r\ncontent-type: image/png\r\n")
+        holder.sendall(b"content-length: 199999\r\n\r\n" + bytes(150_000))
+        wait_until(lambda: serving.bodies_bytes == 150_000)
         for _ in range(2):
-            refused = service.client.post("/embed/image", content=bytes(30_000), headers=PNG)
+            refused = service.client.post("/embed/image", content=bytes(100_000), headers=PNG)
             assert (refused.status_code, refused.json()["error"]["code"]) == (429, "bodies_full")
-            assert service.client.post("/embed/image", content=picture(1), headers=PNG).status_code == 200
+            assert serving.bodies_bytes == 150_000
+        small = service.client.post("/embed/text", content=b'{"texts": "a"}' + b" " * 60_000, headers=JSON)
+        assert small.status_code == 200
+
+
+@contextmanager
+def connection(service: Running) -> Iterator[socket.socket]:
+    host, port = service.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as caller:
+        yield caller
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    until = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < until
+        time.sleep(0.005)
+
+
+def test_a_caller_that_leaves_while_it_sends_is_counted_as_gone_and_is_no_failure_of_ours(service, caplog):
+    gone = {"route": "/embed/image", "status": "499", "cause": "caller_gone"}
+    before = metric(service, "twinlens_requests_total", **gone)
+    with connection(service) as caller:
+        caller.sendall(b"POST /embed/image HTTP/1.1\r\nhost: x\r\ncontent-type: image/png\r\n")
+        caller.sendall(b"content-length: 1000\r\n\r\n" + bytes(100))
+        wait_until(lambda: service.serving.bodies_bytes == 100)
+    wait_until(lambda: metric(service, "twinlens_requests_total", **gone) == before + 1)
+    assert "Traceback" not in caplog.text
+    assert service.serving.bodies_bytes == 0
+
+
+def test_a_request_refused_unread_has_its_body_taken_in_so_that_the_caller_sees_the_answer(service):
+    head = b"POST /embed/image HTTP/1.1\r\nhost: x\r\nx-deadline-ms: soon\r\ncontent-length: 3000000\r\n"
+    with connection(service) as caller:
+        caller.sendall(head + b"\r\n")
+        for _ in range(30):
+            caller.sendall(bytes(100_000))
+            time.sleep(0.001)
+        assert caller.recv(12) == b"HTTP/1.1 422"
+    with connection(service) as caller:
+        caller.sendall(head + b"expect: 100-continue\r\n\r\n")
+        assert caller.recv(12) == b"HTTP/1.1 422"  # and not 100
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz", "/readyz", "/release", "/metrics", "/static/nope.js"])
+def test_head_tells_the_headers_of_get_without_the_body(client, path):
+    head, full = client.head(path), client.get(path)
+    assert (head.status_code, head.content) == (full.status_code, b"")
+    assert head.headers["content-type"] == full.headers["content-type"]
+    assert client.head("/embed/text").status_code == 405
+
+
+def test_the_page_and_its_modules_are_asked_for_again_so_that_none_is_older_than_another(client):
+    for path in ("/", f"/static/{next(WEB.glob('*.js')).name}"):
+        first = client.get(path)
+        assert (first.status_code, first.headers["cache-control"]) == (200, "no-cache")
+        again = client.get(path, headers={"if-none-match": first.headers["etag"]})
+        assert again.headers["cache-control"] == "no-cache"
+    assert again.status_code == 304
+
+
+def test_a_timeout_inside_the_service_is_not_told_as_the_callers_deadline(service, monkeypatch, caplog):
+    def broken() -> bytes:
+        raise TimeoutError("a disk that does not answer")
+
+    monkeypatch.setattr(service.serving.telemetry, "render", broken)
+    response = service.client.get("/metrics")
+    assert (response.status_code, response.json()["error"]["code"]) == (500, "internal_error")
+
+
+def test_bounds_on_bodies_that_contradict_each_other_are_refused(releases, settings_for):
+    with pytest.raises(ValidationError, match="max_body_bytes=2000 exceeds max_bodies_bytes=1500"):
+        settings_for(releases, max_body_bytes=2000, max_bodies_bytes=1500)
 
 
 def test_a_full_queue_answers_429_with_retry_after_and_then_serves_again(releases, settings_for):
@@ -150,20 +234,17 @@ def test_a_deadline_that_passes_answers_504_and_leaves_nothing_behind(service):
 
 
 def test_a_caller_that_leaves_is_dropped_before_it_costs_the_device_anything(service):
-    host, port = service.url.removeprefix("http://").split(":")
     gone = {"route": "/embed/image", "status": "499", "cause": "caller_gone"}
+    before = metric(service, "twinlens_requests_total", **gone)
     encoded = metric(service, "twinlens_batch_items_sum", kind="image")
     data = picture(1)
     with device_held(service):
-        with socket.create_connection((host, int(port))) as caller:
+        with connection(service) as caller:
             head = f"POST /embed/image HTTP/1.1\r\nhost: x\r\ncontent-length: {len(data)}\r\n"
             caller.sendall(head.encode() + b"content-type: image/png\r\n\r\n" + data)
             while metric(service, "twinlens_pending_items", kind="image") < 1:
                 time.sleep(0.005)
-        until = time.monotonic() + 10
-        while not metric(service, "twinlens_requests_total", **gone) and time.monotonic() < until:
-            time.sleep(0.005)
-    assert metric(service, "twinlens_requests_total", **gone) == 1
+        wait_until(lambda: metric(service, "twinlens_requests_total", **gone) == before + 1)
     assert service.client.post("/embed/text", json={"texts": "a"}).status_code == 200
     assert metric(service, "twinlens_batch_items_sum", kind="image") == encoded
 

@@ -5,15 +5,20 @@ import shutil
 import threading
 import time
 import weakref
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 
 import httpx
 import pytest
 from live_service import Running, publish, running
-from test_edge import device_held, metric
+from test_edge import device_held, metric, wait_until
 
 from encoders.errors import FingerprintMismatch
 from index.errors import CorruptRelease, NoRelease
 from service.app import create_app
+from service.patience import Patience
+from service.serving import ServingState
 
 
 def test_healthy_ready_and_described(client, service, tiny_bundle):
@@ -121,6 +126,85 @@ def test_a_release_that_cannot_be_loaded_leaves_the_old_one_serving(tmp_path, re
         assert (response.status_code, response.json()["error"]["code"]) == (500, "reload_failed")
         assert served in response.json()["error"]["message"]
         assert service.client.post("/search/text", json={"query": "a"}).json()["release"] == served
+
+
+@contextmanager
+def loading_held(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """The next load stops before it begins, once CURRENT was read; yields the event that it did."""
+    load = ServingState.load
+    entered, free = threading.Event(), threading.Event()
+
+    def held(*arguments: object) -> ServingState:
+        entered.set()
+        assert free.wait(30)
+        return load(*arguments)
+
+    monkeypatch.setattr(ServingState, "load", held)
+    try:
+        yield entered
+    finally:
+        free.set()
+
+
+def test_a_reload_asked_for_during_a_reload_serves_what_was_published_meanwhile(
+    tmp_path, gallery, tiny_bundle, settings_for, monkeypatch
+):
+    folder = tmp_path / "releases"
+    publish(folder, gallery, tiny_bundle)
+    with running(settings_for(folder)) as service, ThreadPoolExecutor(2) as callers:
+        second = publish(folder, gallery, tiny_bundle)
+        with loading_held(monkeypatch) as entered:
+            first = asked_meanwhile(service, callers)
+            assert entered.wait(10)
+            third = publish(folder, gallery, tiny_bundle)
+            later = asked_meanwhile(service, callers)
+        assert first.result().json()["swapped"] is True
+        assert later.result().json() == {"release": third, "swapped": True}
+        assert second != third == service.serving.state.release.id
+        assert not service.serving._tasks  # nor is anything of a release kept by a task that is done
+
+
+def asked_meanwhile(service: Running, callers: ThreadPoolExecutor) -> "Future[httpx.Response]":
+    """POST /release/reload from another thread, taken in when this returns."""
+    before = service.serving.in_flight
+    answer = callers.submit(httpx.post, f"{service.url}/release/reload", timeout=60, trust_env=False)
+    wait_until(lambda: service.serving.in_flight > before)
+    return answer
+
+
+def test_the_watcher_tries_a_release_again_that_could_not_be_loaded_at_first(
+    tmp_path, gallery, tiny_bundle, settings_for, caplog
+):
+    folder = tmp_path / "releases"
+    publish(folder, gallery, tiny_bundle)
+    with running(settings_for(folder, watch_seconds=0.03)) as service:
+        (folder / "CURRENT").write_text("garbage")
+        wait_until(lambda: "which is no release id" in caplog.text)
+        new = publish(tmp_path / "elsewhere", gallery, tiny_bundle)
+        (folder / "CURRENT").write_text(new)
+        failures = {"outcome": "failed"}
+        wait_until(lambda: metric(service, "twinlens_reloads_total", **failures) >= 1)
+        (tmp_path / "elsewhere" / new).rename(folder / new)
+        wait_until(lambda: service.serving.state.release.id == new)
+
+
+def test_pauses_between_tries_double_up_to_five_minutes_and_a_new_name_is_tried_at_once():
+    patience = Patience(10.0)
+    tried = [now for now in range(2000) if patience.allows("a", now)]
+    assert tried == [0, 10, 30, 70, 150, 310, 610, 910, 1210, 1510, 1810]
+    assert patience.allows("b", 1811)
+
+
+def test_readiness_turns_red_while_a_search_does_not_come_back(releases, settings_for):
+    with running(settings_for(releases, stall_seconds=0.05)) as service:
+        free = threading.Event()
+        service.serving.searcher._pool.submit(service.serving.searcher._perform, free.wait)
+        try:
+            wait_until(lambda: service.client.get("/readyz").status_code == 503)
+            assert "a search has been running" in service.client.get("/readyz").text
+        finally:
+            free.set()
+        wait_until(lambda: service.client.get("/readyz").status_code == 200)
 
 
 def test_watching_current_swaps_without_being_asked(tmp_path, gallery, tiny_bundle, settings_for):
