@@ -1,8 +1,8 @@
 """`/items/{id}` and `/images/{id}`: what the gallery holds. Only ids of the release are ever looked up."""
 
 import asyncio
-import hashlib
 import io
+import logging
 from functools import partial
 from typing import Annotated
 
@@ -14,9 +14,11 @@ from index.errors import ImageMissing
 from index.release import Release
 from index.thumbnails import THUMBNAIL_SIDE_PIXELS
 from service.answers import dump
+from service.errors import NotFound
 from service.routes.parts import Responses, answers, json_answer, serving_of
 from service.schemas import ItemAnswer
 
+logger = logging.getLogger(__name__)
 router = APIRouter(tags=["gallery"])
 CACHE_CONTROL = "public, max-age=300"  # a picture's id may name another picture in the next release
 _IMAGE_BODY: Responses = {200: {"content": {"image/webp": {}, "image/jpeg": {}, "image/png": {}}}}
@@ -49,27 +51,50 @@ async def image(
     serving = serving_of(request)
     release = serving.state.release
     row = release.items.row(item_id)
-    read = partial(_picture, release, row, side)
-    data, kind, etag = await asyncio.get_running_loop().run_in_executor(serving.pool, read)
-    headers = {"etag": etag, "cache-control": CACHE_CONTROL}
-    if etag in request.headers.get("if-none-match", ""):
-        return Response(status_code=304, headers=headers)
-    return Response(data, media_type=kind, headers=headers)
+    small = side is not None and side <= THUMBNAIL_SIDE_PIXELS
+    held = request.headers.get("if-none-match", "")
+    wanted = _etag(release, row, small=small)
+    if _is_held(wanted, held):  # and not even the file is read
+        return Response(status_code=304, headers=_caching(wanted))
+    read = partial(_picture, release, row, small=small, or_thumbnail=side is not None)
+    data, kind, is_thumbnail = await asyncio.get_running_loop().run_in_executor(serving.pool, read)
+    found = _etag(release, row, small=is_thumbnail)
+    if _is_held(found, held):
+        return Response(status_code=304, headers=_caching(found))
+    return Response(data, media_type=kind, headers=_caching(found))
 
 
-def _picture(release: Release, row: int, side: int | None) -> tuple[bytes, str, str]:
-    """Bytes, media type and etag. A copy of some size may fall back on the thumbnail; the original may not."""
-    if side is not None and side <= THUMBNAIL_SIDE_PIXELS:
-        return _described(release.thumbnail(row))
-    try:
-        return _described(release.open_image(row))
-    except ImageMissing:
-        if side is None:
-            raise
-        return _described(release.thumbnail(row))
+def _caching(etag: str) -> dict[str, str]:
+    return {"etag": etag, "cache-control": CACHE_CONTROL}
 
 
-def _described(data: bytes) -> tuple[bytes, str, str]:
+def _etag(release: Release, row: int, *, small: bool) -> str:
+    return f'"{release.items.digest(row).hex()[:32]}{"t" if small else ""}"'
+
+
+def _is_held(etag: str, if_none_match: str) -> bool:
+    return if_none_match.strip() == "*" or etag in if_none_match
+
+
+def _picture(release: Release, row: int, *, small: bool, or_thumbnail: bool) -> tuple[bytes, str, bool]:
+    """Bytes, media type, and whether it is the thumbnail. Raises NotFound when the original is not there."""
+    if not small:
+        try:
+            data = release.open_image(row)
+            return data, media_type_of(data), False
+        except ImageMissing as error:
+            logger.warning("an original picture cannot be had: %s", error)  # its path is no caller's business
+            if not or_thumbnail:
+                raise NotFound(
+                    f"the picture of {release.items.id(row)!r} has moved or changed since release {release.id} "
+                    "was built; ?side=256 gives its thumbnail",
+                    code="image_missing",
+                ) from error
+    return release.thumbnail(row), "image/webp", True
+
+
+def media_type_of(data: bytes) -> str:
     with Image.open(io.BytesIO(data)) as picture:  # reads the header only
-        kind = picture.get_format_mimetype() or "application/octet-stream"
-    return data, kind, f'"{hashlib.sha256(data).hexdigest()[:32]}"'
+        if picture.format == "MPO":  # a JPEG with more pictures behind it, as phones write; browsers know JPEG
+            return "image/jpeg"
+        return picture.get_format_mimetype() or "application/octet-stream"

@@ -8,6 +8,8 @@ import pytest
 from live_service import picture, publish, running
 from PIL import Image
 
+from service.routes.gallery import media_type_of
+
 WIDE = "cars/green ä#?% 1.png"  # 320×40
 
 
@@ -41,6 +43,25 @@ def test_an_image_that_the_caller_has_is_not_sent_again(client):
     assert (again.status_code, again.content) == (304, b"")
     assert "max-age" in again.headers["cache-control"]
     assert other.status_code == 200
+    anything = client.get(f"/images/{quote(WIDE)}", headers={"if-none-match": "*"})
+    assert (anything.status_code, anything.headers["etag"]) == (304, other.headers["etag"])
+
+
+def test_head_of_a_picture_or_an_item_tells_what_get_would(client):
+    for path in (f"/images/{quote(WIDE)}", f"/images/{quote(WIDE)}?side=100", f"/items/{quote(WIDE)}"):
+        head, full = client.head(path), client.get(path)
+        assert (head.status_code, head.content) == (200, b"")
+        for name in ("content-type", "content-length"):
+            assert head.headers[name] == full.headers[name]
+        assert head.headers.get("etag") == full.headers.get("etag")
+
+
+def test_a_jpeg_with_more_pictures_behind_it_is_served_as_the_jpeg_it_is():
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "MPO", save_all=True, append_images=[Image.new("RGB", (8, 8))])
+    with Image.open(io.BytesIO(buffer.getvalue())) as opened:
+        assert opened.format == "MPO"
+    assert media_type_of(buffer.getvalue()) == "image/jpeg"
 
 
 @pytest.mark.parametrize(
@@ -67,9 +88,12 @@ def test_when_the_file_has_moved_the_thumbnail_still_shows(tmp_path, gallery, ti
     with running(settings_for(tmp_path / "releases")) as service:
         changed = service.client.get(f"/images/{quote(WIDE)}")
         assert (changed.status_code, changed.json()["error"]["code"]) == (404, "image_missing")
+        assert str(tmp_path) not in changed.text
         shutil.rmtree(moved)
         gone = service.client.get(f"/images/{quote(WIDE)}")
         assert (gone.status_code, gone.json()["error"]["code"]) == (404, "image_missing")
+        assert str(tmp_path) not in gone.text
+        assert WIDE in gone.json()["error"]["message"]
         for side in (100, 1000):
             shown = service.client.get(f"/images/{quote(WIDE)}?side={side}")
             assert (shown.status_code, shown.headers["content-type"]) == (200, "image/webp")
