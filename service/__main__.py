@@ -18,7 +18,9 @@ from service.telemetry import log_as_json
 
 command = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 Releases = Annotated[Path | None, typer.Option(help="folder of releases; its CURRENT names the one to serve")]
-Release = Annotated[str | None, typer.Option(help="serve this release id rather than the current one")]
+Release = Annotated[
+    str | None, typer.Option(help="serve this release id, not the current one; pruning does not spare it")
+]
 Gallery = Annotated[Path | None, typer.Option(help="where the original pictures are now, if they moved")]
 AccessLog = Annotated[bool | None, typer.Option("--access-log/--no-access-log", help="a log line a request")]
 

@@ -3,6 +3,7 @@
 Every item ends as an `Embedded` or as its own error. Knows nothing of HTTP.
 """
 
+import re
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,9 @@ from service.errors import DeadlineExceeded, EncodingFailed, InvalidField, TextT
 from service.settings import Settings
 from service.telemetry import Telemetry, Timings
 from service.tickets import Embedded, Lane, Outcome, Ticket
+
+MAX_RUN = 500  # merging byte pairs in Python is quadratic in a word's length: 4,000 letters take seconds
+_RUNS = re.compile(r"[^\W\d_]+|(?:[^\w\s]|_)+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,7 @@ class Embedder:
         ticket = self.device.admit("text", encoder, size=len(items), deadline=deadline)
         good: list[tuple[int, object]] = []
         for position, item in enumerate(items):
-            if problem := self._text_problem(item.text):
+            if problem := self._text_problem(item.text, encoder):
                 self.device.fail(ticket, position, problem)
             else:
                 good.append((position, item))
@@ -74,12 +78,16 @@ class Embedder:
             self.device.put_all(ticket, good)
         return await self._wait(ticket, timings)
 
-    def _text_problem(self, text: str) -> InvalidField | None:
+    def _text_problem(self, text: str, encoder: Encoder) -> InvalidField | None:
         if not text.strip():
             return InvalidField("the text is empty: an embedding of nothing means nothing", code="empty_text")
         if len(text) > self._max_text_characters:
             return TextTooLong(
                 f"the text has {len(text)} characters and {self._max_text_characters} are taken: send less"
+            )
+        if encoder.bundle.config.tokenizer.kind == "clip_bpe" and (run := longest_run(text)) > MAX_RUN:
+            return TextTooLong(
+                f"the text has {run} letters or signs on end and {MAX_RUN} are taken: break it up"
             )
         return None
 
@@ -109,6 +117,11 @@ class Embedder:
         for outcome in outcomes:
             self._telemetry.item(ticket.kind, "ok" if isinstance(outcome, Embedded) else "failed")
         return outcomes
+
+
+def longest_run(text: str) -> int:
+    """Letters, or signs, without a break: what CLIP's tokenizer takes as one word."""
+    return max(map(len, _RUNS.findall(text)), default=0) if len(text) > MAX_RUN else len(text)
 
 
 def encode_images(encoder: Encoder, pixels: Sequence[NDArray[np.uint8]]) -> list[Outcome]:

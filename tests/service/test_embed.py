@@ -12,6 +12,7 @@ from PIL import Image
 
 from encoders.encoder import Encoder
 from encoders.images import decode_image
+from service.embedding import longest_run
 
 PNG = {"content-type": "image/png"}
 LONG_TEXT = "a b c d e f g h i j k l m n o p q r s t"
@@ -199,3 +200,24 @@ def test_32_callers_at_once_each_get_the_vector_of_their_own_image(service: Runn
             np.testing.assert_allclose(vectors, np.tile(expected[caller], (4, 1)), atol=1e-6)
     after = service.serving.telemetry.registry.get_sample_value("twinlens_batch_items_count", {"kind": "image"})
     assert after - (before or 0) < 128  # 128 requests shared batches
+
+
+def test_very_many_failures_stay_a_header_that_proxies_take(client):
+    body = {"texts": ["a", *[" "] * 511]}
+    raw = client.post("/embed/text", json=body, headers={"accept": "application/octet-stream"})
+    told = raw.headers["x-item-errors"]
+    assert told.startswith("1:empty_text,2:empty_text,")
+    assert told.endswith(",64:empty_text,+447")
+    assert np.isnan(np.frombuffer(raw.content, "<f4").reshape(512, 16)[1:]).all()
+
+
+def test_letters_or_signs_without_a_break_are_measured_and_only_they(client):
+    assert (
+        longest_run("a" * 501)
+        == longest_run("word " + "é" * 501)
+        == longest_run("9" * 9 + "!_" * 250 + "!")
+        == 501
+    )
+    assert longest_run("word, " * 200) < 10
+    assert longest_run("7" * 1000) == 0
+    assert client.post("/embed/text", json={"texts": "a" * 600}).status_code == 200  # no such bound here
