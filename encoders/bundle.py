@@ -157,6 +157,7 @@ def write_bundle(
         for name, content in files.items():
             _write_durably(staging / name, content)
         save_weights(state, staging / WEIGHTS, encoding=config.weights)
+        (staging / WEIGHTS).chmod(0o644)  # safetensors makes it its owner's alone; services run as another user
         names = sorted([*files, WEIGHTS])
         recorded = config.model_copy(update={"files": {name: _record(staging / name) for name in names}})
         sealed = recorded.model_copy(update={"fingerprint": recorded.expected_fingerprint()})

@@ -299,3 +299,8 @@ def test_a_bundle_survives_a_kill_at_every_step_of_its_replacement(bundle: Path)
         states, kills = states_through_kills(bundle, work)
         assert len(states) == 2, "it held the old bundle, then the new one, and never anything else"
         assert kills >= 10
+
+
+def test_other_users_may_read_every_file(bundle: Path) -> None:
+    modes = {path.relative_to(bundle).as_posix(): path.stat().st_mode & 0o044 for path in bundle.rglob("*")}
+    assert set(modes.values()) == {0o044}, modes
