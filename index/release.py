@@ -77,6 +77,7 @@ class Release:
             _thumbnails=ThumbnailFile(path / THUMBNAILS_NAME),
         )
         release._check_counts()
+        release._check_dims()
         return release
 
     @property
@@ -118,6 +119,13 @@ class Release:
             if found != expected:
                 raise CorruptRelease(f"{self.path / name} holds {found} rows, the manifest says {expected}")
 
+    def _check_dims(self) -> None:
+        for name, index in ((IMAGE_VECTORS_NAME, self.images), (TEXT_VECTORS_NAME, self.texts)):
+            if index.dim != self.manifest.dim:
+                raise CorruptRelease(
+                    f"{self.path / name} has {index.dim} dimensions, the manifest says {self.manifest.dim}"
+                )
+
 
 def _check_bundle(path: Path, manifest: Manifest) -> None:
     """The right encoder lies inside. Its files are hashed with all others, against the release's manifest."""
@@ -127,3 +135,8 @@ def _check_bundle(path: Path, manifest: Manifest) -> None:
         raise CorruptRelease(f"{path / BUNDLE_NAME}: {error}") from error
     if bundle.fingerprint != manifest.fingerprint:
         raise FingerprintMismatch(f"index built with {manifest.fingerprint}, encoder is {bundle.fingerprint}")
+    dim = bundle.config.towers.embed_dim
+    if dim != manifest.dim:
+        raise CorruptRelease(
+            f"{path / BUNDLE_NAME} embeds in {dim} dimensions, the manifest says {manifest.dim}"
+        )

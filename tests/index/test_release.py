@@ -14,6 +14,7 @@ from encoders.images import decode_image
 from index.catalog import current_release_id, find_problems, read_manifest
 from index.errors import CorruptRelease, ImageMissing, NoRelease, UnknownRelease, UnsupportedRelease
 from index.release import Release
+from index.vectors import VectorWriter
 
 
 @pytest.fixture
@@ -120,6 +121,19 @@ def test_tables_that_do_not_match_the_vectors_are_refused(releases):
     path = only(releases)
     shutil.copyfile(path / "text_vectors.faiss", path / "image_vectors.faiss")
     with pytest.raises(CorruptRelease, match=r"image_vectors\.faiss holds 4 rows, the manifest says 12"):
+        Release.load(releases, verify=False)
+
+
+def test_vectors_or_a_manifest_of_another_width_are_refused(releases):
+    path = only(releases)
+    manifest = read_manifest(path)
+    wider = VectorWriter(manifest.dim + 1)
+    wider.add(np.zeros((12, manifest.dim + 1), np.float32))
+    wider.write(path / "image_vectors.faiss")
+    with pytest.raises(CorruptRelease, match=rf"image_vectors\.faiss has {manifest.dim + 1} dimensions"):
+        Release.load(releases, verify=False)
+    manifest.model_copy(update={"dim": manifest.dim + 1}).write(path)
+    with pytest.raises(CorruptRelease, match=f"embeds in {manifest.dim} dimensions"):
         Release.load(releases, verify=False)
 
 
