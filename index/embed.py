@@ -75,7 +75,10 @@ class Embedder:
                 pool.shutdown(wait=True, cancel_futures=True)
 
     def embed_texts(self, texts: Sequence[str]) -> list[SeenText]:
-        """Vectors of the texts, in order; those not seen before in one call of the encoder."""
+        """Vectors of the texts, in order; those not seen before in one call of the encoder.
+
+        What the encoder makes of a text may be not finite; that is given back, and not remembered.
+        """
         digests = [digest_of(text.encode()) for text in texts]
         known = {digest: seen for digest in digests if (seen := self.cache.text(digest)) is not None}
         fresh = {digest: text for digest, text in zip(digests, texts, strict=True) if digest not in known}
@@ -83,7 +86,7 @@ class Embedder:
             made = self.encoder.encode_texts(list(fresh.values()))
             cut = made.truncated
             added = [SeenText(digest, bool(cut[row]), made.vectors[row]) for row, digest in enumerate(fresh)]
-            self.cache.add_texts(added)
+            self.cache.add_texts([seen for seen in added if np.isfinite(seen.vector).all()])
             known.update((seen.digest, seen) for seen in added)
         return [known[digest] for digest in digests]
 
@@ -95,7 +98,7 @@ class Embedder:
             digest = digest_of(data)
             seen = self.cache.image(digest)
             if seen is not None:
-                return EmbeddedItem(entry, seen, reused=True)
+                return self._reused(entry, seen)
             return _decode(entry, data, digest, self.encoder.preprocessing, max_pixels=self.max_pixels)
         except ImageMissing as error:
             return Failure(entry.id, error.code, str(error))
@@ -105,6 +108,14 @@ class Embedder:
             return Failure(entry.id, "undecodable_image", str(error))
         except Exception as error:  # noqa: BLE001 - whatever one picture sets off must not end the job
             return Failure(entry.id, "unexpected", f"{type(error).__name__}: {error}")
+
+    def _reused(self, item: GalleryItem, seen: SeenImage) -> EmbeddedItem:
+        if seen.width_pixels * seen.height_pixels > self.max_pixels:
+            size = f"{seen.width_pixels}×{seen.height_pixels}"
+            raise ImageTooLarge(
+                f"image of {size} pixels is over the cap of {self.max_pixels}"
+            )  # as when decoding
+        return EmbeddedItem(item, seen, reused=True)
 
     def _finish(self, batch: list[_Prepared]) -> list[EmbeddedItem | Failure]:
         decoded = [entry for entry in batch if isinstance(entry, _Decoded)]

@@ -199,6 +199,8 @@ def _write_contents(
                 texts.add(line)
         contents.vectors.write(staging / catalog.IMAGE_VECTORS_NAME)
         texts.write(table=staging / catalog.TEXTS_NAME, vectors=staging / catalog.TEXT_VECTORS_NAME)
+        for failure in texts.failures:
+            contents.fail(failure)
         return contents.tally, texts.cut
 
 

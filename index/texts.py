@@ -12,6 +12,7 @@ from typing import Self
 
 import numpy as np
 
+from index.cache import SeenText
 from index.embed import Embedder
 from index.gallery import Failure, even_text
 from index.items import TEXT_SCHEMA, TableWriter, text_row
@@ -22,15 +23,20 @@ TEXTS_PER_CALL = 256
 
 
 class TextCollector:
-    """Collects texts with the rows of their items; a context manager that cleans up its spool file."""
+    """Collects texts with the rows of their items; a context manager that cleans up its spool file.
+
+    `failures` are the texts that had to be left out; it is complete once `write` has run.
+    """
 
     def __init__(self, embedder: Embedder, spool: Path) -> None:
         self.vectors = VectorWriter(embedder.encoder.dim)
         self.cut = 0
+        self.failures: list[Failure] = []
         self._embedder = embedder
         self._spool_path = spool
         self._spool = spool.open("w+", encoding="utf-8")
         self._rows: dict[bytes, int] = {}
+        self._left_out: set[bytes] = set()
         self._pending: list[str] = []
         self._pair_texts = array("q")
         self._pair_items = array("q")
@@ -65,16 +71,24 @@ class TextCollector:
         self.vectors.write(vectors)
         with TableWriter(table, TEXT_SCHEMA) as writer:
             for digest, text, items in zip(self._rows, self._spooled(), self._groups(), strict=True):
-                writer.append(text_row(digest, text, items))
+                if digest not in self._left_out:
+                    writer.append(text_row(digest, text, items))
 
     def _flush(self) -> None:
         if not self._pending:
             return
-        seen = self._embedder.embed_texts(self._pending)
-        self.vectors.add(np.stack([text.vector for text in seen]))
-        self.cut += sum(text.truncated for text in seen)
+        for text, seen in zip(self._pending, self._embedder.embed_texts(self._pending), strict=True):
+            self._take(text, seen)
         self._spool.writelines(json.dumps(text) + "\n" for text in self._pending)
         self._pending = []
+
+    def _take(self, text: str, seen: SeenText) -> None:
+        if np.isfinite(seen.vector).all():
+            self.vectors.add(seen.vector[np.newaxis])
+            self.cut += seen.truncated
+        else:
+            self._left_out.add(seen.digest)
+            self.failures.append(Failure(text[:200], "not_finite", "the encoder's vector for it is not finite"))
 
     def _spooled(self) -> Iterator[str]:
         self._spool.seek(0)

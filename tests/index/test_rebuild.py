@@ -17,8 +17,11 @@ from index.catalog import current_release_id, release_ids
 from index.embed import BATCHES_AHEAD, Embedder
 from index.errors import GalleryError, NoRelease, PublishRefused
 from index.gallery import Failure, GalleryItem
+from index.items import TextTable
 from index.pictures import ImageSource
 from index.release import Release
+from index.texts import TextCollector
+from index.vectors import VectorIndex
 
 
 def ledger(releases):
@@ -87,6 +90,19 @@ def test_unchanged_pictures_are_reused_and_changed_ones_are_not(tmp_path, draw, 
     for row in range(5):
         np.testing.assert_allclose(cached.images.reconstruct(row), fresh.images.reconstruct(row), atol=1e-6)
         assert cached.thumbnail(row) == fresh.thumbnail(row)
+
+
+def test_lower_cap_on_pixels_holds_for_remembered_pictures_too(tmp_path, table, index_gallery):
+    index_gallery(table, tmp_path)
+    with pytest.raises(PublishRefused, match="24×16 pixels is over the cap of 300"):
+        index_gallery(table, tmp_path, max_pixels=300)
+
+
+def test_trouble_after_publishing_is_a_warning(tmp_path, table, index_gallery, caplog):
+    (tmp_path / ".cache/old-fp32-v0.sqlite").mkdir(parents=True)  # no file, so it cannot be unlinked
+    report = index_gallery(table, tmp_path)
+    assert current_release_id(tmp_path) == report.release_id
+    assert "could not be trimmed" in caplog.text
 
 
 def test_another_encoder_reuses_nothing(tmp_path, table, index_gallery, other_tiny_bundle):
@@ -189,3 +205,26 @@ def test_vector_that_is_not_finite_is_a_failure_of_its_own_item(embedder, draw, 
     items = [GalleryItem(str(number), ImageSource(f"{number}.png")) for number in range(4)]
     results = list(embedder.embed_images([*items, Failure("x", "bad_row", "y")]))
     assert [getattr(result, "code", "ok") for result in results] == ["ok", "ok", "not_finite", "ok", "bad_row"]
+
+
+def test_text_whose_vector_is_not_finite_is_left_out_and_the_others_keep_their_items(
+    embedder, tmp_path, monkeypatch
+):
+    encode = embedder.encoder.encode_texts
+
+    def poisoned(texts):
+        made = encode(texts)
+        made.vectors[list(texts).index("a cat")] = np.nan
+        return made
+
+    monkeypatch.setattr(embedder.encoder, "encode_texts", poisoned)
+    with TextCollector(embedder, tmp_path / "spool") as collector:
+        for row, text in enumerate(["a dog", "a cat", "a red dog", "a dog"]):
+            collector.add(text, row)
+        collector.write(table=tmp_path / "t.parquet", vectors=tmp_path / "t.faiss")
+    assert [(failure.item, failure.code) for failure in collector.failures] == [("a cat", "not_finite")]
+    table = TextTable.read(tmp_path / "t.parquet")
+    assert [(table.text(row), table.item_rows(row)) for row in range(len(table))] == [
+        ("a dog", [0, 3]), ("a red dog", [2])
+    ]  # fmt: skip
+    assert len(VectorIndex.read(tmp_path / "t.faiss")) == 2
