@@ -102,9 +102,15 @@ def _show_failures(console: Console, report: RebuildReport) -> None:
     kinds = ", ".join(f"{count:,} {code}" for code, count in report.tally.failures.most_common())
     console.print(f"[yellow]{report.tally.failures.total():,} failed[/yellow]: {kinds}", highlight=False)
     for failure in report.tally.first_failures:
-        printable = failure.item.encode("utf-8", "backslashreplace").decode()
-        console.print(escape(f"  {printable}: {failure.message}"), highlight=False)
+        line = _printable(f"{failure.item}: {failure.message}", console.encoding)
+        console.print(f"  {escape(line)}", highlight=False)
     console.print(f"all of them are in {report.release_id}/{FAILURES_NAME}", highlight=False)
+
+
+def _printable(text: str, encoding: str) -> str:
+    """What a terminal can show and obeys not: names and messages may hold anything."""
+    shown = "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+    return shown.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def releases_table(manifests: list[Manifest], broken: dict[str, str], current: str | None) -> Table:

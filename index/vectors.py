@@ -124,7 +124,12 @@ class VectorWriter:
         self._index.add(np.ascontiguousarray(vectors, dtype=np.float32))
 
     def write(self, path: Path) -> None:
-        faiss.write_index(self._index, str(path))
+        """Write the file; raises `OSError` where the disk is full, for example."""
+        try:
+            faiss.write_index(self._index, str(path))
+        except RuntimeError as error:
+            reason = str(error).rsplit("failed: ", 1)[-1]
+            raise OSError(f"{path} cannot be written: {reason}") from error
 
 
 def _on_gpu(index: Any, device: Device) -> Any | None:

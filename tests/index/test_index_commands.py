@@ -1,12 +1,17 @@
 """python -m index as a person or a script uses it: what it prints, and what its exit status says."""
 
+import io
 import json
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from index.__main__ import app
-from index.catalog import current_release_id, release_ids
+from index.catalog import current_release_id, read_manifest, release_ids
+from index.console import show_report
+from index.gallery import Failure
+from index.report import RebuildReport, Tally
 
 
 @pytest.fixture
@@ -70,6 +75,18 @@ def test_life_of_a_folder_of_releases(index, tmp_path, table, tiny_bundle, draw)
     assert second in index("list", *at)[1]
     assert json.loads(index("list", "--json", *at)[1])[0]["problem"]
     assert index("verify", *at)[0] == 1
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_failures_are_shown_whatever_they_hold(published, encoding):
+    failure = Failure("\udcff[b].png", "bad_row", "half \ud800 of a pair, \x1b[2J and é")
+    report = RebuildReport(read_manifest(published / current_release_id(published)), Tally(), 1.0)
+    report.tally.fail(failure)
+    written = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    show_report(Console(file=written, width=200), report)
+    written.seek(0)
+    accent = {"utf-8": "é", "ascii": r"\xe9"}[encoding]
+    assert rf"  \udcff[b].png: half \ud800 of a pair, \x1b[2J and {accent}" in written.read()
 
 
 @pytest.mark.parametrize(

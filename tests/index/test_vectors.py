@@ -1,6 +1,7 @@
 """Exact search over vectors, and what it refuses."""
 
 import threading
+from pathlib import Path
 
 import faiss
 import numpy as np
@@ -84,6 +85,14 @@ def test_cut_file_is_refused_by_name(saved, kept_bytes):
     path.write_bytes(path.read_bytes()[:kept_bytes])
     with pytest.raises(CorruptRelease, match=r"v\.faiss"):
         VectorIndex.read(path)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_full_disk_is_said_with_the_file():
+    writer = VectorWriter(8)
+    writer.add(unit_rows(10_000))
+    with pytest.raises(OSError, match=r"/dev/full cannot be written: .*No space left"):
+        writer.write(Path("/dev/full"))
 
 
 def test_index_of_another_metric_is_refused(tmp_path):
