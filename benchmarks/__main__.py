@@ -37,7 +37,7 @@ def measure(
         except (TwinlensError, BenchmarkFailed) as error:
             typer.echo(f"cannot measure: {error}", err=True)
             raise typer.Exit(1) from error
-    report.show(found, Console())
+    report.show(found, Console(width=max(100, progress.width)))
     if out is not None:
         out.write_text(report.as_json(found), "utf-8")
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.inputs import Inputs
+from benchmarks.inputs import Inputs, Picture
 from benchmarks.machine import usable_cores
 from encoders.encoder import Encoder
 from encoders.images import Pixels, decode_image, to_pixels
@@ -61,19 +61,22 @@ class Alone:
         self._inputs = inputs
         self._pool = ThreadPoolExecutor(self.cores, thread_name_prefix="decode")
 
-    def decode(self, seconds: float) -> Rate:
+    def decode(self, seconds: float, pictures: Sequence[Picture]) -> Rate:
         """Bytes to pixels on all cores, and nothing else."""
-        pixels = self._decoded(ahead=4 * self.cores)
+        pixels = self._decoded(pictures, ahead=4 * self.cores)
         return _measure(lambda: bool(next(pixels).size), seconds, items=1)
 
     def encode(self, seconds: float, *, batch: int) -> Rate:
         """Pixels to vectors, nothing decoded meanwhile."""
-        pixels = np.stack(list(itertools.islice(self._decoded(ahead=batch), batch)))
+        pixels = np.stack(list(itertools.islice(self._decoded(self._inputs.pictures, ahead=batch), batch)))
         return _measure(lambda: self.encoder.encode_pixels(pixels), seconds, items=batch)
 
-    def embed_images(self, seconds: float, *, batch: int) -> Rate:
+    def embed_pictures(self, seconds: float, *, batch: int) -> Rate:
+        return self.embed_images(seconds, self._inputs.pictures, batch=batch)
+
+    def embed_images(self, seconds: float, pictures: Sequence[Picture], *, batch: int) -> Rate:
         """Bytes to vectors, decoding ahead of the encoder."""
-        pixels = self._decoded(ahead=DECODED_AHEAD * batch)
+        pixels = self._decoded(pictures, ahead=DECODED_AHEAD * batch)
         return _measure(
             lambda: self.encoder.encode_pixels(np.stack(list(itertools.islice(pixels, batch)))),
             seconds,
@@ -90,9 +93,9 @@ class Alone:
         """(queries, dim) unit rows of the gallery's queries."""
         return self.encoder.encode_texts(self._inputs.queries).vectors
 
-    def _decoded(self, *, ahead: int) -> Iterator[Pixels]:
+    def _decoded(self, pictures: Sequence[Picture], *, ahead: int) -> Iterator[Pixels]:
         waiting: deque[Future[Pixels]] = deque()
-        for picture in itertools.cycle(self._inputs.pictures):
+        for picture in itertools.cycle(pictures):
             waiting.append(self._pool.submit(self._pixels, picture.data))
             if len(waiting) > ahead:
                 yield waiting.popleft().result()

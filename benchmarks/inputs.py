@@ -29,8 +29,9 @@ class Picture:
 
 @dataclass(frozen=True)
 class Inputs:
-    """`pictures`: half drawings as they are (WebP, up to 256 px), half as photo-sized JPEGs."""
+    """`drawings` as they are (WebP, up to 256 px); `pictures`: half of them so, half as photo-sized JPEGs."""
 
+    drawings: list[Picture]
     pictures: list[Picture]
     titles: list[str]
     queries: list[str]
@@ -42,6 +43,7 @@ def read_inputs(count: int) -> Inputs:
     chosen = [items[position * len(items) // count] for position in range(count)]
     drawings = [(GALLERY / item["image"]).read_bytes() for item in chosen]
     return Inputs(
+        drawings=[Picture("image/webp", drawing) for drawing in drawings],
         pictures=[
             Picture("image/jpeg", as_photo(drawing, seed=number))
             if number % 2

@@ -57,6 +57,15 @@ class EncoderAlone:
 
 
 @dataclass(frozen=True)
+class Rebuilding:
+    """The job; and decoding alone and the encoder alone, on the same kind of pictures, around it."""
+
+    rebuilt: Rebuilt
+    decoding: Rate
+    embedding: Rate
+
+
+@dataclass(frozen=True)
 class SearchAlone:
     rate: Rate
     p50_milliseconds: float
@@ -71,7 +80,7 @@ class Found:
     bundle: str
     device: str
     alone: EncoderAlone
-    rebuilt: Rebuilt
+    rebuilding: Rebuilding
     embedded: list[Served]
     searches: list[Served]
     search_alone: SearchAlone

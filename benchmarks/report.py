@@ -35,7 +35,7 @@ def as_json(found: Found) -> str:
 
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold")
-    table.add_column(columns[0])
+    table.add_column(columns[0], no_wrap=True)
     for column in columns[1:]:
         table.add_column(column, justify="right")
     return table
@@ -60,7 +60,7 @@ def _embedded(served: Sequence[Served]) -> Table:
         "clients",
         "a second",
         "corrected",
-        "ratio to alone",
+        "ratio",
         "CPU ms each",
         "ratio of CPU",
         "p50 ms",
@@ -82,21 +82,27 @@ def _embedded(served: Sequence[Served]) -> Table:
 
 
 def _rebuilt(found: Found) -> Table:
+    rebuilt = found.rebuilding.rebuilt
     table = _table(
-        f"Rebuild of {found.rebuilt.rate.items:,} images and {found.rebuilt.texts:,} texts",
+        f"Rebuild of {rebuilt.rate.items:,} images and {rebuilt.texts:,} texts",
         "what",
         "images a second",
+        "CPU ms each",
         "rebuild's rate to it",
+        "by CPU",
     )
-    rebuilt = found.rebuilt.rate
-    best, embedded = next(iter(found.alone.images.items()))
-    table.add_row("rebuild", f"{rebuilt.per_second:,.1f}", "")
     for what, rate in (
-        ("decoding alone", found.alone.decoding),
-        ("encoding decoded images", found.alone.encoding),
-        (f"the encoder alone, batch {best}", embedded),
+        ("rebuild", rebuilt.rate),
+        ("decoding alone", found.rebuilding.decoding),
+        ("the encoder alone, decoded ahead", found.rebuilding.embedding),
     ):
-        table.add_row(what, f"{rate.per_second:,.1f}", _ratio(rebuilt.per_second / rate.per_second))
+        table.add_row(
+            what,
+            f"{rate.per_second:,.1f}",
+            f"{rate.cpu_milliseconds:.2f}",
+            _ratio(rebuilt.rate.per_second / rate.per_second),
+            _ratio(rate.cpu_milliseconds / rebuilt.rate.cpu_milliseconds),
+        )
     return table
 
 
@@ -127,7 +133,7 @@ def _searched(found: Found) -> Table:
 def _memory(found: Found) -> Table:
     table = _table("Peak memory", "what", "MiB")
     table.add_row("service", f"{found.service_peak_mebibytes:,.0f}")
-    table.add_row("rebuild", f"{found.rebuilt.peak_memory_mebibytes:,.0f}")
+    table.add_row("rebuild", f"{found.rebuilding.rebuilt.peak_memory_mebibytes:,.0f}")
     return table
 
 

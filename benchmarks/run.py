@@ -13,9 +13,11 @@ from benchmarks.http import Service, post, post_json, serving
 from benchmarks.inputs import GALLERY, Inputs, read_inputs, write_gallery
 from benchmarks.load import Load
 from benchmarks.machine import describe
-from benchmarks.plan import CLIENTS, EncoderAlone, Found, Plan, SearchAlone
-from benchmarks.rebuild import Rebuilt, rebuild_gallery
+from benchmarks.plan import CLIENTS, EncoderAlone, Found, Plan, Rebuilding, SearchAlone
+from benchmarks.rebuild import rebuild_gallery
 from benchmarks.search import NEIGHBOURS, search_alone
+
+RELEASES = "releases"
 
 Say = Callable[[str], None]
 Requests = Mapping[tuple[str, int], list[bytes]]
@@ -28,35 +30,23 @@ def measure_all(bundle: Path, plan: Plan, workplace: Path, *, say: Say) -> Found
     inputs = read_inputs(plan.pictures)
     alone = Alone(bundle, inputs)
     say("the encoder alone, at several batch sizes")
-    found_alone = _encoder_alone(alone, plan)
+    found_alone = _encoder_alone(alone, inputs, plan)
     say("a rebuild of the gallery")
-    releases = workplace / "releases"
-    rebuilt = _rebuild(plan, bundle, workplace, releases)
+    batch = next(iter(found_alone.images))
+    rebuilding = _rebuild(alone, inputs, plan, bundle, workplace, batch)
     queries = alone.query_vectors()
-    with serving(releases, workplace, dict(os.environ)) as service:
+    with serving(workplace / RELEASES, workplace, dict(os.environ)) as service:
         bench = _Bench(service, plan, alone.cores, say)
-        images, texts = next(iter(found_alone.images)), next(iter(found_alone.texts))
-        embedded = [
-            *bench.embed(
-                {("image", 1): _image_requests(inputs)},
-                lambda seconds: alone.embed_images(seconds, batch=images),
-                seconds=plan.images_seconds,
-            ),
-            *bench.embed(
-                {("text", 1): _text_requests(inputs, 1), ("texts", 16): _text_requests(inputs, 16)},
-                lambda seconds: alone.embed_texts(seconds, batch=texts),
-                seconds=plan.texts_seconds,
-            ),
-        ]
+        embedded = bench.embed_all(alone, inputs, images=batch, texts=next(iter(found_alone.texts)))
         searches = bench.search(_search_requests(inputs, queries.tolist(), alone.encoder.fingerprint))
         service_peak = service.peak_memory_mebibytes()
-    rate, latencies = search_alone(releases, queries, plan.search_seconds / 2)
+    rate, latencies = search_alone(workplace / RELEASES, queries, plan.search_seconds / 2)
     return Found(
         machine=machine,
         bundle=alone.encoder.name,
         device=str(alone.encoder.device),
         alone=found_alone,
-        rebuilt=rebuilt,
+        rebuilding=rebuilding,
         embedded=embedded,
         searches=searches,
         search_alone=SearchAlone(rate, quantile(latencies, 0.5) * 1e3, quantile(latencies, 0.99) * 1e3),
@@ -74,6 +64,23 @@ class _Bench:
     cores: int
     say: Say
 
+    def embed_all(self, alone: Alone, inputs: Inputs, *, images: int, texts: int) -> list[Served]:
+        """Images, then texts; `images` and `texts` are the encoder's best batch sizes."""
+        by_image = {("image", 1): _image_requests(inputs)}
+        by_text = {("text", 1): _text_requests(inputs, 1), ("16 texts", 16): _text_requests(inputs, 16)}
+        return [
+            *self.embed(
+                by_image,
+                lambda seconds: alone.embed_pictures(seconds, batch=images),
+                seconds=self.plan.images_seconds,
+            ),
+            *self.embed(
+                by_text,
+                lambda seconds: alone.embed_texts(seconds, batch=texts),
+                seconds=self.plan.texts_seconds,
+            ),
+        ]
+
     def embed(
         self, requests: Requests, measure_alone: Callable[[float], Rate], *, seconds: float
     ) -> list[Served]:
@@ -88,7 +95,7 @@ class _Bench:
                 load = self._load(requests[what, items], clients, seconds)
                 loads.setdefault((what, items, clients), []).append(load)
         return [
-            compare(f"{what}, {items} a request", found, own, clients=clients, items=items, cores=self.cores)
+            compare(what, found, own, clients=clients, items=items, cores=self.cores)
             for (what, items, clients), found in loads.items()
         ]
 
@@ -106,21 +113,29 @@ class _Bench:
         )
 
 
-def _encoder_alone(alone: Alone, plan: Plan) -> EncoderAlone:
+def _encoder_alone(alone: Alone, inputs: Inputs, plan: Plan) -> EncoderAlone:
     seconds = plan.alone_seconds
-    images = best_batch(alone.embed_images, IMAGE_BATCHES, seconds)
+    images = best_batch(alone.embed_pictures, IMAGE_BATCHES, seconds)
     return EncoderAlone(
-        decoding=alone.decode(seconds),
+        decoding=alone.decode(seconds, inputs.pictures),
         encoding=alone.encode(seconds, batch=next(iter(images))),
         images=images,
         texts=best_batch(alone.embed_texts, TEXT_BATCHES, seconds),
     )
 
 
-def _rebuild(plan: Plan, bundle: Path, workplace: Path, releases: Path) -> Rebuilt:
-    table = workplace / "gallery.jsonl"
+def _rebuild(alone: Alone, inputs: Inputs, plan: Plan, bundle: Path, workplace: Path, batch: int) -> Rebuilding:
+    """The job, and before and after it what it is compared with, on the same drawings."""
+    table, seconds = workplace / "gallery.jsonl", plan.alone_seconds / 2
     write_gallery(table, plan.gallery_items)
-    return rebuild_gallery(table, root=GALLERY, bundle=bundle, releases=releases)
+    decoding = alone.decode(seconds, inputs.drawings)
+    embedding = alone.embed_images(seconds, inputs.drawings, batch=batch)
+    rebuilt = rebuild_gallery(table, root=GALLERY, bundle=bundle, releases=workplace / RELEASES)
+    return Rebuilding(
+        rebuilt=rebuilt,
+        decoding=decoding + alone.decode(seconds, inputs.drawings),
+        embedding=embedding + alone.embed_images(seconds, inputs.drawings, batch=batch),
+    )
 
 
 def _image_requests(inputs: Inputs) -> list[bytes]:
