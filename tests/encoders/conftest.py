@@ -8,6 +8,7 @@ import open_clip
 import pytest
 import torch
 from open_clip.model import CLIP, CustomTextCLIP
+from open_clip.tokenizer import bytes_to_unicode
 
 from tests.conftest import tiny_text_config, tiny_tokenizer_json
 
@@ -38,7 +39,7 @@ def random_open_clip(config: dict[str, Any]) -> torch.nn.Module:
     custom = config.get("custom_text") or "hf_model_name" in config["text_cfg"]
     plain = {key: value for key, value in config.items() if key != "custom_text"}
     plain["text_cfg"] = {**plain["text_cfg"], "hf_model_pretrained": False}
-    gain = 5.0 if "layers" in config["vision_cfg"] and isinstance(config["vision_cfg"]["layers"], list) else 2.0
+    gain = 16.0 if "hf_model_name" in config["text_cfg"] else 5.0 if config["vision_cfg"] is RESNET else 2.0
     return spread((CustomTextCLIP if custom else CLIP)(**plain), gain=gain)
 
 
@@ -85,7 +86,7 @@ def registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def clip_bpe_files(folder: Path) -> None:
     """A CLIP tokenizer in transformers' form, of a few merges, in vocab.json and merges.txt."""
-    letters = [*"abcdefghijklmnopqrstuvwxyz0123456789.,!?'-"]
+    letters = list(bytes_to_unicode().values())
     merges = ["t h", "th e</w>", "a n", "d o", "do g</w>", "c a", "ca t</w>", "r e", "re d</w>"]
     pieces = [*letters, *(f"{letter}</w>" for letter in letters), *(merge.replace(" ", "") for merge in merges)]
     special = ["<|startoftext|>", "<|endoftext|>"]
@@ -115,7 +116,7 @@ def save_transformers_clip(folder: Path, *, image_side: int = 64, **processor: A
         projection_dim=24,
     )
     torch.manual_seed(0)
-    spread(CLIPModel(config)).save_pretrained(folder)
+    spread(CLIPModel(config), gain=1.5).save_pretrained(folder)
     tokenizer.model_max_length = 20
     tokenizer.save_pretrained(folder)
     sizes = {"size": {"shortest_edge": image_side}, "crop_size": {"height": image_side, "width": image_side}}

@@ -169,22 +169,26 @@ PROCESSORS: dict[str, dict[str, Any]] = {
 def test_a_transformers_clip_folder_embeds_as_in_transformers(
     tmp_path: Path, processor: dict[str, Any]
 ) -> None:
-    from transformers import AutoProcessor, CLIPModel
+    from transformers import AutoProcessor, CLIPImageProcessorPil, CLIPModel
 
     folder = save_transformers_clip(tmp_path / "published", **processor)
     bundle = import_model(str(folder), out=tmp_path / "bundle", name="imported")
     encoder = Encoder.load(bundle, device="cpu")
     model, theirs = CLIPModel.from_pretrained(folder).eval(), AutoProcessor.from_pretrained(folder)
+    ours = encoder.encode_images(pictures())
+    # AutoProcessor gives the torchvision one, whose pixels differ from Pillow's, and ours, by up to one level.
+    for image_processor, bound in ((theirs, SAME), (CLIPImageProcessorPil.from_pretrained(folder), 1 - 1e-6)):
+        with torch.inference_mode():
+            inputs = [image_processor(images=picture, return_tensors="pt") for picture in pictures()]
+            images = [model.get_image_features(**each).pooler_output[0] for each in inputs]
+        assert least_cosine(ours, images) >= bound
     with torch.inference_mode():
-        inputs = [theirs(images=picture, return_tensors="pt") for picture in pictures()]
-        images = [model.get_image_features(**each).pooler_output[0] for each in inputs]
         tokens = theirs(text=TEXTS, return_tensors="pt", padding=True, truncation=True)
         texts = list(model.get_text_features(**tokens).pooler_output)
     assert_far_apart(encoder)
-    ours = encoder.encode_texts(TEXTS)
-    assert least_cosine(encoder.encode_images(pictures()), images) >= SAME
-    assert least_cosine(ours.vectors, texts) >= SAME
-    assert ours.truncated.tolist() == [False, False, True, False, True]
+    embedded = encoder.encode_texts(TEXTS)
+    assert least_cosine(embedded.vectors, texts) >= SAME
+    assert embedded.truncated.tolist() == [False, False, True, False, True]
 
 
 def test_both_of_the_processors_that_transformers_has_for_clip_give_our_pixels(tmp_path: Path) -> None:
@@ -276,10 +280,11 @@ def test_the_command_imports_shows_and_verifies(clip_folder: Path, tmp_path: Pat
     out, run = tmp_path / "bundle", CliRunner()
     done = run.invoke(app, ["import", str(folder), "--out", str(out)])
     assert done.exit_code == 0, done.output
-    assert "least cosine with the original: pictures 1.000000" in done.output
+    assert "least cosine with the original: pictures" in done.output
     bundle = Bundle.open(out)
     assert bundle.name == "some-clip"
     assert bundle.config.provenance["licence"] == "mit"
+    assert min(bundle.config.provenance["agreement"].values()) >= SAME
     assert bundle.config.provenance["libraries"]["transformers"]
     shown = run.invoke(app, ["show", str(out)])
     assert shown.exit_code == 0
