@@ -173,14 +173,15 @@ def asked_meanwhile(service: Running, callers: ThreadPoolExecutor) -> "Future[ht
 
 
 def test_the_watcher_tries_a_release_again_that_could_not_be_loaded_at_first(
-    tmp_path, gallery, tiny_bundle, settings_for, caplog
+    tmp_path, gallery, tiny_bundle, other_tiny_bundle, settings_for, caplog
 ):
     folder = tmp_path / "releases"
     publish(folder, gallery, tiny_bundle)
     with running(settings_for(folder, watch_seconds=0.03)) as service:
         (folder / "CURRENT").write_text("garbage")
         wait_until(lambda: "which is no release id" in caplog.text)
-        new = publish(tmp_path / "elsewhere", gallery, tiny_bundle)
+        # Another encoder: the same content published in the same second would be the same release.
+        new = publish(tmp_path / "elsewhere", gallery, other_tiny_bundle)
         (folder / "CURRENT").write_text(new)
         failures = {"outcome": "failed"}
         wait_until(lambda: metric(service, "twinlens_reloads_total", **failures) >= 1)
