@@ -23,6 +23,10 @@ from encoders.weights import load_weights
 
 Precision = Literal["fp32", "bf16"]
 
+CPU_IMAGES_AT_ONCE = 4
+"""On a CPU the activations of more images than fit its cache cost memory traffic and page faults, which take
+more than a larger batch saves."""
+
 Vectors = NDArray[np.float32]
 """(n, dim), rows of length 1."""
 
@@ -65,6 +69,7 @@ class Encoder:
         self._encode_image: Callable[[torch.Tensor], torch.Tensor] = cast("Any", self._model).encode_image
         self._encode_text: Callable[[torch.Tensor], torch.Tensor] = cast("Any", self._model).encode_text
         self._tokenizer = open_tokenizer(bundle.config.tokenizer, bundle.path)
+        self._image_batch = min(max_batch, CPU_IMAGES_AT_ONCE) if device.type == "cpu" else max_batch
         self._normalise = normaliser(self.preprocessing, device)
 
     @classmethod
@@ -95,7 +100,7 @@ class Encoder:
         """(n, dim) unit rows of RGB pictures (see `images.decode_image`) of any size."""
         rows = [
             self._embed_pixels(np.stack([to_pixels(image, self.preprocessing) for image in chunk]))
-            for chunk in _chunks(images, self.max_batch)
+            for chunk in _chunks(images, self._image_batch)
         ]
         return _stacked(rows, self.dim)
 
@@ -104,7 +109,7 @@ class Encoder:
         expected = (self.preprocessing.height, self.preprocessing.width, 3)
         if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != expected:
             raise ValueError(f"pixels are {pixels.dtype} {pixels.shape}, expected uint8 (n, *{expected})")
-        return _stacked([self._embed_pixels(chunk) for chunk in _chunks(pixels, self.max_batch)], self.dim)
+        return _stacked([self._embed_pixels(chunk) for chunk in _chunks(pixels, self._image_batch)], self.dim)
 
     def tokenize(self, texts: Sequence[str]) -> TokenBatch:
         """Token ids of any number of texts, cut to the context length."""
