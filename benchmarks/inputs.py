@@ -62,7 +62,8 @@ def read_items() -> list[dict[str, Any]]:
 def write_gallery(path: Path, count: int) -> None:
     """A table of `count` evenly spaced items, whose pictures stay where they are."""
     items = read_items()
-    rows = [items[position * len(items) // count] for position in range(min(count, len(items)))]
+    wanted = min(count, len(items))
+    rows = [items[position * len(items) // wanted] for position in range(wanted)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
