@@ -61,11 +61,15 @@ def describe_files(folder: Path) -> dict[str, FileEntry]:
 
 
 def new_release_id(releases: Path, files: dict[str, FileEntry]) -> tuple[str, datetime]:
-    """An id that no release has: the time, and the start of a digest over its files."""
-    created, suffix = datetime.now(UTC).replace(microsecond=0), content_digest(files)[:6]
-    while (releases / f"{created:%Y%m%dT%H%M%SZ}-{suffix}").exists():
-        created += timedelta(seconds=1)
-    return f"{created:%Y%m%dT%H%M%SZ}-{suffix}", created
+    """An id that sorts behind all others: the time, and the start of a digest over its files.
+
+    Within one second of the newest release, or after the clock was set back, the time is a second after its.
+    """
+    created = datetime.now(UTC).replace(microsecond=0)
+    for newest in release_ids(releases)[-1:]:
+        stamp = datetime.strptime(newest.split("-")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+        created = max(created, stamp + timedelta(seconds=1))
+    return f"{created:%Y%m%dT%H%M%SZ}-{content_digest(files)[:6]}", created
 
 
 def publish(releases: Path, staging: Path, *, manifest: Manifest) -> Path:

@@ -10,7 +10,7 @@ import pytest
 
 from index.catalog import current_release_id, find_problems, read_manifest, release_ids
 from index.errors import CorruptRelease, NoRelease, ReleasesBusy, UnknownRelease
-from index.publish import prune, publish, rebuild_lock, rollback, staging_folder
+from index.publish import new_release_id, prune, publish, rebuild_lock, rollback, staging_folder
 from index.release import Release
 
 
@@ -153,3 +153,12 @@ def test_every_file_of_a_published_release_is_in_its_manifest(published):
     found = {file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()}
     assert found == {*manifest.files, "manifest.json"}
     assert find_problems(path, manifest) == []
+
+
+def test_a_new_release_sorts_last_within_a_second_and_after_the_clock_was_set_back(tmp_path):
+    (tmp_path / "20991231T235959Z-ffffff").mkdir()
+    name, created = new_release_id(tmp_path, {})
+    assert name.startswith("21000101T000000Z-")
+    assert f"{created:%Y%m%dT%H%M%SZ}" == name.split("-")[0]
+    (tmp_path / name).mkdir()
+    assert new_release_id(tmp_path, {})[0].startswith("21000101T000001Z-")
