@@ -5,7 +5,6 @@ safetensors holds the tensors; the progress lies in its header as JSON. It does 
 
 import fcntl
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from encoders.folders import sync
 from training.errors import CheckpointError
 from training.processes import Processes
 
@@ -64,15 +64,9 @@ def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], *, progress: P
         for name, tensor in tensors.items()
     }
     save_file(own, temporary, metadata={"progress": progress.model_dump_json()})
-    _sync(temporary)
+    sync(temporary)
     temporary.replace(path)
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.close(descriptor)
+    sync(path.parent)
 
 
 def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], Progress]:
