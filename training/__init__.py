@@ -2,8 +2,8 @@
 
     the data       pairs, readers/, leakage, captions
     what is made   recipe, recipes/, start, card
-    the towers     stems (where one is cut), learner (what a phase trains), optimiser
-    a step         mixture, augment, views, activations, feeds ─► contrast, loss
+    the towers     stems (where one is cut), learner (what a phase trains), products, optimiser
+    a step         mixture, augment, views, kept_texts, activations, feeds, cutmix ─► contrast, loss
     the run        fit, prepare, validate, checkpoint, progress, processes      python -m training fit
     the proof      embedding, ranks, metrics, collapse, evaluate, report, charts    … evaluate
 

@@ -8,14 +8,13 @@ not know optimisers, epochs or data.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 import torch.distributed as dist
 import torch.distributed.nn.functional as dist_nn
 
-from training.loss import Batch, positives_between
+from training.loss import Batch, PairIds, targets_between
 
 
 class Towers(Protocol):
@@ -25,14 +24,6 @@ class Towers(Protocol):
 
 
 LossOf = Callable[[Batch], torch.Tensor]
-
-
-@dataclass(frozen=True)
-class PairIds:
-    """Who belongs to whom: integers (n,), equal for equal images and for equal captions, on every process."""
-
-    images: torch.Tensor
-    captions: torch.Tensor
 
 
 def contrastive_step(towers: Towers, ids: PairIds, *, loss_of: LossOf, micro_batch: int, seed: int) -> float:
@@ -104,14 +95,20 @@ def _part_seed(seed: int, part: slice) -> int:
 
 
 def _gathered(images: torch.Tensor, texts: torch.Tensor, ids: PairIds) -> Batch:
-    all_ids = PairIds(_gather(ids.images), _gather(ids.captions))
+    image_targets, text_targets = targets_between(ids, _gathered_ids(ids))
     return Batch(
         images=images,
         texts=texts,
         all_images=_gather(images),
         all_texts=_gather(texts),
-        positives=positives_between(ids.images, ids.captions, all_ids.images, all_ids.captions),
+        image_targets=image_targets,
+        text_targets=text_targets,
     )
+
+
+def _gathered_ids(ids: PairIds) -> PairIds:
+    mixed = None if ids.mixed is None else _gathered_ids(ids.mixed)
+    return PairIds(_gather(ids.images), _gather(ids.captions), mixed, ids.share)
 
 
 def _gather(rows: torch.Tensor) -> torch.Tensor:

@@ -1,16 +1,20 @@
-"""The inputs of a phase's trained image part: the right views for each source, kept or decoded afresh.
+"""The inputs of a phase's trained parts: the right views for each source and its captions, kept or made afresh.
 
 It does not know losses or schedules.
 """
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from safetensors.torch import save
 from torch import nn
 
 from encoders.encoder import Precision
+from encoders.texts import TOKENIZER_FILES
 from training.augment import NO_AUGMENTATION
+from training.kept_texts import KeptTexts
 from training.learner import Feed, Learner
 from training.mixture import Draw
 from training.prepare import Prepared
@@ -22,10 +26,14 @@ from training.views import LiveViews, Picture, StemViews, ViewSettings, Wanted
 
 @dataclass(frozen=True)
 class Feeds:
-    """by_source: one feed for each source of the recipe; plain: for validation, view 0 only."""
+    """by_source: one feed for each source of the recipe; plain: for validation, view 0 only.
+
+    texts: the kept features of all captions, where the text tower is frozen and `views` are kept.
+    """
 
     by_source: Sequence[Feed]
     plain: Feed
+    texts: KeptTexts | None = None
 
     @classmethod
     def open(cls, prepared: Prepared, learner: Learner, phase: Phase, *, reporter: Reporter) -> "Feeds":
@@ -41,7 +49,8 @@ class Feeds:
             live = [LiveViews(one, device=prepared.device, threads=recipe.decode_threads) for one in settings]
             cut = learner.cut
             feeds = live if cut is None else [_BehindStem(one, cut.stem, recipe.stem_precision) for one in live]
-        return cls(feeds[:-1], feeds[-1])
+        texts = _kept_texts(prepared, learner, views=phase.views, reporter=reporter)
+        return cls(feeds[:-1], feeds[-1], texts)
 
     def turn(self, following: Sequence[Draw] = ()) -> None:
         """Go on to the next batch; `following` is the one after it, to be prepared meanwhile."""
@@ -102,6 +111,47 @@ def _kept(
         _compute(opened, _wanted(prepared, views), reporter)
     prepared.processes.wait()
     return opened if prepared.processes.first else stores()
+
+
+def _kept_texts(prepared: Prepared, learner: Learner, *, views: int, reporter: Reporter) -> KeptTexts | None:
+    cut = learner.text_cut
+    if cut is None or not views:
+        return None
+    identity = _text_identity(prepared, cut)
+
+    def opened() -> KeptTexts:
+        return KeptTexts(learner.text_features, cache=prepared.cache, identity=identity)
+
+    kept = opened()
+    if prepared.processes.first and (missing := kept.missing(_captions(prepared, views))):
+        reporter.say(f"{len(missing)} captions go through the frozen text tower once, and are kept")
+        with reporter.bar("captions", len(missing), unit="captions") as bar:
+            kept.compute(missing, on_batch=bar.advance)
+    prepared.processes.wait()
+    return kept if prepared.processes.first else opened()
+
+
+def _captions(prepared: Prepared, views: int) -> Iterator[str]:
+    """Every caption as every view shows it, and the held-out ones as they are."""
+    mixture = prepared.mixture
+    for examples in mixture.examples:
+        for example in examples:
+            for caption in example.captions:
+                yield from (mixture.shown(example, caption, view) for view in range(views))
+    for one in prepared.held_out:
+        yield from one.captions
+
+
+def _text_identity(prepared: Prepared, cut: CutTower) -> str:
+    """Digest of all that a text's features depend on besides the text."""
+    tokenizer = prepared.point.tokenizer
+    state = {name: tensor.contiguous() for name, tensor in cut.stem.state_dict().items()}
+    digest = hashlib.sha256(save(state))
+    digest.update(tokenizer.model_dump_json().encode())
+    digest.update(prepared.point.files[TOKENIZER_FILES[tokenizer.kind]])
+    if prepared.device.type != "cpu":
+        digest.update(f"{prepared.device.type} {prepared.recipe.precision}".encode())
+    return digest.hexdigest()[:32]
 
 
 def _wanted(prepared: Prepared, views: int) -> list[list[tuple[Picture, int]]]:

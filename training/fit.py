@@ -21,12 +21,13 @@ from encoders.bundle import Bundle
 from encoders.texts import open_tokenizer
 from training.checkpoint import Progress, load_optimiser, load_tensors, optimiser_tensors, save_tensors
 from training.collapse import health_warnings
-from training.contrast import PairIds, average_gradients, contrastive_step
+from training.contrast import average_gradients, contrastive_step
+from training.cutmix import Box, draw_box, followers
 from training.errors import CheckpointError, Diverged, RecipeError
 from training.feeds import Feeds
 from training.learner import Learner
-from training.loss import clamp_logit_scale
-from training.mixture import Draw, caption_ids, image_ids
+from training.loss import PairIds, clamp_logit_scale
+from training.mixture import Draw, caption_ids, distinct_views, image_ids
 from training.optimiser import MovingAverage, cosine_with_warmup, optimiser, set_rate
 from training.prepare import Prepared, finish_bundle
 from training.progress import Bar, Reporter
@@ -137,6 +138,7 @@ class Run:
         moved = sum(parameters[name].numel() for name in trained)
         self._reporter.say(f"phase {phase.name!r}: {phase.epochs} epochs, {moved / 1e6:.2f} M parameters learn")
         feeds = Feeds.open(self._prepared, self._learner, phase, reporter=self._reporter)
+        self._learner.kept_texts = feeds.texts
         for epoch in range(self._progress.epoch, phase.epochs):
             self._epoch(phase, adam, average, feeds)
             last = epoch + 1 == phase.epochs
@@ -155,8 +157,9 @@ class Run:
         saved = time.monotonic()
 
         def drawn(step: int) -> list[Draw]:
-            whole = mixture.draw(order[step * batch : (step + 1) * batch], phase.views, *key, step)
-            return whole[self._processes.share(batch)]
+            pictures = order[step * batch : (step + 1) * batch]
+            whole = mixture.draw(pictures, *key, step, views=phase.views, captions=phase.captions)
+            return whole[self._processes.share(len(whole))]
 
         title = f"{phase.name} {self._progress.epoch + 1}/{phase.epochs}"
         with self._reporter.bar(title, steps * batch, done=self._progress.step * batch) as bar:
@@ -176,21 +179,23 @@ class Run:
     def _step(self, phase: Phase, adam: torch.optim.AdamW, draws: Sequence[Draw], feeds: Feeds) -> None:
         learner = self._learner
         learner.train()
-        ids = PairIds(
-            torch.from_numpy(image_ids(draws)).to(learner.device),
-            torch.from_numpy(caption_ids(draws)).to(learner.device),
-        )
+        part_size = phase.micro_batch * phase.captions or len(draws)
+        where = (self._progress.phase, self._progress.epoch, self._progress.step)
+        box = draw_box(phase.cutmix, self._recipe.seed, *where)
 
         def towers(part: slice) -> tuple[torch.Tensor, torch.Tensor]:
-            images = learner.embed_images(feeds.read(draws[part]))
-            return images, learner.embed_texts([draw.caption for draw in draws[part]])
+            distinct, rows = distinct_views(draws[part])
+            inputs = feeds.read(distinct)
+            images = learner.embed_images(inputs if box is None else box.paste(inputs))
+            texts = learner.embed_texts([draw.caption for draw in draws[part]])
+            return images[torch.from_numpy(rows).to(learner.device)], texts
 
         adam.zero_grad(set_to_none=True)
         self._loss = contrastive_step(
             towers,
-            ids,
+            self._pair_ids(draws, box, part_size),
             loss_of=learner.loss,
-            micro_batch=phase.micro_batch or len(draws),
+            micro_batch=part_size,
             seed=_step_seed(self._recipe.seed, self._progress, self._processes.rank),
         )
         moving = [parameter for group in adam.param_groups for parameter in group["params"]]
@@ -205,6 +210,15 @@ class Run:
         adam.step()
         if self._recipe.loss == "softmax":
             clamp_logit_scale(learner.log_scale)
+
+    def _pair_ids(self, draws: Sequence[Draw], box: Box | None, part_size: int) -> PairIds:
+        def of(some: Sequence[Draw]) -> tuple[torch.Tensor, torch.Tensor]:
+            device = self._learner.device
+            return torch.from_numpy(image_ids(some)).to(device), torch.from_numpy(caption_ids(some)).to(device)
+
+        if box is None:
+            return PairIds(*of(draws))
+        return PairIds(*of(draws), PairIds(*of(followers(draws, part_size))), box.share)
 
     def _tell(self, bar: Bar, adam: torch.optim.AdamW, batch: int) -> None:
         scale = math.exp(self._learner.log_scale.item())

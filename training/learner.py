@@ -5,7 +5,7 @@ It does not know schedules, files of pictures or when to stop.
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -16,14 +16,19 @@ from encoders.encoder import Precision
 from encoders.texts import Tokenizer
 from encoders.towers import unit_rows
 from training.errors import RecipeError
+from training.kept_texts import KeptTexts
 from training.loss import Batch, LossKind, sigmoid_loss, softmax_loss
 from training.optimiser import part_of
+from training.products import lower_products
 from training.recipe import Phase
-from training.stems import CutTower, cut_image_tower
+from training.stems import CutTower, cut_image_tower, cut_text_tower
 from training.views import Wanted
 
 TEXT_BATCH = 64
 """Texts of like length that run together; the contrastive batch is whatever the phase says."""
+
+CPU_IMAGE_BATCH = 32
+"""Pictures that run together on a CPU: 256 at once take 1.6 times as long, for want of cache."""
 
 
 class Feed(Protocol):
@@ -58,35 +63,58 @@ class Learner:
                 "loss = 'sigmoid' needs towers with a logit bias: start from a SigLIP-style model"
             )
         self.cut: CutTower | None = None
+        self.text_cut: CutTower | None = None
+        self.kept_texts: KeptTexts | None = None
         self._phase: Phase | None = None
+        if precision == "bf16" and self.device.type == "cpu":
+            _lower_trunks(model)
 
     def begin(self, phase: Phase) -> list[str]:
         """Set which parameters learn; their names come back, sorted."""
         self._phase = phase
         self.cut = None if phase.stem is None else cut_image_tower(self.model, phase.stem)
+        self.text_cut = cut_text_tower(self.model) if phase.train_text == "head" else None
+        self.kept_texts = None
         trained = trained_names(self.model, phase)
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(name in trained)
         return sorted(trained)
 
     def train(self) -> None:
-        """Dropout on; norms keep their statistics where the phase says so, and a frozen stem always does."""
+        """Dropout on; norms keep their statistics where the phase says so; frozen stems are as in use."""
         self.model.train()
         assert self._phase is not None  # noqa: S101 - begin() comes first
         for module in self.model.modules():
             if self._phase.freeze_norms and isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval()
-        if self.cut is not None:
-            self.cut.stem.eval()
+        for cut in (self.cut, self.text_cut):
+            if cut is not None:
+                cut.stem.eval()
 
     def embed_images(self, inputs: torch.Tensor) -> torch.Tensor:
         """(n, dim) unit rows of what the feed gave."""
+        tower = self._open.visual if self.cut is None else self.cut.tail
+        alone = not (self.model.training and self._norms_move)
+        parts = torch.split(inputs, CPU_IMAGE_BATCH) if alone and self.device.type == "cpu" else (inputs,)
         with self._autocast():
-            tower = self._open.visual if self.cut is None else self.cut.tail
-            return unit_rows(tower(inputs))
+            return unit_rows(torch.cat([tower(part) for part in parts]))
 
     def embed_texts(self, texts: Sequence[str]) -> torch.Tensor:
-        """(n, dim) unit rows, in the order given; run sorted by length, so that padding costs little."""
+        """(n, dim) unit rows, in the order given."""
+        if self.kept_texts is not None:
+            assert self.text_cut is not None  # noqa: S101 - what is kept lies behind the cut
+            with self._autocast():
+                return unit_rows(self.text_cut.tail(self.kept_texts.read(texts)))
+        return unit_rows(self._run_texts(self._open.encode_text, texts))
+
+    @torch.no_grad()
+    def text_features(self, texts: Sequence[str]) -> torch.Tensor:
+        """(n, width) of the frozen text tower below its head; only where `text_cut` is."""
+        assert self.text_cut is not None  # noqa: S101 - the caller looked
+        return self._run_texts(self.text_cut.stem.eval(), texts)
+
+    def _run_texts(self, tower: Callable[[torch.Tensor], torch.Tensor], texts: Sequence[str]) -> torch.Tensor:
+        """Sorted by length, so that padding costs little; given back in order."""
         tokens = self._tokenizer(texts)
         order = np.argsort(tokens.lengths, kind="stable")
         rows = []
@@ -94,7 +122,7 @@ class Learner:
             width = tokens.ids.shape[1] if self._padded_to_context else max(1, int(tokens.lengths[part].max()))
             ids = torch.from_numpy(tokens.ids[part][:, :width]).to(self.device)
             with self._autocast():
-                rows.append(unit_rows(self._open.encode_text(ids)))
+                rows.append(tower(ids).float())
         return torch.cat(rows)[torch.from_numpy(np.argsort(order)).to(self.device)]
 
     def loss(self, batch: Batch) -> torch.Tensor:
@@ -107,8 +135,22 @@ class Learner:
     def log_scale(self) -> torch.Tensor:
         return cast("torch.Tensor", self._open.logit_scale)
 
+    @property
+    def _norms_move(self) -> bool:
+        return self._phase is not None and not self._phase.freeze_norms
+
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._precision == "bf16")
+        """On a CPU the products alone are lowered: see `products`."""
+        enabled = self._precision == "bf16" and self.device.type != "cpu"
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
+
+
+def _lower_trunks(model: nn.Module) -> None:
+    """All but the heads, which cost little and whose rounding would be everyone's."""
+    for owner, name in (("visual", "trunk"), ("text", "transformer")):
+        part = getattr(getattr(model, owner, None), name, None)
+        if isinstance(part, nn.Module):
+            lower_products(part)
 
 
 def trained_names(model: nn.Module, phase: Phase) -> set[str]:

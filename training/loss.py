@@ -19,46 +19,72 @@ MAX_LOGIT_SCALE = 100.0
 
 
 @dataclass(frozen=True)
-class Batch:
-    """A contrastive batch: local unit rows (n, d), the global ones (N, d), and which pairs belong together.
+class PairIds:
+    """Who belongs to whom: integers (n,), equal for equal images and for equal captions, on every process.
 
-    positives: (n, N) booleans; entry (i, j) says that local pair i and global pair j show one image or bear one
-    caption. It is symmetric, and every row has at least one.
+    Where `share` of each picture shows another pair's (see `cutmix`), `mixed` has that pair's ids.
+    """
+
+    images: torch.Tensor
+    captions: torch.Tensor
+    mixed: "PairIds | None" = None
+    share: float = 0.0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A contrastive batch: local unit rows (n, d), the global ones (N, d), and which belong together.
+
+    image_targets: (n, N), how much of local image i the global text j is about, from 0 to 1.
+    text_targets: (n, N), how much of global image j is what the local text i is about.
+    Without mixing both are 0 or 1 and the same. Every row has at least one entry above 0.
     """
 
     images: torch.Tensor
     texts: torch.Tensor
     all_images: torch.Tensor
     all_texts: torch.Tensor
-    positives: torch.Tensor
+    image_targets: torch.Tensor
+    text_targets: torch.Tensor
 
 
-def positives_between(
-    image_ids: torch.Tensor,
-    caption_ids: torch.Tensor,
-    all_image_ids: torch.Tensor,
-    all_caption_ids: torch.Tensor,
-) -> torch.Tensor:
-    """(n, N) booleans: same image or same caption. Ids are integers (n,) and (N,)."""
-    same_image = image_ids[:, None] == all_image_ids[None, :]
-    same_caption = caption_ids[:, None] == all_caption_ids[None, :]
-    return same_image | same_caption
+def targets_between(local: PairIds, every: PairIds) -> tuple[torch.Tensor, torch.Tensor]:
+    """`image_targets` and `text_targets` of a batch: same image or same caption, by the share that shows it."""
+    own = _belong(local, every)
+    if local.mixed is None or every.mixed is None:
+        return own, own
+    kept = (1 - local.share) * own
+    return (
+        kept + local.share * _belong(local.mixed, every),
+        kept + local.share * _belong(local, every.mixed),
+    )
+
+
+def _belong(local: PairIds, every: PairIds) -> torch.Tensor:
+    same_image = local.images[:, None] == every.images[None, :]
+    same_caption = local.captions[:, None] == every.captions[None, :]
+    return (same_image | same_caption).float()
 
 
 def softmax_loss(batch: Batch, logit_scale: torch.Tensor) -> torch.Tensor:
-    """Symmetric cross entropy over the similarity matrix (CLIP), the target uniform over the positives."""
-    target = batch.positives.float()
-    target = target / target.sum(dim=1, keepdim=True)
+    """Symmetric cross entropy over the similarity matrix (CLIP), each row's targets scaled to a sum of 1."""
     from_images = logit_scale * batch.images @ batch.all_texts.T
     from_texts = logit_scale * batch.texts @ batch.all_images.T
-    return (F.cross_entropy(from_images, target) + F.cross_entropy(from_texts, target)) / 2
+    return (
+        F.cross_entropy(from_images, _distribution(batch.image_targets))
+        + F.cross_entropy(from_texts, _distribution(batch.text_targets))
+    ) / 2
 
 
 def sigmoid_loss(batch: Batch, logit_scale: torch.Tensor, logit_bias: torch.Tensor) -> torch.Tensor:
     """Pairwise sigmoid loss (SigLIP, Zhai et al. 2023): each of the n × N pairs a decision of its own."""
     logits = logit_scale * batch.images @ batch.all_texts.T + logit_bias
-    signs = batch.positives.float() * 2 - 1
-    return -F.logsigmoid(signs * logits).sum() / len(batch.images)
+    total = F.binary_cross_entropy_with_logits(logits, batch.image_targets, reduction="sum")
+    return total / len(batch.images)
+
+
+def _distribution(targets: torch.Tensor) -> torch.Tensor:
+    return targets / targets.sum(dim=1, keepdim=True)
 
 
 def clamp_logit_scale(log_scale: torch.Tensor) -> None:

@@ -33,7 +33,10 @@ class Example:
 
 @dataclass(frozen=True)
 class Draw:
-    """One pair of a batch. Equal caption ids are equal captions, after normalisation."""
+    """One pair of a batch. Equal caption ids are equal captions, after normalisation.
+
+    `caption` is what is shown, words left out; the id is that of the whole caption.
+    """
 
     example: Example
     caption: str
@@ -59,19 +62,26 @@ class Mixture:
             chosen += [examples[index] for index in rng.permutation(len(examples))[:part]]
         return [chosen[index] for index in rng.permutation(len(chosen))]
 
-    def draw(self, examples: Sequence[Example], views: int, *key: int) -> list[Draw]:
-        """A caption and a view for each example; `key` is (seed, phase, epoch, step).
+    def draw(self, examples: Sequence[Example], *key: int, views: int, captions: int = 1) -> list[Draw]:
+        """`captions` draws an example, one after the other, of one view; `key` is (seed, phase, epoch, step).
 
-        Views are 0 to views − 1, 0 being the plain picture; views = 0 gives a view never given before.
+        Views are 0 to views − 1, 0 being the plain picture and caption; views = 0 gives one never given before.
+        A picture with fewer captions repeats them: every process's share of a batch is of one size.
         """
         rng = np.random.default_rng([1, *key])
-        return [self._draw_one(example, views, rng) for example in examples]
+        return [draw for example in examples for draw in self._draw_one(example, views, captions, rng)]
 
-    def _draw_one(self, example: Example, views: int, rng: np.random.Generator) -> Draw:
-        caption = example.captions[int(rng.integers(len(example.captions)))]
-        shown = _without_words(caption, self.sources[example.source].word_dropout, rng)
+    def shown(self, example: Example, caption: str, view: int) -> str:
+        """The caption as `view` shows it: some of its words left out, always the same."""
+        return _without_words(caption, self.sources[example.source].word_dropout, view)
+
+    def _draw_one(self, example: Example, views: int, captions: int, rng: np.random.Generator) -> list[Draw]:
         view = int(rng.integers(views)) if views else 1 + int(rng.integers(2**31 - 2))
-        return Draw(example, shown, _caption_id(caption), view)
+        order = rng.permutation(len(example.captions))
+        chosen = [example.captions[order[place % len(order)]] for place in range(captions)]
+        return [
+            Draw(example, self.shown(example, caption, view), _caption_id(caption), view) for caption in chosen
+        ]
 
 
 def build_mixture(
@@ -115,6 +125,20 @@ def image_ids(draws: Sequence[Draw]) -> NDArray[np.int64]:
     return np.array([int.from_bytes(draw.example.picture.digest[:8], "big", signed=True) for draw in draws])
 
 
+def distinct_views(draws: Sequence[Draw]) -> tuple[list[Draw], NDArray[np.int64]]:
+    """One draw of each (picture, view), in order of appearance, and for every draw its place among them."""
+    places: dict[tuple[bytes, int], int] = {}
+    distinct: list[Draw] = []
+    rows = np.empty(len(draws), dtype=np.int64)
+    for number, draw in enumerate(draws):
+        key = (draw.example.picture.digest, draw.view)
+        if key not in places:
+            places[key] = len(distinct)
+            distinct.append(draw)
+        rows[number] = places[key]
+    return distinct, rows
+
+
 def caption_ids(draws: Sequence[Draw]) -> NDArray[np.int64]:
     return np.array([draw.caption_id for draw in draws], dtype=np.int64)
 
@@ -125,9 +149,10 @@ def _caption_id(caption: str) -> int:
     return int.from_bytes(digest[:8], "big", signed=True)
 
 
-def _without_words(caption: str, probability: float, rng: np.random.Generator) -> str:
+def _without_words(caption: str, probability: float, view: int) -> str:
     words = caption.split()
-    if probability == 0 or len(words) < 3:
+    if probability == 0 or view == 0 or len(words) < 3:
         return caption
+    rng = np.random.default_rng([2, view, _caption_id(caption) % 2**63])
     kept = [word for word, draw in zip(words, rng.random(len(words)), strict=True) if draw >= probability]
     return " ".join(kept) if kept else caption

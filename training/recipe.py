@@ -46,10 +46,18 @@ class Phase(_Frozen):
     keep_at: str | None = None
     """Where the kept activations are cut, when deeper than what is trained needs: one store for all phases."""
     views: int = Field(default=0, ge=0, le=1000)
-    """With a frozen stem: how many views of a picture are computed once and kept; 0 decodes afresh."""
+    """With a frozen stem: how many views of a picture are computed once and kept; 0 decodes afresh.
+
+    A transformers text tower that trains its head alone has its captions computed once and kept, too.
+    """
     batch: int = Field(default=256, ge=2)
+    """Pictures a step."""
+    captions: int = Field(default=1, ge=1, le=100)
+    """Of each picture, in the same step; it is embedded once. Cheap while the text tower is frozen and kept."""
+    cutmix: float = Field(default=0.0, ge=0, le=1)
+    """Probability that a step's pictures each show a box of another: see `cutmix`."""
     micro_batch: int = Field(default=0, ge=0)
-    """What fits in memory at once; 0: the whole batch. The contrastive batch stays whole."""
+    """Pictures that fit in memory at once; 0: the whole batch. The contrastive batch stays whole."""
     heads_lr: float = Field(default=1e-3, gt=0)
     scale_lr: float | None = Field(default=None, gt=0)
     """Of the logit scale; like the heads' unless given."""
@@ -67,6 +75,8 @@ class Phase(_Frozen):
     def _consistent(self) -> "Phase":
         if (self.views or self.keep_at) and self.train_image == "all":
             raise ValueError(f"phase {self.name!r}: views are kept behind a frozen stem, train_image is 'all'")
+        if self.cutmix and self.stem == "head":
+            raise ValueError(f"phase {self.name!r}: cutmix needs maps, and pooled features have none")
         if self.keep_at and _depth(self.keep_at) > _depth(self.train_image):
             raise ValueError(
                 f"phase {self.name!r}: keep_at = {self.keep_at!r} would freeze what train_image = "
@@ -114,7 +124,7 @@ class Recipe(_Frozen):
     loss: LossKind = "softmax"
     ema: float = Field(default=0.999, ge=0, lt=1)
     precision: Precision = "fp32"
-    """Of the trained parts; a frozen stem has its own."""
+    """Of the trained parts; a frozen stem has its own. On a CPU, bf16 is for matrix products alone."""
     stem_precision: Precision = "fp32"
     weights: Encoding = "fp32"
     """How the bundle stores its matrices."""

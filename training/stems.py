@@ -1,14 +1,15 @@
-"""Where an image tower is cut: a frozen stem, whose activations can be kept, and the tail that is trained.
+"""Where a tower is cut: a frozen stem, whose activations can be kept, and the tail that is trained.
 
-Two kinds of tower can be cut: timm networks of the EfficientNet family (at "blocks.K" or "head") and any other
-timm trunk (at "head", its pooled features). Everything else trains whole ("all"). It does not know stores or
-loops.
+Image towers that can be cut: timm networks of the EfficientNet family (at "blocks.K" or "head") and any other
+timm trunk (at "head", its pooled features). Text towers: transformers' (at "head"). Everything else trains
+whole. It does not know stores or loops.
 """
 
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
+from open_clip.hf_model import HFTextEncoder
 from torch import nn
 
 from training.errors import RecipeError
@@ -18,7 +19,7 @@ _STAGED = ("conv_stem", "bn1", "blocks", "conv_head", "bn2", "forward_head")
 
 @dataclass(frozen=True)
 class CutTower:
-    """stem: (n, 3, h, w) -> activations; tail: activations -> (n, dim), not yet unit rows."""
+    """stem: (n, 3, h, w) or ids (n, length) -> activations; tail: activations -> (n, dim), of any length."""
 
     stem: nn.Module
     tail: nn.Module
@@ -38,6 +39,14 @@ def cut_image_tower(model: nn.Module, cut: str) -> CutTower:
         raise RecipeError(f"this timm tower has no {cut!r}: use 'head' or 'all'")
     index = _block_index(cut, len(trunk.blocks))
     return CutTower(stem=_Stem(trunk, index), tail=_Tail(visual, index))
+
+
+def cut_text_tower(model: nn.Module) -> CutTower | None:
+    """Cut `model.text` below its head; None where it is no transformers tower, and runs whole."""
+    text = getattr(model, "text", None)
+    if not isinstance(text, HFTextEncoder):
+        return None
+    return CutTower(stem=_TextStem(text), tail=text.proj)
 
 
 def channels_last(activations: torch.Tensor) -> torch.Tensor:
@@ -64,6 +73,19 @@ class _Stem(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return cast("torch.Tensor", self.layers(images))
+
+
+class _TextStem(nn.Module):
+    """(n, length) ids -> (n, width) pooled."""
+
+    def __init__(self, text: Any) -> None:
+        super().__init__()
+        self.transformer, self.pooler = text.transformer, text.pooler
+        self._pad_id = text.config.pad_token_id
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        mask = (ids != self._pad_id).long()
+        return cast("torch.Tensor", self.pooler(self.transformer(input_ids=ids, attention_mask=mask), mask))
 
 
 class _Tail(nn.Module):

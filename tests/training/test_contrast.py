@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from training.contrast import PairIds, contrastive_step
-from training.loss import softmax_loss
+from training.contrast import contrastive_step
+from training.loss import PairIds, softmax_loss
 
 PAIRS = 12
 

@@ -39,6 +39,7 @@ train_text = "head"
 keep_at = "blocks.2"
 views = 2
 batch = 20
+captions = 2
 heads_lr = 5e-3
 [[phases]]
 name = "towers"
@@ -48,6 +49,8 @@ train_text = "layers.0"
 views = 2
 batch = 20
 micro_batch = 8
+captions = 2
+cutmix = 0.5
 heads_lr = 5e-3
 image_lr = 1e-3
 text_lr = 1e-3

@@ -10,8 +10,10 @@ from encoders.bundle import Bundle
 from encoders.encoder import load_towers
 from encoders.texts import open_tokenizer
 from training.errors import RecipeError
+from training.kept_texts import KeptTexts
 from training.learner import Learner, trained_names
 from training.optimiser import MovingAverage, Rates, cosine_with_warmup, optimiser, part_of
+from training.products import lower_products
 from training.recipe import Phase
 from training.stems import channels_first, channels_last, cut_image_tower
 
@@ -127,3 +129,53 @@ def test_the_average_follows_and_swaps_with_the_live_weights() -> None:
     assert 0.99 < layer.weight.item() < 1.0
     average.swap()
     assert layer.weight.item() == 1.0
+
+
+def test_a_frozen_text_tower_is_run_once_and_its_kept_features_give_the_same_rows(
+    tmp_path: Path, tiny_bundle: Path, model: Any
+) -> None:
+    bundle = Bundle.open(tiny_bundle)
+    learner = Learner(
+        model, open_tokenizer(bundle.config.tokenizer, tiny_bundle), padded_to_context=False, precision="fp32",
+        loss="softmax",
+    )  # fmt: skip
+    texts = ["a dog", "two red cars on a street", "a dog", ""]
+    learner.begin(phase(train_image="head", train_text="head"))
+    learner.model.eval()
+    expected = learner.embed_texts(texts)
+
+    kept = KeptTexts(learner.text_features, cache=tmp_path, identity="x")
+    assert kept.missing(texts) == ["a dog", "two red cars on a street", ""]
+    with pytest.raises(KeyError):
+        kept.read(texts)
+    kept.compute(texts, on_batch=lambda _: None)
+    assert KeptTexts(learner.text_features, cache=tmp_path, identity="x").missing(texts) == []
+    learner.kept_texts = kept
+    model.text.transformer = None  # what is kept needs no tower
+    rows = learner.embed_texts(texts)
+    torch.testing.assert_close(rows, expected, rtol=0, atol=1e-3)
+    assert rows.requires_grad
+
+
+def test_a_text_tower_that_learns_is_not_cut(model: Any, tiny_bundle: Path) -> None:
+    tokenizer = open_tokenizer(Bundle.open(tiny_bundle).config.tokenizer, tiny_bundle)
+    learner = Learner(model, tokenizer, padded_to_context=False, precision="fp32", loss="softmax")
+    learner.begin(phase(train_image="head", train_text="layers.1"))
+    assert learner.text_cut is None
+
+
+def test_bf16_products_are_near_fp32_in_training_and_equal_to_it_in_use(model: Any) -> None:
+    images = torch.randn(40, 3, 32, 32).to(memory_format=torch.channels_last)
+    trunk = model.visual.trunk.eval()
+    expected = trunk(images)
+    names = list(model.state_dict())
+    lower_products(trunk)
+    assert list(model.state_dict()) == names
+    torch.testing.assert_close(trunk(images), expected, rtol=0, atol=0)
+    for module in trunk.modules():
+        module.training = not isinstance(module, torch.nn.modules.batchnorm._BatchNorm)
+    lowered = trunk(images)
+    assert not torch.equal(lowered, expected)
+    assert torch.nn.functional.cosine_similarity(lowered, expected).min() > 0.999
+    lowered.sum().backward()
+    assert model.visual.trunk.conv_head.weight.grad is not None

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from training.loss import Batch, clamp_logit_scale, positives_between, sigmoid_loss, softmax_loss
+from training.loss import Batch, PairIds, clamp_logit_scale, sigmoid_loss, softmax_loss, targets_between
 
 
 def unit(rows: int, *, seed: int) -> torch.Tensor:
@@ -12,8 +12,8 @@ def unit(rows: int, *, seed: int) -> torch.Tensor:
 
 
 def batch_of(images: torch.Tensor, texts: torch.Tensor, image_ids: list[int], caption_ids: list[int]) -> Batch:
-    ids, captions = torch.tensor(image_ids), torch.tensor(caption_ids)
-    return Batch(images, texts, images, texts, positives_between(ids, captions, ids, captions))
+    ids = PairIds(torch.tensor(image_ids), torch.tensor(caption_ids))
+    return Batch(images, texts, images, texts, *targets_between(ids, ids))
 
 
 def test_distinct_pairs_give_clips_loss() -> None:
@@ -38,13 +38,18 @@ def test_captions_of_one_image_share_the_target() -> None:
 
 
 def test_identical_captions_are_positives_for_each_others_images() -> None:
-    ids = torch.tensor([1, 2, 3])
-    captions = torch.tensor([9, 9, 4])
-    assert positives_between(ids, captions, ids, captions).tolist() == [
-        [True, True, False],
-        [True, True, False],
-        [False, False, True],
-    ]
+    ids = PairIds(torch.tensor([1, 2, 3]), torch.tensor([9, 9, 4]))
+    for targets in targets_between(ids, ids):
+        assert targets.tolist() == [[1, 1, 0], [1, 1, 0], [0, 0, 1]]
+
+
+def test_a_mixed_picture_is_about_both_texts_by_their_share_of_it() -> None:
+    # Picture 0 holds a quarter of picture 1, 1 of 2, 2 of 0.
+    following = PairIds(torch.tensor([2, 3, 1]), torch.tensor([8, 9, 7]))
+    ids = PairIds(torch.tensor([1, 2, 3]), torch.tensor([7, 8, 9]), following, 0.25)
+    image_targets, text_targets = targets_between(ids, ids)
+    assert image_targets.tolist() == [[0.75, 0.25, 0], [0, 0.75, 0.25], [0.25, 0, 0.75]]
+    assert torch.equal(text_targets, image_targets.T)
 
 
 def test_perfect_alignment_at_high_scale_costs_nothing_and_swapped_pairs_cost_much() -> None:

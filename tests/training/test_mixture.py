@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from training.errors import EmptyPairSet
-from training.mixture import Mixture, build_mixture, caption_ids, image_ids
+from training.mixture import Mixture, build_mixture, caption_ids, distinct_views, image_ids
 from training.pairs import read_pairs
 from training.recipe import Source
 
@@ -30,24 +30,53 @@ def test_an_epoch_depends_on_its_key_alone(two_sources: Mixture) -> None:
     assert two_sources.epoch(0, 1, 2) == two_sources.epoch(0, 1, 2)
     assert two_sources.epoch(0, 1, 2) != two_sources.epoch(0, 1, 3)
     order = two_sources.epoch(0, 1, 2)
-    assert two_sources.draw(order, 3, 0, 1, 2, 0) == two_sources.draw(order, 3, 0, 1, 2, 0)
-    assert two_sources.draw(order, 3, 0, 1, 2, 0) != two_sources.draw(order, 3, 0, 1, 2, 1)
+    assert two_sources.draw(order, 0, 1, 2, 0, views=3) == two_sources.draw(order, 0, 1, 2, 0, views=3)
+    assert two_sources.draw(order, 0, 1, 2, 0, views=3) != two_sources.draw(order, 0, 1, 2, 1, views=3)
 
 
 def test_views_stay_within_what_is_kept_and_are_never_the_plain_picture_when_nothing_is(
     two_sources: Mixture,
 ) -> None:
     order = two_sources.epoch(0, 0, 0)
-    kept = {draw.view for step in range(9) for draw in two_sources.draw(order, 3, 0, 0, 0, step)}
+    kept = {draw.view for step in range(9) for draw in two_sources.draw(order, 0, 0, 0, step, views=3)}
     assert kept == {0, 1, 2}
-    assert 0 not in {draw.view for draw in two_sources.draw(order, 0, 0, 0, 0, 0)}
+    assert 0 not in {draw.view for draw in two_sources.draw(order, 0, 0, 0, 0, views=0)}
+
+
+def test_captions_drawn_together_are_one_view_of_one_picture_which_is_embedded_once(
+    two_sources: Mixture,
+) -> None:
+    pictures = two_sources.epoch(0, 0, 0)[:10]
+    draws = two_sources.draw(pictures, 0, 0, 0, 0, views=3, captions=5)
+    assert len(draws) == 50
+    for number, example in enumerate(pictures):
+        group = draws[number * 5 : number * 5 + 5]
+        assert {draw.example for draw in group} == {example}
+        assert len({draw.view for draw in group}) == 1
+        assert len({draw.caption_id for draw in group}) == len(example.captions) == 2
+    distinct, rows = distinct_views(draws)
+    assert len({(draw.example.picture.digest, draw.view) for draw in draws}) == len(distinct) <= 10
+    assert [(distinct[row].example, distinct[row].view) for row in rows] == [
+        (draw.example, draw.view) for draw in draws
+    ]
+
+
+def test_a_view_always_leaves_out_the_same_words_and_the_plain_one_none(two_sources: Mixture) -> None:
+    example = two_sources.examples[1][0]
+    caption = max(example.captions, key=len)
+    assert two_sources.shown(example, caption, 0) == caption
+    shown = {two_sources.shown(example, caption, view) for view in range(1, 30)}
+    assert len(shown) > 5
+    assert two_sources.shown(example, caption, 7) == two_sources.shown(example, caption, 7)
 
 
 def test_words_drop_out_where_the_source_says_so_and_the_caption_keeps_its_identity(
     two_sources: Mixture,
 ) -> None:
     draws = [
-        draw for step in range(5) for draw in two_sources.draw(two_sources.epoch(0, 0, 0), 1, 0, 0, 0, step)
+        draw
+        for step in range(5)
+        for draw in two_sources.draw(two_sources.epoch(0, 0, 0), 0, 0, 0, step, views=4)
     ]
     whole = {caption for example in two_sources.examples[0] for caption in example.captions}
     assert all(draw.caption in whole for draw in draws if draw.example.source == 0)
@@ -61,7 +90,7 @@ def test_equal_captions_and_equal_pictures_have_equal_ids(two_sources: Mixture) 
     draws = [
         draw
         for step in range(8)
-        for draw in two_sources.draw(list(two_sources.examples[0][:2]) * 2, 1, 0, 0, 0, step)
+        for draw in two_sources.draw(list(two_sources.examples[0][:2]) * 2, 0, 0, 0, step, views=1)
     ]
     pictures, captions = image_ids(draws), caption_ids(draws)
     for row, draw in enumerate(draws):
