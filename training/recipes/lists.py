@@ -5,8 +5,9 @@
 `drawings-dev.noto-emoji.txt`     and emoji
 `drawings-dev.near.txt`           drawings and emoji nearly the same as one of those two lists
 
-Reads the folders flickr8k, openclipart, noto-emoji, coco-val79 and tuxpaint. The dev set is chosen by
-SHA-256 of the id, so it does not depend on order or on a random generator.
+Reads the folders flickr8k, openclipart, noto-emoji, coco-val79 and tuxpaint, and the demo's gallery, whose
+drawings are Openclipart's too, under better titles. The dev set is chosen by SHA-256 of the id, so it does not
+depend on order or on a random generator.
 """
 
 import hashlib
@@ -23,6 +24,7 @@ from training.leakage import HashedImages, distances, hash_images, leaks_by_hash
 from training.pairs import CaptionedImage, PairSet, read_pairs
 
 RECIPES = Path(__file__).parent
+GALLERY = RECIPES.parent.parent / "demo" / "gallery" / "items.jsonl"
 COMMAND = "python -m training.recipes.lists <data folder>"
 NEAR_BITS = 64
 """Wider than the guard-rail's: a ball dropped in vain costs less than a copy left in."""
@@ -48,7 +50,8 @@ def main(data: Path) -> None:
         read_pairs(f"csv:{data}/tuxpaint/captions.csv"),
     ]
     hashed = hash_all([image for pairs in drawings.values() for image in pairs.images])
-    excluded = write_excluded([hashed, hash_all(photos.images)], unseen)
+    gallery = hash_all(read_pairs(f"jsonl:{GALLERY}?caption=title").images)
+    excluded = write_excluded([hashed, gallery, hash_all(photos.images)], unseen)
     vocabulary = usual_words([photos, *drawings.values()])
     chosen = {
         name: choose_dev(pairs, DEV_COUNTS[name], hashed=hashed, excluded=excluded, vocabulary=vocabulary)
@@ -56,7 +59,7 @@ def main(data: Path) -> None:
     }
     for name, ids in chosen.items():
         write_dev(name, ids)
-    write_near(hashed, {image_id for ids in chosen.values() for image_id in ids})
+    write_near(hashed, gallery, {image_id for ids in chosen.values() for image_id in ids})
 
 
 def hash_all(images: Sequence[CaptionedImage]) -> HashedImages:
@@ -82,9 +85,10 @@ def write_excluded(train: list[HashedImages], unseen: list[PairSet]) -> set[str]
         leaks,
         RECIPES / "lite0-minilm.excluded.txt",
         comment=(
-            "Kept out of training: images of flickr8k train, openclipart and noto-emoji whose perceptual\n"
-            f"hash (on white, cropped, mirrored too) is within {NEAR_BITS} of 256 bits of a picture of\n"
-            f"an unseen set ({', '.join(test.name for test in unseen)}), named above each. Made by {COMMAND}"
+            "Kept out of training: images of flickr8k train, openclipart, noto-emoji and the demo's gallery\n"
+            f"whose perceptual hash (on white, cropped, mirrored too) is within {NEAR_BITS} of 256 bits of a\n"
+            f"picture of an unseen set ({', '.join(test.name for test in unseen)}), named above each. Made by\n"
+            f"{COMMAND}"
         ),
     )
     return {leak.train_id for leak in leaks}
@@ -133,8 +137,8 @@ def write_dev(name: str, ids: list[str]) -> None:
     (RECIPES / f"drawings-dev.{name}.txt").write_text("\n".join([header, *ids]) + "\n", encoding="utf-8")
 
 
-def write_near(hashed: HashedImages, dev: set[str]) -> None:
-    """Write the drawings outside the dev set that are nearly the same as one inside it."""
+def write_near(hashed: HashedImages, gallery: HashedImages, dev: set[str]) -> None:
+    """Write the drawings outside the dev set, the gallery's too, that are nearly the same as one inside it."""
     inside = [row for row, image_id in enumerate(hashed.ids) if image_id in dev]
     part = replace(
         hashed,
@@ -142,7 +146,12 @@ def write_near(hashed: HashedImages, dev: set[str]) -> None:
         upright=hashed.upright[inside],
         mirrored=hashed.mirrored[inside],
     )
-    leaks = [leak for leak in leaks_by_hash(hashed, part, max_distance=NEAR_BITS) if leak.train_id not in dev]
+    leaks = [
+        leak
+        for drawings in (hashed, gallery)
+        for leak in leaks_by_hash(drawings, part, max_distance=NEAR_BITS)
+        if leak.train_id not in dev
+    ]
     comment = f"Kept out of training: within {NEAR_BITS} of 256 bits of a dev drawing. Made by {COMMAND}"
     write_leaks(leaks, RECIPES / "drawings-dev.near.txt", comment=comment)
 
