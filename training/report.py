@@ -7,9 +7,9 @@ Knows figures and how to show them; neither models nor how anything was measured
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from rich.markup import escape
 from rich.table import Table
 
@@ -21,13 +21,42 @@ from training.metrics import Estimate, Summary
 from training.pairs import MissingImage
 from training.ranks import Direction
 
-REPORT_FORMAT = 1
+REPORT_FORMAT = 2
+"""2 added `condition` and `notes`; reports of format 1 read as clean ones."""
 DIRECTION_TITLES: dict[Direction, str] = {"text_to_image": "T→I", "image_to_text": "I→T"}
+
+
+class Condition(BaseModel):
+    """What a set was changed by: a corruption (see `training.shift`) at a severity, or another input size.
+
+    `input_size`: (height, width) that pictures were resized to, where it is not the bundle's own.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    corruption: str | None = None
+    severity: int | None = Field(default=None, ge=1, le=5)
+    input_size: tuple[int, int] | None = None
+
+    @model_validator(mode="after")
+    def _is_one_change(self) -> Self:
+        if (self.corruption is None) != (self.severity is None):
+            raise ValueError("a corruption comes with its severity, and a severity with its corruption")
+        if (self.corruption is None) == (self.input_size is None):
+            raise ValueError("a condition is either a corruption at a severity, or an input size")
+        return self
+
+    def __str__(self) -> str:
+        """ "low_light 3", "input 160×160"."""
+        if self.input_size is not None:
+            return f"input {self.input_size[0]}×{self.input_size[1]}"
+        return f"{self.corruption} {self.severity}"
 
 
 class DatasetReport(BaseModel):
     """One set, both ways. `images` and `captions` were evaluated; `missing` and `broken` were not.
 
+    `condition`: what pictures or captions were changed by; None for the clean set.
     `fold_recall`: COCO's "1K", the mean over five folds of 1,000 images, only for sets of 5,000 images.
     `leaks`: by training set; None where none was given to compare with.
     """
@@ -35,6 +64,7 @@ class DatasetReport(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
+    condition: Condition | None = None
     spec: str
     digest: str
     images: int
@@ -63,7 +93,11 @@ class DatasetReport(BaseModel):
 
 
 class RetrievalReport(BaseModel):
-    """How well one bundle retrieves, on each set; recall and mAP@R from 0 to 1 with 95% intervals."""
+    """How well one bundle retrieves, on each set; recall and mAP@R from 0 to 1 with 95% intervals.
+
+    Sets stand clean first, then once for every condition they were measured under, by the same name.
+    `notes`: what was not measured, and why (an input size that a tower refuses).
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -76,6 +110,12 @@ class RetrievalReport(BaseModel):
     precision: str
     bootstrap_samples: int
     datasets: tuple[DatasetReport, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def clean(self) -> tuple[DatasetReport, ...]:
+        """The sets as they are, under no condition."""
+        return tuple(dataset for dataset in self.datasets if dataset.condition is None)
 
 
 def read_report(path: Path) -> RetrievalReport:
@@ -114,7 +154,7 @@ def report_table(reports: Sequence[RetrievalReport]) -> Table:
     names = bundle_names(reports)
     for name in dataset_names(reports):
         for report, bundle in zip(reports, names, strict=True):
-            for dataset in (each for each in report.datasets if each.name == name):
+            for dataset in (each for each in report.clean if each.name == name):
                 _add_rows(table, dataset, bundle=bundle, ks=ks)
         table.add_section()
     return table
@@ -124,7 +164,8 @@ def report_notes(reports: Sequence[RetrievalReport]) -> list[str]:
     """What a reader must know beside the figures: images left out, captions cut, leaks, warnings."""
     notes = []
     for report, bundle in zip(reports, bundle_names(reports), strict=True):
-        for dataset in report.datasets:
+        notes += [f"{bundle}: {note}" for note in report.notes]
+        for dataset in report.clean:
             notes += [f"{dataset.name}, {bundle}: {note}" for note in _dataset_notes(dataset)]
     return notes
 
@@ -136,7 +177,7 @@ def report_markdown(reports: Sequence[RetrievalReport]) -> str:
     lines = ["| " + " | ".join(heads) + " |", "|---|---|---|" + "---:|" * (len(heads) - 3)]
     for name in dataset_names(reports):
         for report, bundle in zip(reports, bundle_names(reports), strict=True):
-            for dataset in (each for each in report.datasets if each.name == name):
+            for dataset in (each for each in report.clean if each.name == name):
                 for direction, title in DIRECTION_TITLES.items():
                     figures = dataset.figures[direction]
                     cells = [percent(figures.recall.get(k)) for k in ks]

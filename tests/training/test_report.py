@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 from rich.console import Console
 
 from training.charts import draw_recall
@@ -15,6 +16,7 @@ from training.leakage import Leak
 from training.metrics import Estimate, Summary
 from training.pairs import MissingImage
 from training.report import (
+    Condition,
     DatasetReport,
     RetrievalReport,
     read_report,
@@ -71,14 +73,42 @@ def test_a_report_comes_back_from_json_as_it_was_written(tmp_path: Path) -> None
     assert [file.name for file in (tmp_path / "deep").iterdir()] == ["report.json"]
 
 
+def test_a_report_of_format_1_reads_as_a_clean_one(tmp_path: Path) -> None:
+    old = json.loads(report().model_dump_json(exclude={"notes": True, "datasets": {"__all__": {"condition"}}}))
+    (tmp_path / "report.json").write_text(json.dumps(old | {"format": 1}))
+    read = read_report(tmp_path / "report.json")
+    assert [dataset.condition for dataset in read.datasets] == [None]
+    assert read.clean == read.datasets
+
+
+def test_conditions_survive_json_and_stay_out_of_the_table_of_clean_figures(tmp_path: Path) -> None:
+    dark, small = Condition(corruption="low_light", severity=3), Condition(input_size=(160, 192))
+    shifted = dataset(condition=small, figures={w: summary(0.111) for w in ("text_to_image", "image_to_text")})
+    written = report("lite0", dataset(), dataset(condition=dark), shifted)
+    write_report(written, tmp_path / "report.json")
+    assert read_report(tmp_path / "report.json").datasets[1:] == written.datasets[1:]
+    assert (str(dark), str(small)) == ("low_light 3", "input 160×192")
+    assert "11.1" not in printed(written)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"corruption": "blur"}, {"severity": 2}, {"corruption": "blur", "severity": 6},
+     {"corruption": "blur", "severity": 1, "input_size": (32, 32)}],
+)  # fmt: skip
+def test_a_condition_is_one_change_and_whole(fields: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        Condition.model_validate(fields)
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
         (lambda text: text[: len(text) // 2], "is not a retrieval report"),
         (lambda text: "[]", "is not a retrieval report"),
         (
-            lambda text: text.replace('"format":1', '"format":2'),
-            "has report format 2, this Twinlens reads up to 1",
+            lambda text: text.replace('"format":2', '"format":3'),
+            "has report format 3, this Twinlens reads up to 2",
         ),
         (lambda text: text.replace('"images":1000', '"images":"many"'), r"datasets\.0\.images"),
         (lambda text: text.replace("twinlens-retrieval-report", "something"), "kind"),
