@@ -10,7 +10,6 @@ embeddings is the learner's, what a bundle is `encoders`'.
 import hashlib
 import math
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -21,17 +20,15 @@ from encoders.bundle import Bundle
 from encoders.texts import open_tokenizer
 from training.checkpoint import Progress, load_optimiser, load_tensors, optimiser_tensors, save_tensors
 from training.collapse import health_warnings
-from training.contrast import average_gradients, contrastive_step
-from training.cutmix import Box, draw_box, followers
-from training.errors import CheckpointError, Diverged, RecipeError
+from training.errors import CheckpointError, RecipeError
 from training.feeds import Feeds
 from training.learner import Learner
-from training.loss import PairIds, clamp_logit_scale
-from training.mixture import Draw, caption_ids, distinct_views, image_ids
+from training.mixture import Draw
 from training.optimiser import MovingAverage, cosine_with_warmup, optimiser, set_rate
 from training.prepare import Prepared, finish_bundle
 from training.progress import Bar, Reporter
 from training.recipe import Phase
+from training.step import Stepper
 from training.validate import mean_score, validate
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -123,24 +120,12 @@ class Run:
         return Bundle.open(out)
 
     def _phase(self, phase: Phase) -> None:
-        if not phase.freeze_norms and self._processes.count > 1:
-            raise RecipeError(
-                f"phase {phase.name!r}: freeze_norms = false is for one process: norms are not shared"
-            )
-        trained = self._learner.begin(phase)
-        parameters = dict(self._learner.model.named_parameters())
-        adam = optimiser(self._learner.model, trained, phase.rates)
-        average = MovingAverage(self._learner.model, trained, decay=self._recipe.ema)
-        if self._resumed and (self._progress.epoch or self._progress.step):
-            load_optimiser(adam, self._resumed)
-            average.load(_under(self._resumed, "average."), self._progress.average_updates)
-        self._resumed = {}
-        moved = sum(parameters[name].numel() for name in trained)
-        self._reporter.say(f"phase {phase.name!r}: {phase.epochs} epochs, {moved / 1e6:.2f} M parameters learn")
+        adam, average = self._movers(phase)
         feeds = Feeds.open(self._prepared, self._learner, phase, reporter=self._reporter)
         self._learner.kept_texts = feeds.texts
+        stepper = Stepper(self._learner, feeds, phase, adam, rank=self._processes.rank)
         for epoch in range(self._progress.epoch, phase.epochs):
-            self._epoch(phase, adam, average, feeds)
+            self._epoch(stepper, average)
             last = epoch + 1 == phase.epochs
             if self._validate_now(epoch, last) and self._validated(average, feeds) and not last:
                 self._reporter.say("  stopped early: no better score for a while")
@@ -148,7 +133,25 @@ class Run:
             self._update(epoch=epoch + 1, step=0)
             self._save(adam, average)
 
-    def _epoch(self, phase: Phase, adam: torch.optim.AdamW, average: MovingAverage, feeds: Feeds) -> None:
+    def _movers(self, phase: Phase) -> tuple[torch.optim.AdamW, MovingAverage]:
+        """What moves the weights and what averages them, as far as a resumed run had them."""
+        if not phase.freeze_norms and self._processes.count > 1:
+            raise RecipeError(
+                f"phase {phase.name!r}: freeze_norms = false is for one process: norms are not shared"
+            )
+        model, trained = self._learner.model, self._learner.begin(phase)
+        adam = optimiser(model, trained, phase.rates)
+        average = MovingAverage(model, trained, decay=self._recipe.ema)
+        if self._resumed and (self._progress.epoch or self._progress.step):
+            load_optimiser(adam, self._resumed)
+            average.load(_under(self._resumed, "average."), self._progress.average_updates)
+        self._resumed = {}
+        moved = sum(parameter.numel() for group in adam.param_groups for parameter in group["params"])
+        self._reporter.say(f"phase {phase.name!r}: {phase.epochs} epochs, {moved / 1e6:.2f} M parameters learn")
+        return adam, average
+
+    def _epoch(self, stepper: Stepper, average: MovingAverage) -> None:
+        phase, adam, feeds = stepper.phase, stepper.adam, stepper.feeds
         key = (self._recipe.seed, self._progress.phase, self._progress.epoch)
         mixture = self._prepared.mixture
         order = mixture.epoch(*key)
@@ -166,7 +169,7 @@ class Run:
             for step in range(self._progress.step, steps):
                 set_rate(adam, _share_of_peak(phase, self._progress.epoch * steps + step, steps))
                 feeds.turn(drawn(step + 1) if step + 1 < steps else ())
-                self._step(phase, adam, drawn(step), feeds)
+                self._loss = stepper.take(drawn(step), *key, step)
                 average.update()
                 self._tell(bar, adam, batch)
                 done = self._progress.total_steps + 1
@@ -175,50 +178,6 @@ class Run:
                     self._save(adam, average)
                     saved = time.monotonic()
         feeds.turn()
-
-    def _step(self, phase: Phase, adam: torch.optim.AdamW, draws: Sequence[Draw], feeds: Feeds) -> None:
-        learner = self._learner
-        learner.train()
-        part_size = phase.micro_batch * phase.captions or len(draws)
-        where = (self._progress.phase, self._progress.epoch, self._progress.step)
-        box = draw_box(phase.cutmix, self._recipe.seed, *where)
-
-        def towers(part: slice) -> tuple[torch.Tensor, torch.Tensor]:
-            distinct, rows = distinct_views(draws[part])
-            inputs = feeds.read(distinct)
-            images = learner.embed_images(inputs if box is None else box.paste(inputs))
-            texts = learner.embed_texts([draw.caption for draw in draws[part]])
-            return images[torch.from_numpy(rows).to(learner.device)], texts
-
-        adam.zero_grad(set_to_none=True)
-        self._loss = contrastive_step(
-            towers,
-            self._pair_ids(draws, box, part_size),
-            loss_of=learner.loss,
-            micro_batch=part_size,
-            seed=_step_seed(self._recipe.seed, self._progress, self._processes.rank),
-        )
-        moving = [parameter for group in adam.param_groups for parameter in group["params"]]
-        average_gradients(moving)
-        norm = float(nn.utils.clip_grad_norm_(moving, phase.clip_norm))
-        if not (math.isfinite(self._loss) and math.isfinite(norm)):
-            raise Diverged(
-                f"the loss is {self._loss} and the gradient's norm {norm} at step "
-                f"{self._progress.total_steps}: lower the rates of phase {phase.name!r} "
-                f"(heads {phase.heads_lr:g}, image {phase.image_lr:g}, text {phase.text_lr:g})"
-            )
-        adam.step()
-        if self._recipe.loss == "softmax":
-            clamp_logit_scale(learner.log_scale)
-
-    def _pair_ids(self, draws: Sequence[Draw], box: Box | None, part_size: int) -> PairIds:
-        def of(some: Sequence[Draw]) -> tuple[torch.Tensor, torch.Tensor]:
-            device = self._learner.device
-            return torch.from_numpy(image_ids(some)).to(device), torch.from_numpy(caption_ids(some)).to(device)
-
-        if box is None:
-            return PairIds(*of(draws))
-        return PairIds(*of(draws), PairIds(*of(followers(draws, part_size))), box.share)
 
     def _tell(self, bar: Bar, adam: torch.optim.AdamW, batch: int) -> None:
         scale = math.exp(self._learner.log_scale.item())
@@ -288,11 +247,6 @@ def _global_batch(wanted: int, available: int, processes: int) -> int:
             f"an epoch has {available} pictures, too few for {processes} processes: at least two for each"
         )
     return batch
-
-
-def _step_seed(seed: int, progress: Progress, rank: int) -> int:
-    text = f"{seed} {progress.phase} {progress.epoch} {progress.step} {rank}"
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big")
 
 
 def _named(model: nn.Module, prefix: str) -> dict[str, torch.Tensor]:

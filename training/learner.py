@@ -56,7 +56,7 @@ class Learner:
         self._open = cast("Any", model)
         self._tokenizer = tokenizer
         self._precision = precision
-        self._loss = loss
+        self.loss_kind = loss
         self.device = next(model.parameters()).device
         if loss == "sigmoid" and self._open.logit_bias is None:
             raise RecipeError(
@@ -127,7 +127,7 @@ class Learner:
 
     def loss(self, batch: Batch) -> torch.Tensor:
         scale = self._open.logit_scale.exp()
-        if self._loss == "sigmoid":
+        if self.loss_kind == "sigmoid":
             return sigmoid_loss(batch, scale, self._open.logit_bias)
         return softmax_loss(batch, scale)
 

@@ -1,0 +1,92 @@
+"""One training step: draws become embeddings, their loss gives gradients, the optimiser moves the weights.
+
+All that is random in a step depends on its key, (seed, phase, epoch, step), alone. It does not know epochs,
+schedules, checkpoints or where pictures lie.
+"""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from training.contrast import Towers, average_gradients, contrastive_step
+from training.cutmix import Box, draw_box, followers
+from training.errors import Diverged
+from training.feeds import Feeds
+from training.learner import Learner
+from training.loss import PairIds, clamp_logit_scale
+from training.mixture import Draw, caption_ids, distinct_views, image_ids
+from training.recipe import Phase
+
+
+@dataclass(frozen=True)
+class Stepper:
+    """Takes the steps of one phase; `rank` is this process's."""
+
+    learner: Learner
+    feeds: Feeds
+    phase: Phase
+    adam: torch.optim.AdamW
+    rank: int = 0
+
+    def take(self, draws: Sequence[Draw], *key: int) -> float:
+        """One step on this process's draws of a batch; the loss of the global batch. Raises Diverged."""
+        self.learner.train()
+        part_size = self.phase.micro_batch * self.phase.captions or len(draws)
+        box = draw_box(self.phase.cutmix, *key)
+        self.adam.zero_grad(set_to_none=True)
+        loss = contrastive_step(
+            self._towers(draws, box),
+            pair_ids(draws, box, part_size=part_size, device=self.learner.device),
+            loss_of=self.learner.loss,
+            micro_batch=part_size,
+            seed=_step_seed(*key, self.rank),
+        )
+        self._move(loss, step=key[-1])
+        return loss
+
+    def _towers(self, draws: Sequence[Draw], box: Box | None) -> Towers:
+        learner = self.learner
+
+        def towers(part: slice) -> tuple[torch.Tensor, torch.Tensor]:
+            distinct, rows = distinct_views(draws[part])
+            inputs = self.feeds.read(distinct)
+            images = learner.embed_images(inputs if box is None else box.paste(inputs))
+            texts = learner.embed_texts([draw.caption for draw in draws[part]])
+            return images[torch.from_numpy(rows).to(learner.device)], texts
+
+        return towers
+
+    def _move(self, loss: float, *, step: int) -> None:
+        moving = [parameter for group in self.adam.param_groups for parameter in group["params"]]
+        average_gradients(moving)
+        norm = float(nn.utils.clip_grad_norm_(moving, self.phase.clip_norm))
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            phase = self.phase
+            raise Diverged(
+                f"the loss is {loss} and the gradient's norm {norm} at step {step} of an epoch: lower the "
+                f"rates of phase {phase.name!r} (heads {phase.heads_lr:g}, image {phase.image_lr:g}, "
+                f"text {phase.text_lr:g})"
+            )
+        self.adam.step()
+        if self.learner.loss_kind == "softmax":
+            clamp_logit_scale(self.learner.log_scale)
+
+
+def pair_ids(draws: Sequence[Draw], box: Box | None, *, part_size: int, device: torch.device) -> PairIds:
+    """Who belongs to whom in a batch that is read `part_size` draws at a time, its pictures mixed by `box`."""
+
+    def of(some: Sequence[Draw]) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.from_numpy(image_ids(some)).to(device), torch.from_numpy(caption_ids(some)).to(device)
+
+    if box is None:
+        return PairIds(*of(draws))
+    return PairIds(*of(draws), PairIds(*of(followers(draws, part_size))), box.share)
+
+
+def _step_seed(*key: int) -> int:
+    text = " ".join(map(str, key))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big")
