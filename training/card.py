@@ -9,6 +9,7 @@ from typing import Any
 
 from encoders.bundle import Bundle, BundleConfig
 from training.report import RetrievalReport, report_markdown
+from training.zero_shot_tables import zero_shot_markdown
 
 _RESTRICTED = re.compile(r"research|non-?commercial|\bNC\b|-NC", re.IGNORECASE)
 
@@ -81,9 +82,8 @@ def _data(data: Sequence[Mapping[str, Any]]) -> list[str]:
 def _figures(report: RetrievalReport | None) -> list[str]:
     if report is None:
         return []
-    return [
-        f"## Measured\n\nBy `python -m training evaluate` in {report.precision}:\n\n{report_markdown([report])}"
-    ]
+    tables = "\n".join(part for part in (report_markdown([report]), zero_shot_markdown([report])) if part)
+    return [f"## Measured\n\nBy `python -m training evaluate` in {report.precision}:\n\n{tables}"]
 
 
 def _bare(name: str | None) -> str:

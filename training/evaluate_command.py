@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from encoders.errors import TwinlensError
 from training.errors import EvaluationError
 from training.files import replacing
+from training.labelled import ZeroShotTask, read_zero_shot
 from training.pairs import PairSet, read_pairs
 from training.report import (
     RetrievalReport,
@@ -28,6 +29,7 @@ from training.report import (
     report_table,
     write_report,
 )
+from training.zero_shot_tables import zero_shot_markdown, zero_shot_notes, zero_shot_table
 
 EXIT_BAD_INPUT = 2
 EXIT_LEAKS = 3
@@ -41,9 +43,16 @@ def evaluate_command(
     bundles: Annotated[list[Path], typer.Argument(help="Bundles to measure, side by side.")],
     *,
     data: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(help="A set of pairs: karpathy:FILE:test, coco:FILE:FOLDER, csv:FILE, … (repeatable)."),
-    ],
+    ] = None,
+    classify: Annotated[
+        list[str] | None,
+        typer.Option(help="Pictures with classes: folder:FOLDER, csv:FILE?class=COLUMN, … (repeatable)."),
+    ] = None,
+    templates: Annotated[
+        Path | None, typer.Option(help="Texts with {} for a class's name, one a line (default: CLIP's seven).")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="A folder for report.json, report.png and report.md.")
     ] = None,
@@ -73,12 +82,17 @@ def evaluate_command(
     with _errors_shown():
         if out:
             out.mkdir(parents=True, exist_ok=True)
-        test_sets, train_sets = [read_pairs(spec) for spec in data], [read_pairs(spec) for spec in train or ()]
+        zero_shot = read_zero_shot(classify or (), templates)
+        if not data and not zero_shot.sets:
+            raise EvaluationError("nothing to measure: name a set by --data, or pictures by --classify")
+        test_sets = [read_pairs(spec) for spec in data or ()]
+        train_sets = [read_pairs(spec) for spec in train or ()]
         with _progress_on(_err) as progress:
             reports = _measure(
                 bundles,
                 test_sets,
                 train_sets=train_sets,
+                zero_shot=zero_shot,
                 settings=_Settings(batch=batch, cache=cache, device=device, precision=precision),
                 progress=progress,
             )
@@ -106,12 +120,14 @@ def _measure(
     test_sets: Sequence[PairSet],
     *,
     train_sets: Sequence[PairSet],
+    zero_shot: ZeroShotTask,
     settings: _Settings,
     progress: "_Progress",
 ) -> list[RetrievalReport]:
     from encoders.bundle import Bundle
     from encoders.encoder import Encoder, check_precision
     from training.evaluate import EvaluationOptions, evaluate, leaks_into
+    from training.zero_shot_run import with_classification
 
     # Every bundle is opened before the first is measured: a bad one says so at once, not after an hour.
     opened = [Bundle.open(path) for path in bundles]
@@ -127,7 +143,10 @@ def _measure(
         encoder = Encoder.load(bundle, device=settings.device, precision=precision, max_batch=settings.batch)
         options = EvaluationOptions(batch=settings.batch, cache=settings.cache)
         on_progress = progress.at(f"{bundle.name}, " if len(opened) > 1 else "")
-        reports.append(evaluate(encoder, test_sets, options=options, leaks=leaks, on_progress=on_progress))
+        report = evaluate(encoder, test_sets, options=options, leaks=leaks, on_progress=on_progress)
+        reports.append(
+            with_classification(report, encoder, zero_shot, options=options, on_progress=on_progress)
+        )
     return reports
 
 
@@ -145,9 +164,11 @@ def _write(reports: Sequence[RetrievalReport], folder: Path) -> None:
     for report, name in zip(reports, bundle_names(reports), strict=True):
         suffix = "" if len(reports) == 1 else "-" + name.replace(" ", "-")
         write_report(report, folder / f"report{suffix}.json")
-    draw_recall(reports, folder / "report.png")
+    if any(report.datasets for report in reports):
+        draw_recall(reports, folder / "report.png")
+    parts = [report_markdown(reports), zero_shot_markdown(reports)]
     with replacing(folder / "report.md") as file:
-        file.write(report_markdown(reports).encode())
+        file.write("\n".join(part for part in parts if part).encode())
 
 
 def _show(reports: Sequence[RetrievalReport], *, as_json: bool) -> None:
@@ -157,8 +178,10 @@ def _show(reports: Sequence[RetrievalReport], *, as_json: bool) -> None:
         return
     # A pipe has no width of its own: give the table the one it needs instead of folding it at 80.
     console = _out if _out.is_terminal else Console(width=160)
-    console.print(report_table(reports))
-    for note in report_notes(reports):
+    for table in (report_table(reports), zero_shot_table(reports)):
+        if table.row_count:
+            console.print(table)
+    for note in [*report_notes(reports), *zero_shot_notes(reports)]:
         style = "red" if "LEAK" in note else "yellow" if "WARNING" in note else "dim"
         console.print(f"[{style}]{escape(note)}[/{style}]", highlight=False, soft_wrap=True)
 

@@ -20,7 +20,7 @@ never decodes a picture.
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -106,8 +106,12 @@ class PairSet:
     @cached_property
     def digest(self) -> str:
         """SHA-256 over ids and captions in their order; where the images lie does not enter it."""
-        lines = (json.dumps([image.image_id, *image.captions]) for image in self.images)
-        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+        return digest_of((image.image_id, *image.captions) for image in self.images)
+
+
+def digest_of(rows: Iterable[Sequence[str]]) -> str:
+    """SHA-256 over rows of texts in their order."""
+    return hashlib.sha256("\n".join(json.dumps(list(row)) for row in rows).encode()).hexdigest()
 
 
 def read_pairs(spec: str) -> PairSet:
@@ -127,7 +131,7 @@ def read_pairs(spec: str) -> PairSet:
     images, missing = _present(_wanted(read(parsed), parsed), limit=limit)
     if not images:
         raise EmptyPairSet(f"{spec}: no image is left{_first(missing)}")
-    return PairSet(_name(parsed), spec, tuple(images), tuple(missing))
+    return PairSet(set_name(parsed), spec, tuple(images), tuple(missing))
 
 
 def write_manifest(pairs: PairSet, path: Path) -> None:
@@ -190,12 +194,12 @@ def _first(missing: list[MissingImage]) -> str:
     return f"; {len(missing)} cannot be used, the first: {missing[0].image_id} ({missing[0].reason})"
 
 
-def _name(spec: Spec) -> str:
+def set_name(spec: Spec) -> str:
     """`name=`, else the dataset's folder, and the split where there is one: "flickr8k test"."""
     if "name" in spec.options:
         return spec.options["name"]
     path = Path(spec.body.partition(":")[0]).expanduser().absolute()
-    folders = [path.name] if spec.format == "vg" else []
+    folders = [path.name] if spec.format in ("vg", "folder") else []
     folders += [parent.name for parent in path.parents if parent.name not in PLAIN_FOLDERS]
     suffix = spec.body.rpartition(":")[2] if spec.format == "karpathy" and ":" in spec.body else ""
     split = spec.options.get("split", suffix)

@@ -131,7 +131,7 @@ class _Lists:
 
 
 def _rank(queries: Floats, gallery: Floats, *, image: Ints, positives: Callable[[int], Ints]) -> QueryRanks:
-    distinct, column = _distinct_rows(gallery)
+    distinct, column = distinct_rows(gallery)
     counts = np.empty((len(queries), 3), dtype=np.int64)
     precision = np.empty(len(queries))
     rows_per_block = max(1, BLOCK_SCORES // len(gallery))
@@ -174,7 +174,7 @@ def _average_precision(above: Ints, *, tied: Ints, members: Ints) -> float:
     return float(np.sum(members[level] / tied[level] * (before + 1 + peers) / place) / total)
 
 
-def _distinct_rows(vectors: Floats) -> tuple[Floats, Ints | None]:
+def distinct_rows(vectors: Floats) -> tuple[Floats, Ints | None]:
     """(the distinct rows, each row's place among them), or (the rows, None) where all differ.
 
     A matrix product may round equal columns differently, by where they lie in its tiles: identical items

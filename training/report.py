@@ -20,6 +20,7 @@ from training.leakage import Leak
 from training.metrics import Estimate, Summary
 from training.pairs import MissingImage
 from training.ranks import Direction
+from training.zero_shot import ZeroShotReport
 
 REPORT_FORMAT = 2
 """2 added `condition` and `notes`; reports of format 1 read as clean ones."""
@@ -110,6 +111,7 @@ class RetrievalReport(BaseModel):
     precision: str
     bootstrap_samples: int
     datasets: tuple[DatasetReport, ...]
+    classification: tuple[ZeroShotReport, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -171,8 +173,10 @@ def report_notes(reports: Sequence[RetrievalReport]) -> list[str]:
 
 
 def report_markdown(reports: Sequence[RetrievalReport]) -> str:
-    """A table for a bundle's card: sets × directions, recall with intervals, and the notes."""
+    """A table for a bundle's card: sets × directions, recall with intervals, and the notes; "" without sets."""
     ks = recall_depths(reports)
+    if not ks:
+        return ""
     heads = ["set", "bundle", "", *(f"R@{k}" for k in ks), "mAP@R", "median rank"]
     lines = ["| " + " | ".join(heads) + " |", "|---|---|---|" + "---:|" * (len(heads) - 3)]
     for name in dataset_names(reports):

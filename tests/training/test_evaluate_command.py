@@ -67,6 +67,27 @@ def test_store_keeps_the_report_in_the_bundle_and_its_fingerprint_as_it_was(
     assert stored.fingerprint == Bundle.open(tiny_bundle).fingerprint
 
 
+def test_pictures_are_classified_by_class_names_beside_retrieval_or_alone(
+    tmp_path: Path, squares: str, tiny_bundle: Path
+) -> None:
+    (tmp_path / "classes.csv").write_text("image,class\nred.png,red\ngreen.png,green\nblue.png,blue\n")
+    (tmp_path / "templates.txt").write_text("a {} square\nthe {} car\n")
+    classes = f"csv:{tmp_path}/classes.csv?name=colours"
+    options = ("--classify", classes, "--templates", tmp_path / "templates.txt")
+    both = evaluate(tiny_bundle, "--data", squares, *options, "--out", tmp_path / "out")
+    assert both.exit_code == 0, both.output
+    assert "colours (3, 3 classes)" in both.stdout
+    measured = read_report(tmp_path / "out" / "report.json")
+    [colours] = measured.classification
+    assert colours.templates == ("a {} square", "the {} car")
+    assert [(each.name, each.images) for each in colours.per_class] == [("blue", 1), ("green", 1), ("red", 1)]
+    assert sum(each.top1 for each in colours.per_class) / 3 == pytest.approx(colours.top[1].value)
+    assert "| colours (3, 3 classes) | tiny |" in (tmp_path / "out" / "report.md").read_text()
+    alone = evaluate(tiny_bundle, *options, "--json")
+    assert RetrievalReport.model_validate(json.loads(alone.stdout)).classification[0].top == colours.top
+    assert "Retrieval" not in evaluate(tiny_bundle, *options).stdout
+
+
 def test_test_pictures_in_a_training_set_are_shown_and_change_the_exit_status(
     squares: str, tiny_bundle: Path
 ) -> None:
@@ -84,6 +105,7 @@ def test_test_pictures_in_a_training_set_are_shown_and_change_the_exit_status(
         ("{tiny}", "papyrus:scroll", "unknown format 'papyrus'"),
         ("{tiny} {tiny}", "{squares}", "is given twice"),
         ("{tiny}", "{squares} --data {squares}", "two sets are called 'squares'"),
+        ("{tiny}", "{squares} --classify coco:a:b", "'coco' holds no classes"),
         ("{tiny}", "{squares} --precision int4", "int4"),
         ("{tiny}", "{squares} --device toaster", "toaster"),
         ("{tiny}", "{squares} --out {tiny}/bundle.json", "bundle.json"),
@@ -99,3 +121,9 @@ def test_what_cannot_be_used_ends_with_status_2_and_one_line_that_names_it(
     assert said in line
     assert "Traceback" not in result.output
     assert result.stdout == ""
+
+
+def test_nothing_to_measure_is_said(tiny_bundle: Path) -> None:
+    result = evaluate(tiny_bundle)
+    assert result.exit_code == 2
+    assert "name a set by --data, or pictures by --classify" in result.stderr

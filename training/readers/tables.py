@@ -63,7 +63,7 @@ class Columns:
             lacking.append("split")
         if lacking:
             raise MissingColumn(
-                f"{file}: no column {', '.join(map(repr, lacking))} (image= and caption= name others);"
+                f"{file}: no column {', '.join(map(repr, lacking))} (image=, caption= and class= name others);"
                 f" it has {', '.join(sorted(there)) or 'none'}"
             )
 
