@@ -4,6 +4,8 @@
     model.safetensors    the weights
     tokenizer/           the tokenizer's files
     text/config.json     for a transformers text tower, its configuration
+    adaptation.safetensors   where it was adapted to a domain: what is done to embeddings (encoders.adaptation)
+    query_bank.safetensors   queries that tell hubs from answers (encoders.query_bank); changes no embedding
     report.json          how well it retrieves (training.evaluate); changes no embedding
     README.md            its card
 
@@ -24,6 +26,7 @@ from typing import Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from encoders.adaptation import ADAPTATION
 from encoders.errors import CorruptBundle, MissingBundle, UnsupportedBundle
 from encoders.folders import link_or_copy, replace_folder
 from encoders.folders import write_durably as _write_durably
@@ -32,7 +35,9 @@ from encoders.texts import TOKENIZER_FILES, TokenizerSpec
 from encoders.towers import TEXT_FOLDER, TowersConfig
 from encoders.weights import Encoding, save_weights
 
-FORMAT = 1
+FORMAT = 2
+PLAIN_FORMAT = 1
+"""What a bundle without an adaptation is written as: earlier versions read it too."""
 MANIFEST = "bundle.json"
 WEIGHTS = "model.safetensors"
 TEXT_CONFIG = f"{TEXT_FOLDER}/config.json"
@@ -54,7 +59,7 @@ class BundleConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["twinlens-bundle"] = "twinlens-bundle"
-    format: int = FORMAT
+    format: int = PLAIN_FORMAT
     name: str = Field(min_length=1, max_length=100, pattern=r"^[\w][\w.+-]*$")
     created: datetime = Field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
     towers: TowersConfig
@@ -62,6 +67,8 @@ class BundleConfig(BaseModel):
     tokenizer: TokenizerSpec
     weights: Encoding = "fp32"
     logit_scale: float = Field(gt=0)
+    adaptation: Literal["affine"] | None = None
+    """Whether the towers' embeddings are moved and turned before use (`encoders.adaptation`)."""
     provenance: dict[str, Any] = Field(default_factory=dict)
     """Recipe, data with digests and licences, parents, command: for people; changes no embedding."""
     fingerprint: str = ""
@@ -71,7 +78,8 @@ class BundleConfig(BaseModel):
     def embedding_files(self) -> tuple[str, ...]:
         """The files that change an embedding."""
         text = (TEXT_CONFIG,) if self.towers.has_transformers_text_tower else ()
-        return (WEIGHTS, TOKENIZER_FILES[self.tokenizer.kind], *text)
+        adapted = (ADAPTATION,) if self.adaptation else ()
+        return (WEIGHTS, TOKENIZER_FILES[self.tokenizer.kind], *text, *adapted)
 
     def expected_fingerprint(self) -> str:
         """SHA-256 over what changes an embedding, 64 hexadecimal digits."""
@@ -159,7 +167,12 @@ def write_bundle(
         save_weights(state, staging / WEIGHTS, encoding=config.weights)
         (staging / WEIGHTS).chmod(0o644)  # safetensors makes it its owner's alone; services run as another user
         names = sorted([*files, WEIGHTS])
-        recorded = config.model_copy(update={"files": {name: _record(staging / name) for name in names}})
+        recorded = config.model_copy(
+            update={
+                "files": {name: _record(staging / name) for name in names},
+                "format": FORMAT if config.adaptation else PLAIN_FORMAT,
+            }
+        )
         sealed = recorded.model_copy(update={"fingerprint": recorded.expected_fingerprint()})
         _write_durably(staging / MANIFEST, _manifest_bytes(sealed))
         replace_folder(staging, path)
@@ -216,7 +229,9 @@ def _check_file(folder: Path, name: str, record: FileRecord, verify: bool) -> No
 
 
 def _manifest_bytes(config: BundleConfig) -> bytes:
-    return (json.dumps(config.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n").encode()
+    absent = None if config.adaptation else {"adaptation"}  # a bundle without one is to the byte what it was
+    content = config.model_dump(mode="json", exclude=absent)
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def _record(path: Path) -> FileRecord:

@@ -14,9 +14,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from encoders.adaptation import ADAPTATION, Adaptation, Modality, read_adaptation
 from encoders.bundle import WEIGHTS, Bundle
 from encoders.errors import CorruptBundle, DeviceUnavailable
 from encoders.images import Pixels, Preprocessing, to_pixels
+from encoders.query_bank import QueryBank, read_query_bank
 from encoders.texts import TokenBatch, open_tokenizer
 from encoders.towers import build_towers, unit_rows
 from encoders.weights import load_weights
@@ -71,6 +73,10 @@ class Encoder:
         self._tokenizer = open_tokenizer(bundle.config.tokenizer, bundle.path)
         self._image_batch = min(max_batch, CPU_IMAGES_AT_ONCE) if device.type == "cpu" else max_batch
         self._normalise = normaliser(self.preprocessing, device)
+        self._adaptation = {modality: each.to(device) for modality, each in load_adaptation(bundle).items()}
+        self.query_bank: QueryBank | None = read_query_bank(
+            bundle.path, fingerprint=self.fingerprint, dim=self.dim
+        )
 
     @classmethod
     def load(
@@ -123,7 +129,7 @@ class Encoder:
         for rows in _chunks(order, self.max_batch):
             width = tokens.ids.shape[1] if padded_to_context else max(1, int(tokens.lengths[rows].max()))
             ids = torch.from_numpy(tokens.ids[rows][:, :width])
-            vectors[rows] = self._run(self._encode_text, ids.to(self.device))
+            vectors[rows] = self._run(self._encode_text, ids.to(self.device), modality="texts")
         return vectors
 
     def encode_texts(self, texts: Sequence[str]) -> TextEmbeddings:
@@ -133,12 +139,18 @@ class Encoder:
 
     def _embed_pixels(self, pixels: Pixels) -> Vectors:
         batch = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device, non_blocking=True)
-        return self._run(lambda chunk: self._encode_image(self._normalise(chunk)), batch)
+        return self._run(lambda chunk: self._encode_image(self._normalise(chunk)), batch, modality="images")
 
-    def _run(self, tower: Callable[[torch.Tensor], torch.Tensor], batch: torch.Tensor) -> Vectors:
+    def _run(
+        self, tower: Callable[[torch.Tensor], torch.Tensor], batch: torch.Tensor, *, modality: Modality
+    ) -> Vectors:
         low = self.precision == "bf16"
-        with torch.inference_mode(), _autocast(self.device) if low else contextlib.nullcontext():
-            vectors: Vectors = unit_rows(tower(batch)).cpu().numpy()
+        with torch.inference_mode():
+            with _autocast(self.device) if low else contextlib.nullcontext():
+                rows = unit_rows(tower(batch))
+            if adapt := self._adaptation.get(modality):
+                rows = adapt(rows)
+            vectors: Vectors = rows.cpu().numpy()
         return vectors
 
 
@@ -150,6 +162,13 @@ def load_towers(bundle: Bundle) -> torch.nn.Module:
     except RuntimeError as error:
         raise CorruptBundle(f"{bundle.path}: the weights do not fit the towers: {error}") from error
     return model
+
+
+def load_adaptation(bundle: Bundle) -> Adaptation:
+    """What the bundle does to its towers' embeddings; empty for most. Raises CorruptBundle."""
+    if bundle.config.adaptation is None:
+        return {}
+    return read_adaptation(bundle.path / ADAPTATION, dim=bundle.config.towers.embed_dim)
 
 
 def normaliser(preprocessing: Preprocessing, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:

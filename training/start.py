@@ -92,6 +92,11 @@ def starting_point(start: Start, scratch: Path, *, seed: int) -> StartingPoint:
 
 
 def _from_bundle(bundle: Bundle, start: Start, scratch: Path) -> StartingPoint:
+    if bundle.config.adaptation is not None:
+        raise RecipeError(
+            f"{bundle.path} is adapted to a domain, and training would lose that: start from the bundle it was "
+            "made from (python -m training adapt --undo), then adapt what comes out"
+        )
     files = read_files(bundle, keep=lambda name: name in bundle.config.embedding_files)
     _lay_out(files, scratch)
     return StartingPoint(

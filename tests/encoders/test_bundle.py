@@ -67,9 +67,9 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], type[BundleError], str]] = {
         "is not a Twinlens bundle's",
     ),
     "a newer format": (
-        lambda path: edit_manifest(path, format=2, surprise=True),
+        lambda path: edit_manifest(path, format=3, surprise=True),
         UnsupportedBundle,
-        "has bundle format 2, this Twinlens reads up to 1: upgrade it",
+        "has bundle format 3, this Twinlens reads up to 2: upgrade it",
     ),
     "no format": (lambda path: edit_manifest(path, format=None), UnsupportedBundle, "bundle format None"),
     "an unknown field": (lambda path: edit_manifest(path, surprise=True), CorruptBundle, "surprise"),
