@@ -1,24 +1,36 @@
 """The augmentation pipeline: a picture in, the pixels of one random view of it out.
 
 Every step is drawn from the generator that is passed in, so a view is a pure function of (picture,
-settings, seed). Steps run as light meets a camera: framing, light, colour, resolution, compression.
-Noise, blur, pixelation, white balance and low light are left out on purpose: they are what robustness is
-tested with, and a test on what was trained on measures memory. It does not know towers or batches.
+settings, seed). Steps run as light meets a camera: framing, light, colour, lens and sensor, resolution,
+compression. White balance, blur and noise are off unless asked for: robustness is tested with them, and a test
+on what was trained on measures memory (see `presets`). It does not know towers or batches.
 """
 
 import io
 import math
 import re
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
-from PIL import Image, ImageEnhance
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from PIL import Image, ImageEnhance, ImageFilter
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+)
 
 from encoders.images import Pixels, Preprocessing, to_pixels
 
 HELD_OUT_CORRUPTIONS = ("low_light", "warm", "cool", "oversaturate", "noise", "blur", "pixelate")
+"""Kinds of corruption that a recipe keeps out of training unless it says otherwise."""
+
+REFERENCE_SIDE = 224
+"""Blur is given in pixels of a view whose short side is this."""
 
 _SIDED = re.compile(r"\b(left|right)\b", re.IGNORECASE)
 
@@ -67,6 +79,23 @@ class Augmentation(BaseModel):
     """Long side in pixels that the view is shrunk to and enlarged from."""
     jpeg: Share = 0.2
     jpeg_quality: PositiveRange = (20, 80)
+    white_balance: Share = 0.0
+    white_balance_range: PositiveRange = (0.5, 2.0)
+    """Gain of red over blue in linear light: above 1 warmer, below cooler."""
+    blur: Share = 0.0
+    blur_sigma: PositiveRange = (0.5, 2.0)
+    """In pixels of a view of 224."""
+    noise: Share = 0.0
+    noise_sigma: PositiveRange = (0.02, 0.1)
+    """Gaussian, of each channel, where white is 1."""
+
+    @model_serializer(mode="wrap")
+    def _without_unused_additions(self, dumped: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Kept activations are named by this: what a later version added changes no name while it is unused."""
+        given: dict[str, Any] = dumped(self)
+        fields = type(self).model_fields
+        unused = {name for name in _ADDED if getattr(self, name) == fields[name].default}
+        return {name: value for name, value in given.items() if name not in unused}
 
     @field_validator("jpeg_quality")
     @classmethod
@@ -82,6 +111,10 @@ class Augmentation(BaseModel):
             raise ValueError(f"a view cannot show {given[1]:g} of a picture: at most 1")
         return given
 
+
+_ADDED = (
+    "white_balance", "white_balance_range", "blur", "blur_sigma", "noise", "noise_sigma",
+)  # fmt: skip
 
 NO_AUGMENTATION = Augmentation(
     crop_area=(1.0, 1.0), crop_aspect=(1.0, 1.0), flip=0, exposure=0, gamma=0, jitter=0, grey=0,
@@ -107,7 +140,9 @@ def augmented_pixels(
     if flippable and rng.random() < augmentation.flip:
         view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     view = _lit(view, augmentation, rng)
+    view = _balanced(view, augmentation, rng)
     view = _coloured(view, augmentation, rng)
+    view = _sensed(view, augmentation, rng)
     view = _resampled(view, augmentation, rng)
     return to_pixels(_compressed(view, augmentation, rng), preprocessing)
 
@@ -150,6 +185,34 @@ def _lit(view: Image.Image, augmentation: Augmentation, rng: np.random.Generator
     if lit is values:
         return view
     return view.point(np.rint(lit * 255).astype(int).tolist() * 3)
+
+
+def _happens(probability: float, rng: np.random.Generator) -> bool:
+    """Draws nothing for a step that is off: views made before it existed stay what they are."""
+    return probability > 0 and rng.random() < probability
+
+
+def _balanced(view: Image.Image, augmentation: Augmentation, rng: np.random.Generator) -> Image.Image:
+    if not _happens(augmentation.white_balance, rng):
+        return view
+    low, high = augmentation.white_balance_range
+    warmth = math.exp(rng.uniform(math.log(low), math.log(high)))
+    light = _to_linear(np.arange(256) / 255.0)
+    curves = [_to_srgb(np.clip(light * gain, 0, 1)) for gain in (math.sqrt(warmth), 1.0, 1 / math.sqrt(warmth))]
+    return view.point(np.rint(np.concatenate(curves) * 255).astype(int).tolist())
+
+
+def _sensed(view: Image.Image, augmentation: Augmentation, rng: np.random.Generator) -> Image.Image:
+    """Through a lens out of focus, onto a noisy sensor."""
+    sensed = view
+    if _happens(augmentation.blur, rng):
+        sigma = rng.uniform(*augmentation.blur_sigma) * min(view.size) / REFERENCE_SIDE
+        sensed = sensed.filter(ImageFilter.GaussianBlur(sigma))
+    if _happens(augmentation.noise, rng):
+        values = np.asarray(sensed, dtype=np.float32)
+        noisy = values + 255 * rng.uniform(*augmentation.noise_sigma) * rng.standard_normal(values.shape)
+        sensed = Image.fromarray(np.clip(np.rint(noisy), 0, 255).astype(np.uint8))
+    return sensed
 
 
 def _coloured(view: Image.Image, augmentation: Augmentation, rng: np.random.Generator) -> Image.Image:

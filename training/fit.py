@@ -42,7 +42,9 @@ def run_digest(prepared: Prepared) -> str:
     pictures = [example.picture for examples in prepared.mixture.examples for example in examples]
     pictures += [picture for one in prepared.held_out for picture in one.pictures]
     parts = [
-        prepared.recipe.model_dump_json(exclude={"decode_threads", "weights", "unseen"}),
+        prepared.recipe.model_dump_json(
+            exclude={"decode_threads", "weights", "unseen", "held_out_corruptions"}
+        ),
         str(prepared.point.parent),
         str(prepared.processes.count),
         *(one.digest for one in prepared.sets),

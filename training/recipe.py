@@ -11,10 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from encoders.encoder import Precision
 from encoders.weights import Encoding
-from training.augment import Augmentation
+from training.augment import HELD_OUT_CORRUPTIONS, Augmentation
 from training.errors import RecipeError
 from training.loss import LossKind
 from training.optimiser import Rates
+from training.presets import AugmentationChoice, check_held_out
 from training.start import Start
 
 
@@ -29,7 +30,8 @@ class Source(_Frozen):
     """A spec: see `training.pairs`."""
     weight: float = Field(default=1.0, gt=0, le=100)
     """How often an image of it is seen in an epoch: 0.5 every other epoch, 2 twice each."""
-    augmentation: Augmentation = Augmentation()
+    augmentation: AugmentationChoice = Augmentation()
+    """A preset's name, or a table: of fields, or of a `preset` and what it changes."""
     word_dropout: float = Field(default=0.1, ge=0, lt=1)
     licence: str = ""
 
@@ -121,6 +123,8 @@ class Recipe(_Frozen):
     validation: Validation | None = None
     unseen: list[str] = []
     """Sets that must stay unseen: training images that are nearly the same picture are an error."""
+    held_out_corruptions: list[str] = list(HELD_OUT_CORRUPTIONS)
+    """Kinds that no augmentation may train on, so that a test with them measures more than memory."""
     loss: LossKind = "softmax"
     ema: float = Field(default=0.999, ge=0, lt=1)
     precision: Precision = "fp32"
@@ -129,6 +133,13 @@ class Recipe(_Frozen):
     weights: Encoding = "fp32"
     """How the bundle stores its matrices."""
     decode_threads: int = Field(default=2, ge=1, le=64)
+
+    @model_validator(mode="after")
+    def _keeps_its_word(self) -> "Recipe":
+        check_held_out(
+            self.held_out_corruptions, {source.pairs: source.augmentation for source in self.sources}
+        )
+        return self
 
     @classmethod
     def read(cls, path: Path) -> "Recipe":

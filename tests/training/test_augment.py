@@ -58,6 +58,11 @@ def grey(pixels: np.ndarray) -> bool:
     return bool((np.ptp(pixels, axis=2) == 0).all())
 
 
+def warmer(pixels: np.ndarray) -> bool:
+    red, green, blue = (pixels[..., channel].astype(int) - PLAIN[..., channel] for channel in range(3))
+    return bool(red.min() > 5 and blue.max() < -5 and abs(green).max() <= 1)
+
+
 @pytest.mark.parametrize(
     ("changes", "holds"),
     [
@@ -73,6 +78,12 @@ def grey(pixels: np.ndarray) -> bool:
         (
             {"jpeg": 1.0, "jpeg_quality": (10, 10)},
             lambda pixels: 1 < np.abs(pixels - PLAIN.astype(int)).mean() < 30,
+        ),
+        ({"white_balance": 1.0, "white_balance_range": (2, 2)}, warmer),
+        ({"blur": 1.0, "blur_sigma": (12, 12)}, lambda pixels: detail(pixels) < 0.5 * detail(PLAIN)),
+        (
+            {"noise": 1.0, "noise_sigma": (0.05, 0.05)},
+            lambda pixels: abs((pixels - PLAIN.astype(int))[PLAIN > 60].std() - 0.05 * 255) < 1,
         ),
         ({"zoom_out": 1.0}, lambda pixels: (pixels == 255).all(axis=2).sum() > 100),
     ],
@@ -126,3 +137,14 @@ def test_a_strength_out_of_range_is_an_error_that_names_it(field: str, value: ob
 def test_an_unknown_augmentation_is_an_error() -> None:
     with pytest.raises(ValueError, match="brightness"):
         Augmentation.model_validate({"brightness": 0.3})
+
+
+def test_what_a_later_version_added_does_not_rename_what_earlier_ones_kept() -> None:
+    """Kept activations are found again by this dump."""
+    dumped = Augmentation().model_dump(mode="json")
+    assert list(dumped) == [
+        "crop_area", "crop_aspect", "zoom_out", "flip", "exposure", "exposure_stops", "gamma", "gamma_range",
+        "jitter", "jitter_strength", "grey", "resolution", "resolution_side", "jpeg", "jpeg_quality",
+    ]  # fmt: skip
+    assert Augmentation(noise=0.5).model_dump()["noise"] == 0.5
+    assert Augmentation.model_validate(Augmentation(noise=0.5).model_dump()) == Augmentation(noise=0.5)
