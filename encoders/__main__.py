@@ -1,4 +1,4 @@
-"""`python -m encoders`: import published models into bundles, show and verify bundles.
+"""`python -m encoders`: import published models into bundles; show and verify bundles, give them golden inputs.
 
 It does not know training, indexes or serving.
 """
@@ -71,12 +71,41 @@ def show(bundle: BundleArgument = DEFAULT_BUNDLE) -> None:
 
 @app.command()
 def verify(bundle: BundleArgument = DEFAULT_BUNDLE) -> None:
-    """Check every file's SHA-256, load the towers and embed one picture and one text."""
+    """Check every file's SHA-256, embed a picture and a text, and the golden inputs where the bundle has some.
+
+    Where golden vectors come out otherwise, say which inputs differ and the likely cause (exit status 1).
+    """
     from encoders.verifying import verify_bundle  # torch takes seconds to load: `show` does without
 
     with _errors_told():
         opened = verify_bundle(bundle)
         _console.print(f"{opened.path}: {opened.name} is sound, fingerprint {opened.fingerprint}")
+
+
+@app.command()
+def golden(
+    bundle: Annotated[Path, typer.Argument(help="The bundle that is to carry golden inputs.")],
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            help="The weights before they were rounded for storage: a bundle in fp32, or a .safetensors file "
+            "as training keeps it (runs/NAME/best.safetensors)."
+        ),
+    ] = None,
+) -> None:
+    """Put golden inputs and their vectors into a bundle, so that parity can be checked later."""
+    from encoders.golden import add_golden
+    from encoders.reference import read_reference
+
+    with _errors_told():
+        opened = Bundle.open(bundle)
+        made = add_golden(opened, reference=read_reference(reference, of=opened) if reference else None)
+        _console.print(f"{made.path}: {made.name} carries golden inputs now, fingerprint {made.fingerprint}")
+        if reference is None and made.config.weights != "fp32":
+            _console.print(
+                f"their vectors are of the weights as stored ({made.config.weights}): name those before "
+                "rounding with --reference, or its gate cannot tell what rounding cost"
+            )
 
 
 def _facts(bundle: Bundle) -> Iterator[tuple[str, str]]:

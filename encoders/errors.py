@@ -4,7 +4,10 @@ TwinlensError
 ├── BundleError
 │   ├── MissingBundle         no bundle where one was named
 │   ├── CorruptBundle         a file is missing, cut, changed, or does not parse
-│   └── UnsupportedBundle     written by a newer Twinlens, or something else altogether
+│   ├── UnsupportedBundle     written by a newer Twinlens, or something else altogether
+│   ├── ParityLost            it no longer gives the golden vectors that it carries
+│   ├── ReferenceMismatch     golden vectors were to be made from weights that are not its own
+│   └── GateNotPassed         it was not judged, or did not pass, where only a bundle that passed will do
 ├── ImportFailed              a published model that cannot be turned into a bundle
 ├── FingerprintMismatch       vectors of one encoder met another encoder
 ├── ImageError
@@ -34,6 +37,18 @@ class CorruptBundle(BundleError):
 
 class UnsupportedBundle(BundleError):
     """A bundle of a newer format, or a folder that is no bundle."""
+
+
+class ParityLost(BundleError):
+    """The bundle embeds its golden inputs otherwise than when it was made."""
+
+
+class ReferenceMismatch(BundleError):
+    """The weights given as a reference are not those that the bundle's were stored from."""
+
+
+class GateNotPassed(BundleError):
+    """The bundle has no verdict of its own that says it passed."""
 
 
 class ImportFailed(TwinlensError):

@@ -20,6 +20,7 @@ from encoders.bundle import Bundle, BundleConfig, write_bundle
 from encoders.encoder import Encoder
 from encoders.errors import BundleError, ImportFailed
 from encoders.folders import write_durably
+from encoders.golden import add_golden
 from encoders.images import Preprocessing
 from encoders.texts import TokenizerSpec
 from encoders.towers import TowersConfig, build_towers
@@ -77,7 +78,7 @@ def write_published(published: Published, out: Path, *, name: str) -> Bundle:
         )
     provenance = {**config.provenance, "agreement": agreement}
     sealed = config.model_copy(update={"provenance": provenance})
-    return write_bundle(out, config=sealed, state=state, files=published.files)
+    return add_golden(write_bundle(out, config=sealed, state=state, files=published.files))
 
 
 def measure_agreement(published: Published, encoder: Encoder) -> dict[str, float]:
