@@ -102,6 +102,11 @@ class Encoder:
             max_batch=max_batch,
         )
 
+    @property
+    def model(self) -> torch.nn.Module:
+        """The towers themselves, for those that change them; nothing of `adaptation` is in them."""
+        return self._model
+
     def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
         """(n, dim) unit rows of RGB pictures (see `images.decode_image`) of any size."""
         rows = [

@@ -13,8 +13,9 @@ embedding. It does not know indexes: the bias of a gallery's items is kept there
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,13 @@ def hubness(items: Rows, bank: Rows, *, k: int) -> Rows:
         for start in range(0, len(items), _BLOCK_ROWS)
     ]
     return np.concatenate(means).astype(np.float32) if means else np.empty(0, dtype=np.float32)
+
+
+def penalty_of(bank: QueryBank | None, searched: Modality) -> Callable[[Rows], Rows] | None:
+    """Rows (n, d) of "images" or "texts" to penalties (n,); None where no bank corrects their search."""
+    if bank is None or not bank.corrects(searched):
+        return None
+    return partial(bank.penalty, searched=searched)
 
 
 def query_bank_bytes(bank: QueryBank) -> bytes:

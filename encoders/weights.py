@@ -16,7 +16,7 @@ from encoders.errors import CorruptBundle
 
 Encoding = Literal["fp32", "fp16", "int8_rows"]
 
-_SCALE = ".row_scale"
+ROW_SCALE = ".row_scale"
 _MIN_ROW = 64
 
 
@@ -36,9 +36,9 @@ def load_weights(path: Path) -> dict[str, torch.Tensor]:
         raise CorruptBundle(f"{path} is no readable safetensors file: {error}") from error
     state = {}
     for name, tensor in packed.items():
-        if name.endswith(_SCALE):
+        if name.endswith(ROW_SCALE):
             continue
-        scale = packed.get(name + _SCALE)
+        scale = packed.get(name + ROW_SCALE)
         if scale is not None:
             state[name] = tensor.float() * scale.reshape(-1, *[1] * (tensor.dim() - 1))
         else:
@@ -68,4 +68,4 @@ def _pack(name: str, tensor: torch.Tensor, encoding: Encoding) -> dict[str, torc
     rows = tensor.float().flatten(1)
     scale = rows.abs().amax(dim=1).clamp(min=1e-12) / 127.0
     quantised = torch.round(rows / scale[:, None]).clamp(-127, 127).to(torch.int8)
-    return {name: quantised.reshape(tensor.shape), name + _SCALE: scale}
+    return {name: quantised.reshape(tensor.shape), name + ROW_SCALE: scale}

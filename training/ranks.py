@@ -19,6 +19,8 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from encoders.query_bank import QueryBank, penalty_of
+
 Floats: TypeAlias = NDArray[np.float32]
 Doubles: TypeAlias = NDArray[np.float64]
 Ints: TypeAlias = NDArray[np.int64]
@@ -87,12 +89,14 @@ def rank_pairs(
     *,
     caption_image: ArrayLike,
     caption_group: ArrayLike | None = None,
+    bank: QueryBank | None = None,
 ) -> Retrieval:
     """Rank every caption's images and every image's captions.
 
     image_vectors (n, d) and caption_vectors (m, d), finite; caption_image (m,) is the row of each caption's
     image; caption_group (m,) numbers the distinct texts: captions of one group are positives for all the
-    images of the group. Images without a caption are distractors: found or not, never asked.
+    images of the group. Images without a caption are distractors: found or not, never asked. `bank` holds hubs
+    back, as a release of the bundle with that bank does.
     Raises ValueError on other shapes, non-finite vectors, or rows that do not exist.
     """
     images, captions = checked_vectors(image_vectors, caption_vectors)
@@ -107,8 +111,20 @@ def rank_pairs(
         return np.concatenate([captions_of_group[int(g)] for g in groups_of_image[int(asked[query])]])
 
     return Retrieval(
-        text_to_image=_rank(captions, images, image=owner, positives=lambda q: images_of_group[int(group[q])]),
-        image_to_text=_rank(images[asked], captions, image=asked, positives=captions_of_image),
+        text_to_image=_rank(
+            captions,
+            images,
+            image=owner,
+            positives=lambda q: images_of_group[int(group[q])],
+            penalty=penalty_of(bank, "images"),
+        ),
+        image_to_text=_rank(
+            images[asked],
+            captions,
+            image=asked,
+            positives=captions_of_image,
+            penalty=penalty_of(bank, "texts"),
+        ),
     )
 
 
@@ -130,13 +146,23 @@ class _Lists:
         return self.values[self.offsets[key] : self.offsets[key + 1]]
 
 
-def _rank(queries: Floats, gallery: Floats, *, image: Ints, positives: Callable[[int], Ints]) -> QueryRanks:
+def _rank(
+    queries: Floats,
+    gallery: Floats,
+    *,
+    image: Ints,
+    positives: Callable[[int], Ints],
+    penalty: Callable[[Floats], Floats] | None,
+) -> QueryRanks:
     distinct, column = distinct_rows(gallery)
+    penalties = None if penalty is None else penalty(distinct)
     counts = np.empty((len(queries), 3), dtype=np.int64)
     precision = np.empty(len(queries))
     rows_per_block = max(1, BLOCK_SCORES // len(gallery))
     for start in range(0, len(queries), rows_per_block):
         scores = queries[start : start + rows_per_block] @ distinct.T
+        if penalties is not None:
+            scores -= penalties
         if column is not None:
             scores = scores[:, column]
         for query, row in enumerate(scores, start):
