@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from encoders.encoder import Encoder, Vectors
 from encoders.golden import MODALITIES, REPRODUCED, Golden, Modality, Stages, cosines, golden_pixels, run_stages
 from encoders.golden_inputs import SHORT_IDS
+from encoders.images import Pixels, Preprocessing
 
 Cause = Literal[
     "normalisation", "resize", "interpolation", "decoding", "channels", "weights", "collapse", "truncation",
@@ -50,8 +51,10 @@ class Finding(BaseModel):
 
 @dataclass(frozen=True, eq=False)
 class GoldenCheck:
-    """Golden inputs, made then and run now. reordered: least cosine of the coloured pictures whose pixels agree
-    with what they gave then, by the order their channels are put in before the tower; empty where all agree.
+    """Golden inputs, made then and run now.
+
+    reordered: mean cosine of the coloured scenes whose pixels agree and whose vectors do not, with what they
+    gave then, by the order their channels are put in before the tower; empty where there are none.
     """
 
     golden: Golden
@@ -82,19 +85,18 @@ def check_golden(encoder: Encoder, golden: Golden) -> GoldenCheck:
     now = run_stages(encoder, golden.files, texts)
     check = GoldenCheck(golden, now, {})
     coloured = np.array([picture.coloured for picture in golden.record.pictures])
-    suspects = np.flatnonzero(coloured & ~_moved(check) & (check.reproduced("images") < REPRODUCED))
+    scenes = np.array([picture.kind != "flat" for picture in golden.record.pictures])
+    suspects = np.flatnonzero(coloured & scenes & ~_moved(check) & (check.reproduced("images") < REPRODUCED))
     if not len(suspects):
         return check
     pixels = golden_pixels(encoder, golden.files)[suspects]
     then = golden.stages.vectors["images"][suspects]
     orders = {"".join("RGB"[c] for c in order): order for order in itertools.permutations(range(3))}
+    turned = {name: _reordered(pixels, order, encoder.preprocessing) for name, order in orders.items()}
     return GoldenCheck(
         golden,
         now,
-        {
-            name: float(cosines(encoder.encode_pixels(np.ascontiguousarray(pixels[..., order])), then).min())
-            for name, order in orders.items()
-        },
+        {name: float(cosines(encoder.encode_pixels(each), then).mean()) for name, each in turned.items()},
     )
 
 
@@ -245,6 +247,14 @@ def _moved(check: GoldenCheck) -> Mask:
     distance = np.abs(check.golden.stages.pixels.astype(np.float32) - check.now.pixels.astype(np.float32))
     found: Mask = distance.mean(axis=(1, 2)) > MOVED_LEVELS
     return found
+
+
+def _reordered(pixels: Pixels, order: tuple[int, ...], spec: Preprocessing) -> Pixels:
+    """Pixels that normalise to what `pixels` do, in another order of channels; to the nearest level."""
+    mean, std = 255.0 * np.array(spec.mean), 255.0 * np.array(spec.std)
+    normalised = (pixels - mean) / std
+    levels = np.rint(normalised[..., order] * std + mean)
+    return np.clip(levels, 0, 255).astype(np.uint8)
 
 
 def _channels_exchanged(check: GoldenCheck, moved: Mask) -> bool:

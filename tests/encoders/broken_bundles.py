@@ -9,9 +9,11 @@ import torch
 from encoders.bundle import Bundle, read_files, write_bundle
 from encoders.encoder import load_towers
 from encoders.golden import add_golden
+from encoders.images import Preprocessing
 from tests.conftest import make_tiny_bundle
 
 State = dict[str, torch.Tensor]
+PREPROCESSING = Preprocessing(height=32, width=32, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 GAINS = {"visual": 4.0, "text": 8.0}
 
 
@@ -22,7 +24,7 @@ def make_lively_bundle(path: Path, **changes: Any) -> Bundle:
         name: tensor * GAINS.get(name.partition(".")[0], 1.0) if tensor.dim() >= 2 else tensor
         for name, tensor in load_towers(tiny).state_dict().items()
     }
-    config = tiny.config.model_copy(update=changes)
+    config = tiny.config.model_copy(update={"preprocessing": PREPROCESSING, **changes})
     return add_golden(write_bundle(path, config=config, state=state, files=read_files(tiny)), reference=state)
 
 
