@@ -9,11 +9,20 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+)
 
 from index.errors import CorruptRelease, UnsupportedRelease
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+PLAIN_FORMAT_VERSION = 1  # of releases without a hubness correction: earlier versions read them too
 MANIFEST_NAME = "manifest.json"
 
 
@@ -46,6 +55,17 @@ class MeasuredRecall(_Frozen):
     recall: float = Field(ge=0, le=1)
 
 
+class HubnessCorrection(_Frozen):
+    """Vectors carry α · (mean cosine with the k nearest queries of the bundle's bank) as a penalty.
+
+    `bank_queries`: what is searched ("images", "texts") → how many queries its bank has.
+    """
+
+    alpha: float = Field(ge=0, allow_inf_nan=False)
+    k: int = Field(ge=1)
+    bank_queries: dict[str, int] = Field(min_length=1)
+
+
 class GallerySource(_Frozen):
     """Where the pictures came from; `root` is the folder that the items' paths are relative to."""
 
@@ -55,7 +75,7 @@ class GallerySource(_Frozen):
 
 
 class Manifest(_Frozen):
-    format_version: int = FORMAT_VERSION
+    format_version: int = PLAIN_FORMAT_VERSION
     id: str = Field(pattern=r"^\d{8}T\d{6}Z-[0-9a-f]{6}$")
     created: datetime
     fingerprint: str = Field(pattern=r"^[0-9a-f]{64}$")
@@ -65,7 +85,18 @@ class Manifest(_Frozen):
     gallery: GallerySource
     counts: Counts
     recall: dict[str, MeasuredRecall]  # by what is searched: "images", "texts"
+    hubness: HubnessCorrection | None = None
     files: dict[str, FileEntry]
+
+    def corrects(self, searched: str) -> bool:
+        """Whether the vectors of "images" or "texts" carry penalties."""
+        return self.hubness is not None and searched in self.hubness.bank_queries
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without a correction the manifest is to the byte what it was before there were any."""
+        content: dict[str, Any] = serialise(self)
+        return {key: value for key, value in content.items() if value is not None}
 
     @field_validator("files")
     @classmethod

@@ -18,14 +18,24 @@ from encoders.bundle import Bundle
 from encoders.encoder import Encoder, Precision
 from encoders.errors import TwinlensError
 from encoders.images import DEFAULT_MAX_PIXELS
+from encoders.query_bank import QueryBank, penalty_of
 from index import catalog
 from index.cache import EmbeddingCache, cache_path, remove_other_caches
 from index.cores import available_cores
 from index.embed import EmbeddedItem, Embedder
 from index.errors import GalleryError, PublishRefused, ReleaseError
 from index.gallery import Failure, Gallery, without_duplicates
+from index.hubs import describe_correction
 from index.items import ITEM_SCHEMA, ItemRecord, TableWriter, read_digests
-from index.manifest import Counts, GallerySource, Manifest, MeasuredRecall, describe_file
+from index.manifest import (
+    FORMAT_VERSION,
+    PLAIN_FORMAT_VERSION,
+    Counts,
+    GallerySource,
+    Manifest,
+    MeasuredRecall,
+    describe_file,
+)
 from index.publish import describe_files, new_release_id, publish, rebuild_lock, staging_folder
 from index.recall import measure_recall
 from index.report import OnProgress, RebuildReport, Tally
@@ -123,11 +133,16 @@ def _build(
     seconds = time.monotonic() - started
     if not tally.images:
         raise PublishRefused(_nothing(settings.gallery, tally))
-    recall, counts = _check(staging, tally, texts_cut=texts_cut, skipped=settings.gallery.skipped)
+    recall, counts = _check(
+        *_read_back(staging, encoder.query_bank), tally, texts_cut=texts_cut, skipped=settings.gallery.skipped
+    )
     files = describe_files(staging)
     release_id, created = new_release_id(settings.releases, files)
     gallery = settings.gallery
+    hubness = describe_correction(encoder.query_bank)
     manifest = Manifest(
+        format_version=FORMAT_VERSION if hubness else PLAIN_FORMAT_VERSION,
+        hubness=hubness,
         id=release_id,
         created=created,
         fingerprint=encoder.fingerprint,
@@ -146,9 +161,9 @@ def _build(
 class _Contents:
     """The files of a release under construction; one call for each result, in order."""
 
-    def __init__(self, staging: Path, dim: int, stack: ExitStack) -> None:
+    def __init__(self, staging: Path, encoder: Encoder, stack: ExitStack) -> None:
         self.tally = Tally()
-        self.vectors = VectorWriter(dim)
+        self.vectors = VectorWriter(encoder.dim, penalty=penalty_of(encoder.query_bank, "images"))
         self._items = stack.enter_context(TableWriter(staging / catalog.ITEMS_NAME, ITEM_SCHEMA))
         self._thumbnails = stack.enter_context(ThumbnailWriter(staging / catalog.THUMBNAILS_NAME))
         self._ledger = stack.enter_context((staging / catalog.FAILURES_NAME).open("w", encoding="utf-8"))
@@ -181,7 +196,7 @@ def _write_contents(
     settings: RebuildSettings, staging: Path, embedder: Embedder, on_progress: OnProgress
 ) -> tuple[Tally, int]:
     with ExitStack() as stack:
-        contents = _Contents(staging, embedder.encoder.dim, stack)
+        contents = _Contents(staging, embedder.encoder, stack)
         texts = stack.enter_context(TextCollector(embedder, staging / ".texts.spool"))
         for result in embedder.embed_images(without_duplicates(settings.gallery)):
             if isinstance(result, Failure):
@@ -204,12 +219,22 @@ def _write_contents(
         return contents.tally, texts.cut
 
 
+def _read_back(staging: Path, bank: QueryBank | None) -> tuple[VectorIndex, VectorIndex]:
+    """Images and texts, as a service would read them."""
+    return (
+        VectorIndex.read(
+            staging / catalog.IMAGE_VECTORS_NAME, penalised=bank is not None and bank.corrects("images")
+        ),
+        VectorIndex.read(
+            staging / catalog.TEXT_VECTORS_NAME, penalised=bank is not None and bank.corrects("texts")
+        ),
+    )
+
+
 def _check(
-    staging: Path, tally: Tally, *, texts_cut: int, skipped: int
+    images: VectorIndex, texts: VectorIndex, tally: Tally, *, texts_cut: int, skipped: int
 ) -> tuple[dict[str, MeasuredRecall], Counts]:
-    """Read the vectors back as a service would, and measure them against exact search."""
-    images = VectorIndex.read(staging / catalog.IMAGE_VECTORS_NAME)
-    texts = VectorIndex.read(staging / catalog.TEXT_VECTORS_NAME)
+    """Measure the vectors that were read back against exact search."""
     if len(texts):
         recall = {
             "images": measure_recall(images, texts, queries="texts"),

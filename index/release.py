@@ -66,11 +66,20 @@ class Release:
         problems = find_problems(path, manifest) if verify else []
         if problems:
             raise CorruptRelease(f"{path}: " + "; ".join(problems))
+        images, texts = (
+            VectorIndex.read(
+                path / name,
+                threads=search_threads,
+                device=search_device,
+                penalised=manifest.corrects(searched),
+            )
+            for searched, name in (("images", IMAGE_VECTORS_NAME), ("texts", TEXT_VECTORS_NAME))
+        )
         release = cls(
             path=path,
             manifest=manifest,
-            images=VectorIndex.read(path / IMAGE_VECTORS_NAME, threads=search_threads, device=search_device),
-            texts=VectorIndex.read(path / TEXT_VECTORS_NAME, threads=search_threads, device=search_device),
+            images=images,
+            texts=texts,
             items=ItemTable.read(path / ITEMS_NAME),
             texts_table=TextTable.read(path / TEXTS_NAME),
             gallery_root=gallery_root or Path(manifest.gallery.root),

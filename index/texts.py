@@ -12,6 +12,7 @@ from typing import Self
 
 import numpy as np
 
+from encoders.query_bank import penalty_of
 from index.cache import SeenText
 from index.embed import Embedder
 from index.gallery import Failure, even_text
@@ -29,7 +30,9 @@ class TextCollector:
     """
 
     def __init__(self, embedder: Embedder, spool: Path) -> None:
-        self.vectors = VectorWriter(embedder.encoder.dim)
+        self.vectors = VectorWriter(
+            embedder.encoder.dim, penalty=penalty_of(embedder.encoder.query_bank, "texts")
+        )
         self.cut = 0
         self.failures: list[Failure] = []
         self._embedder = embedder

@@ -1,11 +1,15 @@
 """Vectors and their exact inner-product search, on faiss; the only module that imports it.
 
+Rows may carry a penalty each, for being hubs: it lies in one more column of the file, `[x, −penalty]`, so that
+the query `[q, 1]` is corrected by the same inner product, and `[q, 0]` is not. Nothing of that column is ever
+given out: scores are plain inner products, only their order is corrected.
+
 Knows nothing of pictures, texts, encoders or releases: rows of float32 in, scores and row numbers out.
 """
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +22,9 @@ from index.errors import BadQuery, CorruptRelease
 
 Device = Literal["auto", "cpu", "gpu"]
 
+Penalty = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+ROWS_PER_PENALTY = 256
 GPU_MAX_K = 2048  # faiss's GPU selection kernels stop here; deeper pages are searched on the CPU
 
 _log = logging.getLogger(__name__)
@@ -31,8 +38,10 @@ class VectorIndex:
     on the calling thread itself, because OpenMP keeps that number per thread.
     """
 
-    def __init__(self, index: Any, *, threads: int | None = None, device: Device = "cpu") -> None:
-        """Wrap a faiss index.
+    def __init__(
+        self, index: Any, *, threads: int | None = None, device: Device = "cpu", penalised: bool = False
+    ) -> None:
+        """Wrap a faiss index; `penalised`: its last column holds its rows' penalties.
 
         `threads` defaults to the cores this process may use. `device` "auto" takes a GPU where there is
         one with room and else the CPU; "gpu" insists, and raises `RuntimeError` where there is none.
@@ -40,10 +49,13 @@ class VectorIndex:
         self._index = index
         self._threads = threads or available_cores()
         self._gpu = _on_gpu(index, device)
-        self.dim: int = index.d
+        self.dim: int = index.d - penalised
+        self.penalties = _last_column(index) if penalised else None
 
     @classmethod
-    def read(cls, path: Path, *, threads: int | None = None, device: Device = "cpu") -> "VectorIndex":
+    def read(
+        cls, path: Path, *, threads: int | None = None, device: Device = "cpu", penalised: bool = False
+    ) -> "VectorIndex":
         """Open a file that `VectorWriter` wrote, memory-mapped; raises `CorruptRelease` naming it."""
         try:
             index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
@@ -52,7 +64,7 @@ class VectorIndex:
             raise CorruptRelease(f"{path.name} cannot be read as a vector index: {reason}") from error
         if index.metric_type != faiss.METRIC_INNER_PRODUCT:
             raise CorruptRelease(f"{path.name} is not an inner-product index")
-        return cls(index, threads=threads, device=device)
+        return cls(index, threads=threads, device=device, penalised=penalised)
 
     def __len__(self) -> int:
         return int(self._index.ntotal)
@@ -62,9 +74,12 @@ class VectorIndex:
         """Where searches run: "cpu" or "gpu"."""
         return "cpu" if self._gpu is None else "gpu"
 
-    def search(self, queries: NDArray[Any], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    def search(
+        self, queries: NDArray[Any], k: int, *, corrected: bool = False
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """The k best rows for each query, best first: scores (n, k) and row numbers (n, k).
 
+        `corrected`: best are those of the largest score less penalty; the scores are plain ones all the same.
         Where the index holds fewer than k rows, the rest is row -1 with score -inf. Raises `BadQuery` for a
         matrix that is not (n, dim), is not finite, or a k below 1.
         """
@@ -73,20 +88,29 @@ class VectorIndex:
         scores = np.full((len(matrix), k), -np.inf, dtype=np.float32)
         rows = np.full((len(matrix), k), -1, dtype=np.int64)
         if reach and len(matrix):
-            scores[:, :reach], rows[:, :reach] = self._search(matrix, reach)
+            scores[:, :reach], rows[:, :reach] = self._search(self._widened(matrix, corrected), reach)
+            if corrected and self.penalties is not None:
+                scores[:, :reach] += self.penalties[rows[:, :reach]]
         return scores, rows
 
     def reconstruct(self, row: int) -> NDArray[np.float32]:
         """The vector (dim,) at `row`; raises `IndexError` outside the index."""
         if not 0 <= row < len(self):
             raise IndexError(f"row {row} of an index of {len(self)}")
-        vector: NDArray[np.float32] = self._index.reconstruct(row)
+        vector: NDArray[np.float32] = self._index.reconstruct(row)[: self.dim]
         return vector
 
     def blocks(self, rows_per_block: int = 65_536) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Every vector in order, as (first row, matrix) pairs of bounded size."""
         for start in range(0, len(self), rows_per_block):
-            yield start, self._index.reconstruct_n(start, min(rows_per_block, len(self) - start))
+            block = self._index.reconstruct_n(start, min(rows_per_block, len(self) - start))
+            yield start, np.ascontiguousarray(block[:, : self.dim])
+
+    def _widened(self, matrix: NDArray[np.float32], corrected: bool) -> NDArray[np.float32]:
+        if self.penalties is None:
+            return matrix
+        weight = np.full((len(matrix), 1), float(corrected), dtype=np.float32)
+        return np.concatenate([matrix, weight], axis=1)
 
     def _checked(self, queries: NDArray[Any], k: int) -> NDArray[np.float32]:
         if k < 1:
@@ -111,25 +135,51 @@ class VectorIndex:
 
 
 class VectorWriter:
-    """Collects rows in memory (4 · dim bytes each) and writes them as one exact inner-product index."""
+    """Collects rows in memory (4 · dim bytes each) and writes them as one exact inner-product index.
 
-    def __init__(self, dim: int) -> None:
-        self._index = faiss.IndexFlatIP(dim)
+    `penalty` gives the penalties (n,) of rows (n, dim); with it, the file must be read as `penalised`.
+    """
+
+    def __init__(self, dim: int, *, penalty: Penalty | None = None) -> None:
+        self._index = faiss.IndexFlatIP(dim + (penalty is not None))
+        self._penalty = penalty
+        self._pending: list[NDArray[np.float32]] = []
 
     def __len__(self) -> int:
-        return int(self._index.ntotal)
+        return int(self._index.ntotal) + sum(map(len, self._pending))
 
     def add(self, vectors: NDArray[np.float32]) -> None:
         """Append rows (n, dim); they keep the order in which they come."""
-        self._index.add(np.ascontiguousarray(vectors, dtype=np.float32))
+        rows = np.ascontiguousarray(vectors, dtype=np.float32)
+        if self._penalty is None:
+            self._index.add(rows)
+            return
+        self._pending.append(rows)
+        if sum(map(len, self._pending)) >= ROWS_PER_PENALTY:
+            self._flush()
+
+    def _flush(self) -> None:
+        """One row at a time would read the whole bank for each."""
+        if self._penalty is not None and self._pending:
+            rows = np.concatenate(self._pending)
+            self._index.add(np.concatenate([rows, -self._penalty(rows)[:, np.newaxis]], axis=1))
+            self._pending = []
 
     def write(self, path: Path) -> None:
         """Write the file; raises `OSError` where the disk is full, for example."""
+        self._flush()
         try:
             faiss.write_index(self._index, str(path))
         except RuntimeError as error:
             reason = str(error).rsplit("failed: ", 1)[-1]
             raise OSError(f"{path} cannot be written: {reason}") from error
+
+
+def _last_column(index: Any, rows_per_block: int = 65_536) -> NDArray[np.float32]:
+    """The penalties (n,), whose negatives lie there."""
+    starts = range(0, index.ntotal, rows_per_block)
+    parts = [-index.reconstruct_n(start, min(rows_per_block, index.ntotal - start))[:, -1] for start in starts]
+    return np.concatenate(parts) if parts else np.empty(0, dtype=np.float32)
 
 
 def _on_gpu(index: Any, device: Device) -> Any | None:

@@ -1,6 +1,8 @@
 """A query vector to hits in a release. Pure reading; knows nothing of HTTP, encoders or threads.
 
-Results are ordered by cosine. `relevance` needs a calibration, which bundles do not carry yet.
+Results are ordered by cosine, less what the release takes off for hubs where a text looks for images, or an
+image for texts; the cosine itself is what hits report. `relevance` needs a calibration, which bundles do not
+carry yet.
 """
 
 from dataclasses import dataclass
@@ -9,7 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from encoders.adaptation import Modality
+from encoders.query_bank import ASKED_BY
 from index.release import Release
+from index.vectors import VectorIndex
 from service.columns import Mask
 from service.filters import Condition, PayloadFilter
 from service.schemas import Space
@@ -19,9 +24,13 @@ MAX_ITEMS_OF_TEXT = 100  # named with a text hit; a title may be that of every i
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What to search for: a unit vector (dim,), and which of the hits to give."""
+    """What to search for: a unit vector (dim,), and which of the hits to give.
+
+    `asked_by`: the modality of what was asked; None for a bare vector, which no bank of queries speaks for.
+    """
 
     vector: NDArray[np.float32]
+    asked_by: Modality | None = None
     space: Space = "images"
     k: int = 10
     offset: int = 0
@@ -30,6 +39,11 @@ class Query:
     excluded_item_row: int | None = None
     with_payload: bool = True
     with_vector: bool = False
+
+    @property
+    def corrected(self) -> bool:
+        """Whether hubs are to be held back: the banks hold queries of the other modality."""
+        return self.asked_by == ASKED_BY[self.space]
 
 
 def search(release: Release, query: Query, *, payload_filter: PayloadFilter) -> list[dict[str, Any]]:
@@ -54,12 +68,14 @@ def _ranked(
     vectors = release.images if query.space == "images" else release.texts
     excluded = query.excluded_item_row if query.space == "images" else None
     reach = min(query.offset + query.k + (excluded is not None), max(1, len(vectors)))
-    if query.condition is None:
-        found_scores, found_rows = vectors.search(query.vector[None], reach)
+    # Of corrected rows any may be under a threshold of cosine, so that how deep a page reaches is not known.
+    by_threshold = query.score_threshold is not None and query.corrected and vectors.penalties is not None
+    if query.condition is None and not by_threshold:
+        found_scores, found_rows = vectors.search(query.vector[None], reach, corrected=query.corrected)
         scores, rows = found_scores[0], found_rows[0]
     else:
         mask = _mask(release, query, payload_filter)
-        scores, rows = _search_masked(vectors, query.vector, mask=mask, reach=reach)
+        scores, rows = _search_masked(vectors, query, mask=mask, reach=len(vectors) if by_threshold else reach)
     keep = rows >= 0
     if excluded is not None:
         keep &= rows != excluded
@@ -67,8 +83,9 @@ def _ranked(
 
 
 def _mask(release: Release, query: Query, payload_filter: PayloadFilter) -> Mask:
-    """Over images, or over the texts that belong to at least one image that passes."""
-    assert query.condition is not None  # noqa: S101 - for the type checker; the caller looked
+    """Over images, or over the texts that belong to at least one image that passes; all without a condition."""
+    if query.condition is None:
+        return np.ones(len(release.images if query.space == "images" else release.texts), dtype=np.bool_)
     items = payload_filter.mask(query.condition)
     if query.space == "images":
         return items
@@ -79,13 +96,14 @@ def _mask(release: Release, query: Query, payload_filter: PayloadFilter) -> Mask
 
 
 def _search_masked(
-    vectors: Any, vector: NDArray[np.float32], *, mask: Mask, reach: int
+    vectors: VectorIndex, query: Query, *, mask: Mask, reach: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Exact search among the rows that the mask lets through."""
     rows = np.flatnonzero(mask)
-    parts = [block[mask[start : start + len(block)]] @ vector for start, block in vectors.blocks()]
+    parts = [block[mask[start : start + len(block)]] @ query.vector for start, block in vectors.blocks()]
     scores = np.concatenate(parts).astype(np.float32) if parts else np.empty(0, dtype=np.float32)
-    best = np.argsort(-scores, kind="stable")[:reach]
+    penalties = vectors.penalties if query.corrected else None
+    best = np.argsort(-scores if penalties is None else penalties[rows] - scores, kind="stable")[:reach]
     return scores[best], rows[best]
 
 

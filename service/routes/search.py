@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request
 from numpy.typing import NDArray
 from starlette.responses import Response
 
+from encoders.adaptation import Modality
 from encoders.errors import TwinlensError
 from service.answers import INLINE_NUMBERS, dump
 from service.bodies import is_json, media_type, read_files, read_json, read_query
@@ -60,7 +61,9 @@ async def search_text(request: Request) -> Response:
     )
     embedded = _only(outcomes)
     return await _answer(
-        request, state, Wanted(embedded.vector, asked, condition, truncated=embedded.truncated)
+        request,
+        state,
+        Wanted(embedded.vector, asked, condition, truncated=embedded.truncated, asked_by="texts"),
     )
 
 
@@ -84,7 +87,7 @@ async def search_image(request: Request) -> Response:
     outcomes = await serving.embedder.images(
         state.encoder, [source], deadline=context.deadline, timings=context.timings
     )
-    return await _answer(request, state, Wanted(_only(outcomes).vector, options, condition))
+    return await _answer(request, state, Wanted(_only(outcomes).vector, options, condition, asked_by="images"))
 
 
 @router.post(
@@ -114,7 +117,9 @@ async def search_item(request: Request) -> Response:
     condition = parse_filter(asked.filter)
     row = state.release.items.row(asked.id)
     vector = await serving.searcher.run(partial(state.release.images.reconstruct, row), timings=context.timings)
-    return await _answer(request, state, Wanted(vector, asked, condition, excluded_item_row=row))
+    return await _answer(
+        request, state, Wanted(vector, asked, condition, excluded_item_row=row, asked_by="images")
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,11 +131,13 @@ class Wanted:
     condition: Condition | None
     truncated: bool = False
     excluded_item_row: int | None = None
+    asked_by: Modality | None = None
 
     def query(self) -> Query:
         options = self.options
         return Query(
             vector=self.vector,
+            asked_by=self.asked_by,
             space=options.space,
             k=options.k,
             offset=options.offset,
@@ -186,17 +193,17 @@ def _unit(asked: SearchVectorRequest, state: ServingState) -> NDArray[np.float32
 
 async def _answer(request: Request, state: ServingState, wanted: Wanted) -> Response:
     serving, options = serving_of(request), wanted.options
-    hits = await serving.searcher.run(
-        partial(search, state.release, wanted.query(), payload_filter=state.payload_filter),
+    found = await serving.searcher.run(
+        partial(search, state.release, wanted.query(), payload_filter=state.payload_filter, judge=state.judge),
         timings=context_of(request).timings,
     )
     answer: dict[str, Any] = {
-        "results": hits,
+        "results": found.hits,
         "release": state.release.id,
         "model_fingerprint": state.encoder.fingerprint,
-        "good_match": None,
+        "good_match": found.good_match,
         "truncated": wanted.truncated,
     }
     each = 32 + (state.encoder.dim if options.with_vector else 0)  # a payload costs about as much as 32 numbers
-    numbers = sum(each + len(hit.get("items", ())) for hit in hits)
+    numbers = sum(each + len(hit.get("items", ())) for hit in found.hits)
     return json_answer(await computed(serving, partial(dump, answer), inline=numbers <= INLINE_NUMBERS))

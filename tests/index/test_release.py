@@ -150,7 +150,7 @@ def test_another_encoder_inside_raises_with_both_fingerprints(releases, tiny_bun
 
 def test_newer_format_is_refused_as_such(releases):
     manifest = only(releases) / "manifest.json"
-    content = json.loads(manifest.read_text()) | {"format_version": 2, "something": "new"}
+    content = json.loads(manifest.read_text()) | {"format_version": 3, "something": "new"}
     manifest.write_text(json.dumps(content))
     with pytest.raises(UnsupportedRelease, match="version 2"):
         Release.load(releases)

@@ -1,0 +1,102 @@
+"""`/search` on a release with a query bank: hubs are held back, and cosines are what is reported."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from live_service import ITEM_COUNT, Running, publish, running
+
+from encoders.encoder import Encoder
+from encoders.query_bank import QUERY_BANK, QueryBank, query_bank_bytes
+from index.release import Release
+from service.settings import Settings
+
+ASKED = "a red dog"
+
+
+@pytest.fixture(scope="module")
+def plain_release(releases: Path) -> Release:
+    return Release.load(releases)
+
+
+@pytest.fixture(scope="module")
+def service(
+    tmp_path_factory: pytest.TempPathFactory,
+    make_bundle: Callable,
+    gallery: Path,
+    plain_release: Release,
+    settings_for: Callable[..., Settings],
+) -> Iterator[Running]:
+    """The bank's only query lies on the picture that comes first for ASKED: that one is the hub."""
+    folder = tmp_path_factory.mktemp("hubs")
+    plain = make_bundle(folder / "bundle")
+    query = Encoder.load(plain, device="cpu").encode_texts([ASKED]).vectors
+    hub = plain_release.images.reconstruct(int(plain_release.images.search(query, 1)[1][0, 0]))
+    bank = QueryBank(rows={"texts": hub[None]}, fingerprint=plain.fingerprint, alpha=50.0, k=1)
+    publish(folder / "releases", gallery, plain.with_file(QUERY_BANK, query_bank_bytes(bank)).path)
+    with running(settings_for(folder / "releases")) as started:
+        yield started
+
+
+@pytest.fixture
+def cosines(service: Running, client: httpx.Client) -> dict[str, float]:
+    """Of every picture with ASKED."""
+    release = service.serving.state.release
+    vector = client.post("/embed/text", json={"texts": ASKED}).json()["data"][0]["embedding"]
+    ((_, rows),) = release.images.blocks()
+    found = rows @ np.array(vector, dtype=np.float32)
+    return {release.items.id(row): float(found[row]) for row in range(ITEM_COUNT)}
+
+
+def hits(client: httpx.Client, path: str, **body: object) -> list[dict]:
+    response = client.post(f"/search/{path}", json=body)
+    assert response.status_code == 200, response.text
+    return response.json()["results"]
+
+
+def ids(results: list[dict]) -> list[str]:
+    return [hit["id"] for hit in results]
+
+
+def test_the_hub_of_a_text_search_comes_last_and_still_reports_its_cosine(client, cosines):
+    found = hits(client, "text", query=ASKED, k=ITEM_COUNT)
+    assert found[-1]["id"] == max(cosines, key=cosines.__getitem__)
+    assert sorted(ids(found)) == sorted(cosines)
+    for hit in found:
+        assert hit["score"] == pytest.approx(cosines[hit["id"]], abs=5e-6)
+
+
+def test_a_filter_holds_the_hub_back_too(client):
+    everything = {"must": [{"key": "year", "range": {"gte": 0}}]}
+    found, filtered = (
+        hits(client, "text", query=ASKED, k=ITEM_COUNT, **more) for more in ({}, {"filter": everything})
+    )
+    assert ids(filtered) == ids(found)
+
+
+def test_a_threshold_is_of_cosines_and_pages_neither_repeat_nor_skip(client, cosines):
+    bound = sorted(cosines.values())[ITEM_COUNT // 2]
+    enough = {name for name, cosine in cosines.items() if cosine >= bound - 1e-7}
+    pages = [
+        hits(client, "text", query=ASKED, k=4, offset=offset, score_threshold=bound - 1e-7)
+        for offset in range(0, ITEM_COUNT, 4)
+    ]
+    shown = [hit["id"] for page in pages for hit in page]
+    assert set(shown) == enough
+    assert len(shown) == len(enough)
+
+
+def test_vectors_pictures_and_items_are_searched_by_cosine_alone(client, service, plain_release):
+    vector = plain_release.images.reconstruct(2)
+    state = service.serving.state
+    asked = {"vector": vector.tolist(), "model_fingerprint": state.encoder.fingerprint, "k": 5}
+    found = hits(client, "vector", **asked, with_vector=True)
+    expected = plain_release.images.search(vector[None], 6)[1][0].tolist()
+    assert ids(found) == [plain_release.items.id(row) for row in expected[:5]]
+    assert {len(hit["vector"]) for hit in found} == {state.encoder.dim}
+    others = [row for row in expected if row != 2][:5]
+    assert ids(hits(client, "item", id=plain_release.items.id(2), k=5)) == [
+        plain_release.items.id(row) for row in others
+    ]
