@@ -1,17 +1,13 @@
-"""A set of pairs through an encoder: decoded by a few threads, embedded in batches, cached on disk.
+"""A set of pairs through an encoder, clean and under conditions: embedded in batches, cached on disk.
 
 Memory is the vectors plus a window of decoded pictures. Broken images are named and left out together with
 their captions. It does NOT know metrics, nor how an encoder works.
 """
 
 import hashlib
-import json
-import os
-import zipfile
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Protocol, TypeAlias, TypeVar
@@ -20,20 +16,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders.encoder import TextEmbeddings
-from encoders.errors import ImageError
-from encoders.images import Pixels, Preprocessing, decode_image, to_pixels
+from encoders.images import Pixels, Preprocessing
+from training.decoding import DECODERS, decoded_pixels, in_threads
 from training.errors import EvaluationError, UnreadableImage
-from training.files import replacing
 from training.pairs import CaptionedImage, ImageSource, MissingImage, PairSet
 from training.ranks import Floats, Ints
+from training.report import Condition
+from training.shift import captions_under, changes_text
+from training.vector_cache import NoCache, VectorCache, cache_key
 
 CAPTIONS_PER_CHUNK = 1024
-DECODERS = min(4, os.cpu_count() or 1)
+CORRUPTIONS_VERSION = 1
+"""Part of the cache's keys: to be raised with any change of what a corruption or a seed does."""
 
 Item = TypeVar("Item")
-Result = TypeVar("Result")
+DIGESTS_PER_STEP = 256
+InputSize: TypeAlias = tuple[int, int]
+"""(height, width) in pixels."""
 OnProgress: TypeAlias = Callable[[str, int, int], None]
-"""Called with a stage ("flickr8k test: images"), how many are done, and how many there are."""
+"""Called with a stage ("flickr8k test: images", "flickr8k test, blur 3: images"), how many are done, and how
+many there are; first with those that the cache already had, before any work."""
 
 
 class Embedder(Protocol):
@@ -72,17 +74,6 @@ class EmbeddedPairs:
     broken: tuple[MissingImage, ...]
 
 
-@dataclass(frozen=True, eq=False)
-class _Embeddings:
-    """What is cached: `kept` are the rows of the set's images that could be decoded."""
-
-    image_vectors: Floats
-    caption_vectors: Floats
-    cut: NDArray[np.bool_]
-    kept: Ints
-    broken: tuple[MissingImage, ...]
-
-
 def silent(stage: str, done: int, total: int) -> None:
     """An `OnProgress` that says nothing."""
 
@@ -95,95 +86,200 @@ def embed_pairs(
     cache: Path | None = None,
     on_progress: OnProgress = silent,
 ) -> EmbeddedPairs:
-    """Embed all images that decode, and their captions.
+    """Embed all images that decode, and their captions; see `Embedding` for `cache` and errors."""
+    return Embedding(encoder, pairs, batch=batch, cache=cache, on_progress=on_progress).clean
 
-    `cache` is a folder: a set of the same bytes and captions, through the same bundle, precision and kind of
-    device, is read from it. Raises EvaluationError when no image decodes or a vector is not finite.
+
+class Embedding:
+    """One set through one encoder. What a condition leaves alone is embedded once.
+
+    `cache` is a folder: a picture of the same bytes, or the same text, through the same bundle, precision and
+    kind of device under the same condition is read from it. `sized`: the encoder at other input sizes.
+    All methods raise EvaluationError when no image decodes or a vector is not finite.
     """
-    entry = None if cache is None else cache / f"{_cache_key(encoder, pairs)}.npz"
-    embeddings = None if entry is None else _read_cache(entry)
-    if embeddings is None:
-        embeddings = _embed(encoder, pairs, batch=batch, on_progress=on_progress)
-        if entry is not None:
-            _write_cache(entry, embeddings)
-    kept = [pairs.images[row] for row in embeddings.kept]
-    return EmbeddedPairs(
-        image_vectors=embeddings.image_vectors,
-        caption_vectors=embeddings.caption_vectors,
-        caption_image=np.repeat(np.arange(len(kept)), [len(image.captions) for image in kept]),
-        cut=embeddings.cut,
-        image_ids=tuple(image.image_id for image in kept),
-        captions=tuple(caption for image in kept for caption in image.captions),
-        broken=embeddings.broken,
-    )
 
+    def __init__(
+        self,
+        encoder: Embedder,
+        pairs: PairSet,
+        *,
+        batch: int = 32,
+        cache: Path | None = None,
+        sized: Mapping[InputSize, Embedder] | None = None,
+        on_progress: OnProgress = silent,
+    ) -> None:
+        self._encoder, self._pairs, self._batch = encoder, pairs, batch
+        self._cache, self._sized, self._on_progress = cache, sized or {}, on_progress
 
-def _embed(encoder: Embedder, pairs: PairSet, *, batch: int, on_progress: OnProgress) -> _Embeddings:
-    vectors = np.empty((len(pairs.images), encoder.dim), dtype=np.float32)
-    kept: list[int] = []
-    broken: list[MissingImage] = []
-    decoded = _decoded(pairs.images, encoder.preprocessing, window=2 * batch)
-    for chunk in _batches(enumerate(decoded), batch):
-        good = [(row, pixels) for row, pixels in chunk if not isinstance(pixels, MissingImage)]
-        broken += [pixels for _, pixels in chunk if isinstance(pixels, MissingImage)]
-        if good:
-            vectors[len(kept) : len(kept) + len(good)] = encoder.encode_pixels(np.stack([p for _, p in good]))
-        kept += [row for row, _ in good]
-        on_progress(f"{pairs.name}: images", len(kept) + len(broken), len(pairs.images))
-    if not kept:
-        first = broken[0]
-        raise EvaluationError(
-            f"{pairs.spec}: none of its {len(broken)} images decodes; {first.image_id}: {first.reason}"
+    @cached_property
+    def clean(self) -> EmbeddedPairs:
+        """The set as it is."""
+        vectors, broken = self._embed_images(self._pairs.images, condition=None)
+        bad = {each.image_id for each in broken}
+        kept = [image for image in self._pairs.images if image.image_id not in bad]
+        if not kept:
+            first = broken[0]
+            raise EvaluationError(
+                f"{self._pairs.spec}: none of its {len(broken)} images decodes; "
+                f"{first.image_id}: {first.reason}"
+            )
+        captions = tuple(caption for image in kept for caption in image.captions)
+        caption_vectors, cut = self._embed_captions(captions, condition=None)
+        return EmbeddedPairs(
+            image_vectors=vectors,
+            caption_vectors=caption_vectors,
+            caption_image=np.repeat(np.arange(len(kept)), [len(image.captions) for image in kept]),
+            cut=cut,
+            image_ids=tuple(image.image_id for image in kept),
+            captions=captions,
+            broken=tuple(broken),
         )
-    image_vectors = _finite(vectors[: len(kept)], encoder, what=f"images of {pairs.name}")
-    captions = [caption for row in kept for caption in pairs.images[row].captions]
-    caption_vectors, cut = _embed_captions(
-        encoder, captions, lambda done: on_progress(f"{pairs.name}: captions", done, len(captions))
-    )
-    _finite(caption_vectors, encoder, what=f"captions of {pairs.name}")
-    return _Embeddings(image_vectors, caption_vectors, cut, np.array(kept, dtype=np.int64), tuple(broken))
 
+    def under(self, condition: Condition) -> EmbeddedPairs:
+        """The pictures that decode and their captions, one or the other changed."""
+        clean = self.clean
+        kept_ids = set(clean.image_ids)
+        kept = [image for image in self._pairs.images if image.image_id in kept_ids]
+        images, texts, cut, captions = clean.image_vectors, clean.caption_vectors, clean.cut, clean.captions
+        if changes_text(condition):
+            captions = tuple(
+                caption
+                for image in kept
+                for caption in captions_under(condition, image.captions, image_id=image.image_id)
+            )
+            texts, cut = self._embed_captions(captions, condition=condition)
+        else:
+            images, broken = self._embed_images(kept, condition=condition)
+            if broken:
+                raise EvaluationError(
+                    f"{self._pairs.spec}: {broken[0].image_id} decoded at first and no longer does: "
+                    f"{broken[0].reason}"
+                )
+        return EmbeddedPairs(images, texts, clean.caption_image, cut, clean.image_ids, captions, clean.broken)
 
-def _embed_captions(
-    encoder: Embedder, captions: Sequence[str], on_chunk: Callable[[int], None]
-) -> tuple[Floats, NDArray[np.bool_]]:
-    vectors = np.empty((len(captions), encoder.dim), dtype=np.float32)
-    cut = np.empty(len(captions), dtype=np.bool_)
-    for start in range(0, len(captions), CAPTIONS_PER_CHUNK):
-        chunk = slice(start, min(start + CAPTIONS_PER_CHUNK, len(captions)))
-        embedded = encoder.encode_texts(captions[chunk])
-        vectors[chunk], cut[chunk] = embedded.vectors, embedded.truncated
-        on_chunk(chunk.stop)
-    return vectors, cut
+    def _embed_images(
+        self, images: Sequence[CaptionedImage], *, condition: Condition | None
+    ) -> tuple[Floats, list[MissingImage]]:
+        """(the vectors of those that decode, in order; the rest)."""
+        encoder = self._encoder_for(condition)
+        vectors = np.empty((len(images), encoder.dim), dtype=np.float32)
+        broken: dict[int, MissingImage] = {}
+        with self._store() as store:
+            keys = self._image_keys(images, condition)
+            known = store.get(keys)
+            for row, key in enumerate(keys):
+                if key in known:
+                    vectors[row] = known[key][0]
+            missing = [row for row, key in enumerate(keys) if key not in known]
+            stage = f"{self._stage(condition)}: images"
+            self._on_progress(stage, len(images) - len(missing), len(images))
+            for rows, batch, failed in self._decoded_batches(images, missing, condition=condition):
+                if rows:
+                    vectors[rows] = self._finite(encoder.encode_pixels(batch), of=stage)
+                    store.put([keys[row] for row in rows], vectors[rows], flags=[False] * len(rows))
+                broken |= failed
+                missing = missing[len(rows) + len(failed) :]
+                self._on_progress(stage, len(images) - len(missing), len(images))
+        return np.delete(vectors, list(broken), axis=0), list(broken.values())
 
+    def _decoded_batches(
+        self, images: Sequence[CaptionedImage], rows: Sequence[int], *, condition: Condition | None
+    ) -> Iterator[tuple[list[int], Pixels, dict[int, MissingImage]]]:
+        """(rows that decode, their pixels, the others of this batch)."""
+        spec = self._encoder_for(condition).preprocessing
+        wanted = [images[row] for row in rows]
+        decoded = decoded_pixels(wanted, spec, condition=condition, window=2 * self._batch)
+        for chunk in _batches(zip(rows, decoded, strict=True), self._batch):
+            good = {row: each for row, each in chunk if not isinstance(each, MissingImage)}
+            failed = {row: each for row, each in chunk if isinstance(each, MissingImage)}
+            pixels = (
+                np.stack(list(good.values())) if good else np.empty((0, spec.height, spec.width, 3), np.uint8)
+            )
+            yield list(good), pixels, failed
 
-def _decoded(
-    images: Sequence[CaptionedImage], preprocessing: Preprocessing, *, window: int
-) -> Iterator[Pixels | MissingImage]:
-    """Pixels of each image in order, or why there are none; at most `window` are held at a time."""
+    def _embed_captions(
+        self, captions: Sequence[str], *, condition: Condition | None
+    ) -> tuple[Floats, NDArray[np.bool_]]:
+        """(vectors, whether each was cut)."""
+        vectors = np.empty((len(captions), self._encoder.dim), dtype=np.float32)
+        cut = np.empty(len(captions), dtype=np.bool_)
+        stage = f"{self._stage(condition)}: captions"
+        with self._store() as store:
+            self._on_progress(stage, 0, len(captions))
+            for start in range(0, len(captions), CAPTIONS_PER_CHUNK):
+                chunk = captions[start : start + CAPTIONS_PER_CHUNK]
+                rows = slice(start, start + len(chunk))
+                vectors[rows], cut[rows] = self._embed_chunk(chunk, store, of=stage)
+                self._on_progress(stage, rows.stop, len(captions))
+        return vectors, cut
 
-    def decode(image: CaptionedImage) -> Pixels | MissingImage:
-        try:
-            return to_pixels(decode_image(image.source.read()), preprocessing)
-        except (ImageError, UnreadableImage) as error:
-            return MissingImage(image.image_id, str(error))
+    def _embed_chunk(
+        self, captions: Sequence[str], store: NoCache, *, of: str
+    ) -> tuple[Floats, NDArray[np.bool_]]:
+        keys = [cache_key("text", caption) for caption in captions]
+        known = store.get(keys)
+        missing = [row for row, key in enumerate(keys) if key not in known]
+        if missing:
+            embedded = self._encoder.encode_texts([captions[row] for row in missing])
+            made, fresh = [keys[row] for row in missing], self._finite(embedded.vectors, of=of)
+            store.put(made, fresh, flags=embedded.truncated.tolist())
+            known |= {
+                key: (vector, bool(cut))
+                for key, vector, cut in zip(made, fresh, embedded.truncated, strict=True)
+            }
+        vectors = np.stack([known[key][0] for key in keys])
+        return vectors, np.array([known[key][1] for key in keys], dtype=np.bool_)
 
-    return _in_threads(decode, images, window=window)
+    def _encoder_for(self, condition: Condition | None) -> Embedder:
+        if condition is None or condition.input_size is None:
+            return self._encoder
+        return self._sized[condition.input_size]
 
+    def _image_keys(self, images: Sequence[CaptionedImage], condition: Condition | None) -> list[bytes]:
+        """Over all that changes a vector beside the cache's own file: bytes, and condition with its seed."""
+        if self._cache is None:
+            return [row.to_bytes(8, "big") for row in range(len(images))]
+        if condition is None:
+            return [cache_key("image", self._digests[image.image_id]) for image in images]
+        return [
+            cache_key(
+                "image", self._digests[image.image_id], CORRUPTIONS_VERSION, condition,
+                image.image_id if condition.corruption else "",
+            )
+            for image in images
+        ]  # fmt: skip
 
-def _in_threads(work: Callable[[Item], Result], items: Iterable[Item], *, window: int) -> Iterator[Result]:
-    """`map` over `DECODERS` threads, in order, running at most `window` items ahead of the reader."""
-    pool = ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
-    waiting: deque[Future[Result]] = deque()
-    try:
-        for item in items:
-            waiting.append(pool.submit(work, item))
-            if len(waiting) >= window:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+    @cached_property
+    def _digests(self) -> dict[str, bytes]:
+        """SHA-256 of every picture's bytes, by image id; read once, whatever the number of conditions."""
+        images, stage = self._pairs.images, f"{self._pairs.name}: digests"
+        digests = {}
+        contents = in_threads(_content_digest, (image.source for image in images), window=4 * DECODERS)
+        for done, (image, digest) in enumerate(zip(images, contents, strict=True), 1):
+            digests[image.image_id] = digest
+            if done % DIGESTS_PER_STEP == 0:
+                self._on_progress(stage, done, len(images))
+        return digests
+
+    def _store(self) -> NoCache:
+        if self._cache is None:
+            return NoCache()
+        encoder = self._encoder
+        kind = str(encoder.device).partition(":")[0]
+        name = f"features-{encoder.fingerprint}-{encoder.precision}-{kind}.sqlite"
+        return VectorCache(self._cache / name, dim=encoder.dim)
+
+    def _stage(self, condition: Condition | None) -> str:
+        return self._pairs.name if condition is None else f"{self._pairs.name}, {condition}"
+
+    def _finite(self, vectors: Floats, *, of: str) -> Floats:
+        bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+        if len(bad):
+            raise EvaluationError(
+                f"{of}: {self._encoder.name} gives {len(bad)} of {len(vectors)} a vector that is not finite: "
+                "its training diverged, or it overflows in this precision (try fp32)"
+            )
+        return vectors
 
 
 def _batches(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
@@ -191,54 +287,8 @@ def _batches(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
         yield chunk
 
 
-def _finite(vectors: Floats, encoder: Embedder, *, what: str) -> Floats:
-    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
-    if len(bad):
-        raise EvaluationError(
-            f"{encoder.name} gives {len(bad)} of {len(vectors)} {what} a vector that is not finite: "
-            "its training diverged, or it overflows in this precision (try fp32)"
-        )
-    return vectors
-
-
-def _cache_key(encoder: Embedder, pairs: PairSet) -> str:
-    """Over all that changes a vector: bundle, precision, kind of device, ids, captions, the images' bytes."""
-    kind = str(encoder.device).partition(":")[0]
-    digest = hashlib.sha256(f"1 {encoder.fingerprint} {encoder.precision} {kind} {pairs.digest}".encode())
-    for each in _in_threads(_content_digest, (image.source for image in pairs.images), window=4 * DECODERS):
-        digest.update(each)
-    return digest.hexdigest()
-
-
 def _content_digest(source: ImageSource) -> bytes:
     try:
         return hashlib.sha256(source.read()).digest()
     except UnreadableImage:
         return bytes(32)
-
-
-def _read_cache(entry: Path) -> _Embeddings | None:
-    """What an earlier run kept; None where there is nothing, or only part of a file."""
-    try:
-        with entry.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return _Embeddings(
-                image_vectors=arrays["image_vectors"],
-                caption_vectors=arrays["caption_vectors"],
-                cut=arrays["cut"],
-                kept=arrays["kept"],
-                broken=tuple(MissingImage(*each) for each in json.loads(str(arrays["broken"]))),
-            )
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
-        return None
-
-
-def _write_cache(entry: Path, embeddings: _Embeddings) -> None:
-    with replacing(entry) as file:
-        np.savez(
-            file,
-            image_vectors=embeddings.image_vectors,
-            caption_vectors=embeddings.caption_vectors,
-            cut=embeddings.cut,
-            kept=embeddings.kept,
-            broken=json.dumps([[each.image_id, each.reason] for each in embeddings.broken]),
-        )

@@ -1,27 +1,37 @@
-"""How well a bundle retrieves: sets of pairs through an encoder to a RetrievalReport.
+"""How well a bundle retrieves, clean and under shift: sets of pairs through an encoder to a RetrievalReport.
 
-Ties the parts together: embedding, ranks, metrics, health, leakage. It does NOT know formats of files, nor
-how a report is shown.
+Ties the parts together: embedding, ranks, metrics, health, leakage. It does NOT know formats of files, what a
+corruption does, nor how a report is shown.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import TypeAlias
 
 from training.captions import group_captions
 from training.collapse import health_warnings, measure_health
-from training.embedding import EmbeddedPairs, Embedder, OnProgress, embed_pairs, silent
+from training.embedding import EmbeddedPairs, Embedder, Embedding, InputSize, OnProgress, silent
 from training.errors import EvaluationError
+from training.hits import Hits, hits_of
 from training.leakage import Leak, find_leaks
 from training.metrics import DEFAULT_KS, Summary, fold_recall, summarise
 from training.pairs import PairSet
 from training.ranks import Direction, Ints, rank_pairs
-from training.report import DatasetReport, RetrievalReport
+from training.report import Condition, DatasetReport, RetrievalReport
 
-__all__ = ["DatasetReport", "EvaluationOptions", "RetrievalReport", "evaluate", "leaks_into"]
+__all__ = [
+    "DatasetReport",
+    "EvaluationOptions",
+    "Measurement",
+    "RetrievalReport",
+    "evaluate",
+    "leaks_into",
+    "measure",
+]
 
 Leaks: TypeAlias = dict[str, tuple[Leak, ...]]
 
@@ -40,6 +50,14 @@ class EvaluationOptions:
     seed: int = 0
 
 
+@dataclass(frozen=True)
+class Measurement:
+    """What one bundle did: the report, and the hits of every image, for paired comparisons."""
+
+    report: RetrievalReport
+    hits: tuple[Hits, ...]
+
+
 def evaluate(
     encoder: Embedder,
     pair_sets: Sequence[PairSet],
@@ -48,27 +66,46 @@ def evaluate(
     leaks: Mapping[str, Leaks] | None = None,
     on_progress: OnProgress = silent,
 ) -> RetrievalReport:
-    """Retrieval both ways on each set. `leaks` are `leaks_into`'s, to stand in the report.
+    """Retrieval both ways on each set, as it is. See `measure`."""
+    return measure(encoder, pair_sets, options=options, leaks=leaks, on_progress=on_progress).report
 
-    Broken images are named in the report and drop out with their captions. Raises EvaluationError where
-    nothing is left of a set, two sets share a name, or a vector is not finite.
+
+def measure(
+    encoder: Embedder,
+    pair_sets: Sequence[PairSet],
+    *,
+    conditions: Sequence[Condition] = (),
+    sized: Mapping[InputSize, Embedder] | None = None,
+    options: EvaluationOptions = EvaluationOptions(),
+    leaks: Mapping[str, Leaks] | None = None,
+    on_progress: OnProgress = silent,
+) -> Measurement:
+    """Retrieval both ways on each set: clean, under each of the conditions, and at each size of `sized`.
+
+    `leaks` are `leaks_into`'s, to stand in the report. Broken images are named in the report of the clean set
+    and drop out with their captions. Raises EvaluationError where nothing is left of a set, two sets share a
+    name, or a vector is not finite.
     """
     names = [pairs.name for pairs in pair_sets]
     if repeated := next((name for name in names if names.count(name) > 1), None):
         raise EvaluationError(f"two sets are called {repeated!r}: name one, by ?name=… in its spec")
-    return RetrievalReport(
+    every = (*conditions, *(Condition(input_size=size) for size in sized or ()))
+    measured = []
+    for pairs in pair_sets:
+        embedding = Embedding(
+            encoder, pairs, batch=options.batch, cache=options.cache, sized=sized, on_progress=on_progress
+        )
+        found = None if leaks is None else leaks[pairs.name]
+        measured += list(_measure_set(embedding, pairs, conditions=every, options=options, leaks=found))
+    report = RetrievalReport(
         bundle=encoder.name,
         fingerprint=encoder.fingerprint,
         device=str(encoder.device),
         precision=encoder.precision,
         bootstrap_samples=options.bootstrap_samples,
-        datasets=tuple(
-            _evaluate_set(encoder, pairs, options=options, on_progress=on_progress).model_copy(
-                update={"leaks": None if leaks is None else leaks[pairs.name]}
-            )
-            for pairs in pair_sets
-        ),
+        datasets=tuple(dataset for dataset, _ in measured),
     )
+    return Measurement(report, tuple(hits for _, hits in measured))
 
 
 def leaks_into(
@@ -82,12 +119,43 @@ def leaks_into(
     return found
 
 
-def _evaluate_set(
-    encoder: Embedder, pairs: PairSet, *, options: EvaluationOptions, on_progress: OnProgress
-) -> DatasetReport:
+def _measure_set(
+    embedding: Embedding,
+    pairs: PairSet,
+    *,
+    conditions: Sequence[Condition],
+    options: EvaluationOptions,
+    leaks: Leaks | None,
+) -> Iterator[tuple[DatasetReport, Hits]]:
+    """Clean first. Captions that are one text when clean stay positives for each other when corrupted."""
     start = time.perf_counter()
-    embedded = embed_pairs(encoder, pairs, batch=options.batch, cache=options.cache, on_progress=on_progress)
-    group = group_captions(embedded.captions)
+    group = group_captions(embedding.clean.captions)
+    dataset, hits = _measure_one(lambda: embedding.clean, pairs, group=group, options=options)
+    folds = _coco_folds(embedding.clean, group, ks=options.ks)
+    clean = {
+        "fold_recall": folds,
+        "missing": pairs.missing,
+        "broken": embedding.clean.broken,
+        "leaks": leaks,
+        "seconds": round(time.perf_counter() - start, 3),
+    }
+    yield dataset.model_copy(update=clean), hits
+    for condition in conditions:
+        yield _measure_one(
+            partial(embedding.under, condition), pairs, group=group, options=options, condition=condition
+        )
+
+
+def _measure_one(
+    embed: Callable[[], EmbeddedPairs],
+    pairs: PairSet,
+    *,
+    group: Ints,
+    options: EvaluationOptions,
+    condition: Condition | None = None,
+) -> tuple[DatasetReport, Hits]:
+    start = time.perf_counter()
+    embedded = embed()
     retrieval = rank_pairs(
         embedded.image_vectors,
         embedded.caption_vectors,
@@ -102,21 +170,21 @@ def _evaluate_set(
         tied_share=_tied_share(figures),
         cut_share=float(embedded.cut.mean()),
     )
-    return DatasetReport(
+    images = len(embedded.image_ids)
+    report = DatasetReport(
         name=pairs.name,
+        condition=condition,
         spec=pairs.spec,
         digest=pairs.digest,
-        images=len(embedded.image_ids),
+        images=images,
         captions=len(embedded.captions),
         cut_captions=int(embedded.cut.sum()),
-        missing=pairs.missing,
-        broken=embedded.broken,
         figures=figures,
-        fold_recall=_coco_folds(embedded, group, ks=options.ks),
         health=health,
         warnings=health_warnings(health),
         seconds=round(time.perf_counter() - start, 3),
     )
+    return report, hits_of(retrieval, images, dataset=pairs.name, condition=condition, ks=options.ks)
 
 
 def _tied_share(figures: dict[Direction, Summary]) -> float:

@@ -77,21 +77,37 @@ def bootstrap_means(
     values[i] and images[i] are (queries,); all share the same draws, so the difference of two bundles on
     one set may be given as one more array (a paired bootstrap). Only queries are drawn: the gallery stays.
     """
-    if samples < 2:
-        raise ValueError(f"a bootstrap needs at least 2 samples, got {samples}")
     present = np.unique(np.concatenate(images))
     rows = [np.searchsorted(present, image) for image in images]
-    sums = np.stack([np.bincount(r, v, len(present)) for r, v in zip(rows, values, strict=True)], axis=1)
+    sums = np.stack(
+        [np.bincount(r, v, len(present)).astype(np.float64) for r, v in zip(rows, values, strict=True)], axis=1
+    )
     counts = np.stack([np.bincount(r, minlength=len(present)) for r in rows], axis=1).astype(np.float64)
-    draws = np.concatenate(
+    draws = bootstrap_draws(sums, counts, samples=samples, seed=seed)
+    means = [float(v.mean()) for v in values]
+    return [estimate(mean, draws[:, column]) for column, mean in enumerate(means)]
+
+
+def bootstrap_draws(sums: Doubles, counts: Doubles, *, samples: int = 1000, seed: int = 0) -> Doubles:
+    """(samples, columns): the mean of each column over draws of images, the same draws for all columns.
+
+    sums and counts are (images, columns): of the queries of an image, the values' total and how many there are.
+    """
+    if samples < 2:
+        raise ValueError(f"a bootstrap needs at least 2 samples, got {samples}")
+    return np.concatenate(
         [
-            (w @ sums) / np.maximum(w @ counts, 1)
-            for w in _image_weights(len(present), samples=samples, seed=seed)
+            (weights @ sums) / np.maximum(weights @ counts, 1)
+            for weights in _image_weights(len(sums), samples=samples, seed=seed)
         ]
     )
-    low, high = np.percentile(draws, [2.5, 97.5], axis=0)
-    means = [float(v.mean()) for v in values]
-    return [Estimate(mean, float(lo), float(hi)) for mean, lo, hi in zip(means, low, high, strict=True)]
+
+
+def estimate(value: float, draws: Doubles) -> Estimate:
+    """The value with the 2.5 and 97.5 percentiles of its draws (samples,); NaN draws do not count."""
+    finite = draws[np.isfinite(draws)]
+    low, high = np.percentile(finite, [2.5, 97.5]) if len(finite) else (value, value)
+    return Estimate(value, float(low), float(high))
 
 
 def fold_recall(

@@ -6,12 +6,12 @@ Knows which corruptions there are and what a word on the command line means; nei
 import hashlib
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
 from PIL import Image
 
-from training.augment import HELD_OUT_CORRUPTIONS
 from training.corruptions import IMAGE_CORRUPTIONS, SEVERITIES, corrupt_image
 from training.errors import EvaluationError
 from training.report import Condition
@@ -29,6 +29,14 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "text": tuple(TEXT_CORRUPTIONS),
     "all": (*IMAGE_CORRUPTIONS, *TEXT_CORRUPTIONS),
 }
+MEANS: dict[str, tuple[str, ...]] = {
+    "mean of light": LIGHT,
+    "mean of resolution": RESOLUTION,
+    "mean of light and resolution": (*LIGHT, *RESOLUTION),
+    "mean of image": GROUPS["image"],
+    "mean of text": GROUPS["text"],
+}
+"""Averages over groups that were measured whole."""
 
 _SIZE = re.compile(r"(\d+)(?:x(\d+))?")
 
@@ -105,15 +113,41 @@ def captions_under(condition: Condition, captions: Sequence[str], *, image_id: s
     return corrupt_texts(captions, condition.corruption, severity=condition.severity, rng=rng)
 
 
-def held_out_note(conditions: Sequence[Condition]) -> str | None:
-    """Which of the corruptions stand in no training augmentation; None where nothing was corrupted."""
-    names = tuple(dict.fromkeys(each.corruption for each in conditions if each.corruption))
-    pictures = [name for name in names if name in IMAGE_CORRUPTIONS]
+def held_out_note(conditions: Sequence[Condition], held_out: Sequence[str] | None) -> str | None:
+    """Which corruptions of pictures a bundle's training kept out; None where no picture was corrupted.
+
+    `held_out` None: nothing is known of its training.
+    """
+    names = dict.fromkeys(each.corruption for each in conditions if each.corruption in IMAGE_CORRUPTIONS)
+    pictures = [str(name) for name in names]
     if not pictures:
         return None
-    unseen = [name for name in pictures if name in HELD_OUT_CORRUPTIONS]
-    known = [name for name in pictures if name not in HELD_OUT_CORRUPTIONS]
+    if held_out is None:
+        return "it is not known which of these corruptions it was trained on: what it keeps may be memory"
+    kept_out = ", ".join(name for name in pictures if name in held_out) or "none of these corruptions"
+    others = ", ".join(name for name in pictures if name not in held_out) or "none"
     return (
-        f"in no training augmentation of Twinlens: {', '.join(unseen) or 'none of these corruptions'}; "
-        f"related to one, so that part of the figure may be memory: {', '.join(known) or 'none'}"
+        f"kept out of its training by its recipe: {kept_out}; open to it, so that part may be memory: {others}"
     )
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a figure is about: one condition, or all of a group's at one severity, to be averaged."""
+
+    name: str
+    severity: int | None
+    conditions: tuple[Condition, ...]
+
+
+def subjects_of(conditions: Sequence[Condition]) -> tuple[Subject, ...]:
+    """Every condition, then the mean of each group that was measured whole, by severity."""
+    alone = [
+        Subject(each.corruption or str(each), each.severity, (each,)) for each in dict.fromkeys(conditions)
+    ]
+    means = []
+    for (title, group), severity in product(MEANS.items(), SEVERITIES):
+        members = corrupted_conditions(group, (severity,))
+        if set(members) <= set(conditions):
+            means.append(Subject(title, severity, members))
+    return (*alone, *means)

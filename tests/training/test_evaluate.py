@@ -5,52 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from colour_encoder import ALL_COLOURS, ColourEncoder, colour_set
 from PIL import Image
 
 from encoders.encoder import Encoder, TextEmbeddings
-from encoders.images import Preprocessing
 from training.embedding import embed_pairs
 from training.errors import EvaluationError
 from training.evaluate import EvaluationOptions, evaluate, leaks_into
-from training.pairs import PairSet, read_pairs
-
-COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "white": (255, 255, 255)}
-
-
-class ColourEncoder:
-    """A picture's vector is its mean colour, a text's that of the last colour it names."""
-
-    name, fingerprint, precision, device, dim = "colours", "c0" * 32, "fp32", "cpu", 4
-    preprocessing = Preprocessing(height=8, width=8)
-
-    def __init__(self) -> None:
-        self.batches: list[int] = []
-
-    def encode_pixels(self, pixels: np.ndarray) -> np.ndarray:
-        self.batches.append(len(pixels))
-        return self._unit(pixels.mean(axis=(1, 2)))
-
-    def encode_texts(self, texts: Sequence[str]) -> TextEmbeddings:
-        named = [[word for word in text.split() if word in COLOURS][-1] for text in texts]
-        cut = np.array([len(text.split()) > 6 for text in texts])
-        return TextEmbeddings(self._unit(np.array([COLOURS[name] for name in named])), cut)
-
-    def _unit(self, colours: np.ndarray) -> np.ndarray:
-        vectors = np.concatenate([colours, np.full((len(colours), 1), 10)], axis=1).astype(np.float32)
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-
-
-def colour_set(folder: Path, captions: dict[str, str], *, name: str = "squares") -> PairSet:
-    """`captions`: "red-1.png" → caption; the file is a square of the colour before the dash."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for file in captions:
-        Image.new("RGB", (12, 12), COLOURS[file.partition("-")[0]]).save(folder / file)
-    rows = "".join(f"{file},{caption}\n" for file, caption in captions.items())
-    (folder / "captions.csv").write_text("image,caption\n" + rows)
-    return read_pairs(f"csv:{folder}/captions.csv?name={name}")
-
-
-ALL_COLOURS = {f"{colour}-1.png": f"a {colour} square" for colour in COLOURS}
 
 
 def test_a_perfect_encoder_finds_everything_both_ways(tmp_path: Path) -> None:
@@ -117,7 +78,7 @@ def test_an_encoder_that_gives_no_numbers_is_an_error(tmp_path: Path) -> None:
         def _unit(self, colours: np.ndarray) -> np.ndarray:
             return np.full((len(colours), self.dim), np.nan, dtype=np.float32)
 
-    with pytest.raises(EvaluationError, match="4 of 4 images of squares a vector that is not finite"):
+    with pytest.raises(EvaluationError, match="squares: images: colours gives 4 of 4 a vector that is not"):
         evaluate(Diverged(), [colour_set(tmp_path, ALL_COLOURS)])
 
 
@@ -138,8 +99,13 @@ def test_a_cached_set_is_not_embedded_again_and_measures_the_same(tmp_path: Path
     assert after.model_copy(update={"seconds": 0.0}) == before.model_copy(update={"seconds": 0.0})
 
 
-@pytest.mark.parametrize("change", ["pixels", "caption", "fingerprint", "precision"])
-def test_a_changed_picture_caption_bundle_or_precision_misses_the_cache(tmp_path: Path, change: str) -> None:
+@pytest.mark.parametrize(
+    ("change", "pictures", "texts"),
+    [("pixels", [1], 0), ("caption", [], 1), ("fingerprint", [4], 4), ("precision", [4], 4)],
+)
+def test_what_a_changed_picture_caption_bundle_or_precision_concerns_is_embedded_anew(
+    tmp_path: Path, change: str, pictures: list[int], texts: int
+) -> None:
     pairs = colour_set(tmp_path / "set", ALL_COLOURS)
     embed_pairs(ColourEncoder(), pairs, cache=tmp_path / "cache")
     encoder = ColourEncoder()
@@ -150,7 +116,7 @@ def test_a_changed_picture_caption_bundle_or_precision_misses_the_cache(tmp_path
     else:
         setattr(encoder, change, "another")
     embed_pairs(encoder, pairs, cache=tmp_path / "cache")
-    assert encoder.batches == [4]
+    assert (encoder.batches, encoder.texts) == (pictures, texts)
 
 
 def test_a_damaged_cache_is_embedded_anew(tmp_path: Path) -> None:
@@ -158,10 +124,10 @@ def test_a_damaged_cache_is_embedded_anew(tmp_path: Path) -> None:
     embed_pairs(ColourEncoder(), pairs, cache=tmp_path / "cache")
     [entry] = (tmp_path / "cache").iterdir()
     entry.write_bytes(entry.read_bytes()[:100])
-    encoder = ColourEncoder()
-    embed_pairs(encoder, pairs, cache=tmp_path / "cache")
-    assert encoder.batches == [4]
-    assert len(entry.read_bytes()) > 100
+    for batches in ([4], []):
+        encoder = ColourEncoder()
+        embed_pairs(encoder, pairs, cache=tmp_path / "cache")
+        assert encoder.batches == batches
 
 
 def test_a_test_picture_that_stands_in_training_is_reported(tmp_path: Path) -> None:

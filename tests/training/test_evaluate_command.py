@@ -8,6 +8,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from encoders.bundle import Bundle
+from training.comparison import Comparison
 from training.evaluate_command import evaluate_command
 from training.report import RetrievalReport, read_report
 
@@ -40,6 +41,7 @@ def test_bundles_are_measured_side_by_side_into_a_table_and_files(
     assert "squares (3 × 2)" in result.stdout
     assert "tiny, squares: images: 3 of 3" in result.stderr
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
+        "comparison.json",
         "report-other.json",
         "report-tiny.json",
         "report.md",
@@ -108,6 +110,12 @@ def test_test_pictures_in_a_training_set_are_shown_and_change_the_exit_status(
         ("{tiny}", "{squares} --classify coco:a:b", "'coco' holds no classes"),
         ("{tiny}", "{squares} --precision int4", "int4"),
         ("{tiny}", "{squares} --device toaster", "toaster"),
+        ("{tiny}", "{squares} --corruptions fog", "no corruption 'fog'"),
+        ("{tiny}", "{squares} --corruptions blur --severities 7", "severities '7'"),
+        ("{tiny}", "{squares} --input-sizes huge", "input size 'huge'"),
+        ("{tiny}", "{squares} --in-domain nowhere", "'nowhere' is none of the sets: squares"),
+        ("{tiny}", "{squares} --baseline nowhere", "no bundle at nowhere"),
+        ("{tiny}", "{squares} --cache {tiny}/bundle.json", "bundle.json"),
         ("{tiny}", "{squares} --out {tiny}/bundle.json", "bundle.json"),
     ],
 )
@@ -127,3 +135,30 @@ def test_nothing_to_measure_is_said(tiny_bundle: Path) -> None:
     result = evaluate(tiny_bundle)
     assert result.exit_code == 2
     assert "name a set by --data, or pictures by --classify" in result.stderr
+
+
+def test_shifts_are_measured_compared_with_a_baseline_and_written(
+    tmp_path: Path, squares: str, tiny_bundle: Path, other_tiny_bundle: Path
+) -> None:
+    result = evaluate(
+        tiny_bundle, "--data", squares, "--corruptions", "resolution,text_swap", "--severities", "3,5",
+        "--input-sizes", "48,32", "--baseline", other_tiny_bundle, "--in-domain", "squares",
+        "--out", tmp_path / "out", "--cache", tmp_path / "cache",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "100% of the run" in result.stderr.splitlines()[-1]
+    report = read_report(tmp_path / "out" / "report-tiny.json")
+    assert len(report.datasets) == 1 + 4 * 2 + 1
+    assert any("32×32 is the bundle's own" in note for note in report.notes)
+    comparison = Comparison.model_validate_json((tmp_path / "out" / "comparison.json").read_text())
+    assert (comparison.bundles, comparison.reference) == (("tiny", "other"), "other")
+    assert {score.corruptions for score in comparison.scores} == {4}
+    markdown = (tmp_path / "out" / "report.md").read_text()
+    for shown in ("mean of resolution", "text_swap", "input 48×48", "minus that of other"):
+        assert shown in markdown
+    assert "mean of resolution" in result.stdout
+
+
+def test_one_clean_set_needs_no_comparison(tmp_path: Path, squares: str, tiny_bundle: Path) -> None:
+    assert evaluate(tiny_bundle, "--data", squares, "--out", tmp_path / "out").exit_code == 0
+    assert not (tmp_path / "out" / "comparison.json").exists()
