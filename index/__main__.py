@@ -59,6 +59,12 @@ def rebuild(
     decode_threads: Annotated[int | None, typer.Option(min=1, help="By default one a core.")] = None,
     max_pixels: Annotated[int, typer.Option(min=1, help="Larger pictures fail.")] = 64_000_000,
     cache: Annotated[bool, typer.Option(help="Reuse, and keep, what was embedded before.")] = True,
+    require_gate: Annotated[
+        bool, typer.Option("--require-gate", help="Publish only a bundle that passed `training gate`.")
+    ] = False,
+    gate_policy: Annotated[
+        Path | None, typer.Option(help="The policy it must have passed; implies --require-gate.")
+    ] = None,
 ) -> None:
     """Index a gallery and make the result the current release.
 
@@ -82,6 +88,8 @@ def rebuild(
             decode_threads=decode_threads or available_cores(),
             max_pixels=max_pixels,
             use_cache=cache,
+            require_gate=require_gate or gate_policy is not None,
+            gate_policy=gate_policy,
         )
         with progress_on(_err) as on_progress:
             report = run(settings, on_progress=on_progress)

@@ -22,7 +22,7 @@ from pydantic import (
 from index.errors import CorruptRelease, UnsupportedRelease
 
 FORMAT_VERSION = 2
-PLAIN_FORMAT_VERSION = 1  # of releases without a hubness correction: earlier versions read them too
+PLAIN_FORMAT_VERSION = 1  # of releases with neither hubness correction nor verdict: earlier versions read them
 MANIFEST_NAME = "manifest.json"
 
 
@@ -66,6 +66,18 @@ class HubnessCorrection(_Frozen):
     bank_queries: dict[str, int] = Field(min_length=1)
 
 
+class GateSummary(_Frozen):
+    """What `training gate` said of the bundle; the whole verdict lies inside it. against: a fingerprint."""
+
+    passed: bool
+    created: datetime
+    policy: str
+    policy_digest: str
+    against: str | None
+    checks: int = Field(ge=1)
+    failed: int = Field(ge=0)
+
+
 class GallerySource(_Frozen):
     """Where the pictures came from; `root` is the folder that the items' paths are relative to."""
 
@@ -86,6 +98,7 @@ class Manifest(_Frozen):
     counts: Counts
     recall: dict[str, MeasuredRecall]  # by what is searched: "images", "texts"
     hubness: HubnessCorrection | None = None
+    gate: GateSummary | None = None  # of a bundle that was judged
     files: dict[str, FileEntry]
 
     def corrects(self, searched: str) -> bool:
@@ -94,7 +107,7 @@ class Manifest(_Frozen):
 
     @model_serializer(mode="wrap")
     def _as_before(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without a correction the manifest is to the byte what it was before there were any."""
+        """Without a correction or a verdict the manifest is to the byte what it was before there were any."""
         content: dict[str, Any] = serialise(self)
         return {key: value for key, value in content.items() if value is not None}
 

@@ -25,6 +25,7 @@ from index.cores import available_cores
 from index.embed import EmbeddedItem, Embedder
 from index.errors import GalleryError, PublishRefused, ReleaseError
 from index.gallery import Failure, Gallery, without_duplicates
+from index.gate import note_verdict, require_verdict
 from index.hubs import describe_correction
 from index.items import ITEM_SCHEMA, ItemRecord, TableWriter, read_digests
 from index.manifest import (
@@ -62,18 +63,22 @@ class RebuildSettings:
     decode_threads: int = field(default_factory=available_cores)
     max_pixels: int = DEFAULT_MAX_PIXELS
     use_cache: bool = True
+    require_gate: bool = False
+    gate_policy: Path | None = None  # with `require_gate`: the policy that the bundle must have passed
 
 
 def rebuild(settings: RebuildSettings, *, on_progress: OnProgress = lambda _: None) -> RebuildReport:
     """Index the gallery and make the result current.
 
     Bad items are left out and written to the release's failure ledger. Raises `PublishRefused` (nothing to
-    publish, or a broken index), `GalleryError`, `ReleasesBusy`, `BundleError`; what was current stays so.
+    publish, a broken index, no gate passed), `GalleryError`, `ReleasesBusy`, `BundleError`; CURRENT stays.
     """
     if settings.texts is not None and not settings.texts.is_file():
         raise GalleryError(f"the file of texts {settings.texts} does not exist")
     with rebuild_lock(settings.releases), staging_folder(settings.releases) as staging:
         bundle = _stage_bundle(settings.bundle, staging / catalog.BUNDLE_NAME, releases=settings.releases)
+        if settings.require_gate:
+            require_verdict(bundle, policy=settings.gate_policy)
         encoder = Encoder.load(
             bundle, device=settings.device, precision=settings.precision, max_batch=settings.batch_size
         )
@@ -139,10 +144,11 @@ def _build(
     files = describe_files(staging)
     release_id, created = new_release_id(settings.releases, files)
     gallery = settings.gallery
-    hubness = describe_correction(encoder.query_bank)
+    hubness, gate = describe_correction(encoder.query_bank), note_verdict(encoder.bundle)
     manifest = Manifest(
-        format_version=FORMAT_VERSION if hubness else PLAIN_FORMAT_VERSION,
+        format_version=FORMAT_VERSION if hubness or gate else PLAIN_FORMAT_VERSION,
         hubness=hubness,
+        gate=gate,
         id=release_id,
         created=created,
         fingerprint=encoder.fingerprint,

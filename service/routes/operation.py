@@ -39,7 +39,7 @@ async def metrics(request: Request) -> Response:
 
 @router.get("/release")
 async def release(request: Request) -> Response:
-    """What is served: release, encoder, counts, recall against exact search."""
+    """What is served: release, encoder, counts, recall against exact search, the gate's verdict."""
     state = serving_of(request).state
     manifest, encoder = state.release.manifest, state.encoder
     answer: dict[str, Any] = {
@@ -55,6 +55,7 @@ async def release(request: Request) -> Response:
         "counts": manifest.counts.model_dump(),
         "recall": {space: measured.model_dump() for space, measured in manifest.recall.items()},
         "gallery": {"kind": manifest.gallery.kind},
+        "gate": manifest.gate.model_dump(mode="json") if manifest.gate else None,
         "report": state.report,
     }
     return json_answer(dump(answer))

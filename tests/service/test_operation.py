@@ -28,6 +28,7 @@ def test_healthy_ready_and_described(client, service, tiny_bundle):
     assert (answer["model"], answer["dim"], answer["context_length"]) == ("tiny", 16, 16)
     assert (answer["counts"]["images"], answer["counts"]["texts"]) == (24, 6)
     assert answer["recall"]["images"]["recall"] == 1.0
+    assert answer["gate"] is None  # of a bundle that was never judged
 
 
 def test_readiness_turns_red_while_a_batch_does_not_come_back(releases, settings_for):
