@@ -1,15 +1,17 @@
-"""`python -m training`: fit and evaluate."""
+"""`python -m training`: its commands."""
 
 import typer
 
 from training.evaluate_command import evaluate_command
 from training.fit_command import fit_command
+from training.gate_command import gate_command
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Train bundles, and measure how they hold up."
 )
 app.command("fit")(fit_command)
 app.command("evaluate")(evaluate_command)
+app.command("gate")(gate_command)
 
 if __name__ == "__main__":
     app()

@@ -12,6 +12,7 @@ TwinlensError
     ├── EvaluationError        a set or an encoder that gives nothing to measure
     │   └── BadReport          not a retrieval report, or one of a newer format
     ├── RecipeError            a recipe that is not valid, or does not fit its towers
+    ├── PolicyError            a gate's policy that is not valid, or lacks a bundle to compare with
     ├── CheckpointError        a run's folder that cannot be resumed
     └── Diverged               the loss is no longer a finite number
 """
@@ -63,6 +64,10 @@ class UnreadableImage(PairsError):
 
 
 class RecipeError(TrainingError):
+    pass
+
+
+class PolicyError(TrainingError):
     pass
 
 
