@@ -60,6 +60,7 @@ def compare(
     return Comparison(
         bundles=names,
         reference=reference,
+        held_out={name: tuple(kinds) for name, kinds in (held_out or {}).items()},
         shifts=tuple(
             shift
             for table in tables

@@ -76,7 +76,10 @@ class UnseenGap(_Figure):
 
 
 class Comparison(BaseModel):
-    """All that follows from the hits of several bundles on several sets; intervals are 95%."""
+    """All that follows from the hits of several bundles on several sets; intervals are 95%.
+
+    `held_out`: by bundle, the corruptions that its recipe kept out of training, where that is known.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -85,6 +88,7 @@ class Comparison(BaseModel):
     created: datetime = Field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
     bundles: tuple[str, ...]
     reference: str
+    held_out: dict[str, tuple[str, ...]] = {}
     shifts: tuple[Shift, ...] = ()
     differences: tuple[Difference, ...] = ()
     scores: tuple[CorruptionScore, ...] = ()

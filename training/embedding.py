@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from encoders.encoder import TextEmbeddings
 from encoders.images import Pixels, Preprocessing
+from encoders.query_bank import QueryBank
 from training.decoding import DECODERS, decoded_pixels, in_threads
 from training.errors import EvaluationError, UnreadableImage
 from training.pairs import CaptionedImage, ImageSource, MissingImage, PairSet
@@ -53,6 +54,8 @@ class Embedder(Protocol):
     def precision(self) -> str: ...
     @property
     def device(self) -> object: ...
+    @property
+    def query_bank(self) -> QueryBank | None: ...
 
     def encode_pixels(self, pixels: Pixels) -> Floats: ...
     def encode_texts(self, texts: Sequence[str]) -> TextEmbeddings: ...

@@ -12,6 +12,7 @@ from itertools import product
 from pathlib import Path
 from typing import TypeAlias
 
+from encoders.query_bank import QueryBank
 from training.captions import group_captions
 from training.collapse import health_warnings, measure_health
 from training.embedding import EmbeddedPairs, Embedder, Embedding, InputSize, OnProgress, silent
@@ -20,13 +21,14 @@ from training.hits import Hits, hits_of
 from training.leakage import Leak, find_leaks
 from training.metrics import DEFAULT_KS, Summary, fold_recall, summarise
 from training.pairs import PairSet
-from training.ranks import Direction, Ints, rank_pairs
+from training.ranks import Direction, Ints, Retrieval, rank_pairs
 from training.report import Condition, DatasetReport, RetrievalReport
 
 __all__ = [
     "DatasetReport",
     "EvaluationOptions",
     "Measurement",
+    "Ranked",
     "RetrievalReport",
     "evaluate",
     "leaks_into",
@@ -48,6 +50,24 @@ class EvaluationOptions:
     cache: Path | None = None
     bootstrap_samples: int = 1000
     seed: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Ranked:
+    """One set as a bundle embedded and ranked it; `group` (captions,) numbers the distinct texts."""
+
+    dataset: str
+    condition: Condition | None
+    embedded: EmbeddedPairs
+    group: Ints
+    retrieval: Retrieval
+
+
+OnRanked: TypeAlias = Callable[[Ranked], None]
+
+
+def unheard(ranked: Ranked) -> None:
+    """An `OnRanked` that does nothing."""
 
 
 @dataclass(frozen=True)
@@ -78,13 +98,15 @@ def measure(
     sized: Mapping[InputSize, Embedder] | None = None,
     options: EvaluationOptions = EvaluationOptions(),
     leaks: Mapping[str, Leaks] | None = None,
+    on_ranked: OnRanked = unheard,
     on_progress: OnProgress = silent,
 ) -> Measurement:
     """Retrieval both ways on each set: clean, under each of the conditions, and at each size of `sized`.
 
-    `leaks` are `leaks_into`'s, to stand in the report. Broken images are named in the report of the clean set
-    and drop out with their captions. Raises EvaluationError where nothing is left of a set, two sets share a
-    name, or a vector is not finite.
+    `leaks` are `leaks_into`'s, to stand in the report. `on_ranked` hears of every set and condition while its
+    vectors are still there. An encoder with a query bank is ranked as a release with that bank searches.
+    Broken images are named in the report of the clean set and drop out with their captions. Raises
+    EvaluationError where nothing is left of a set, two sets share a name, or a vector is not finite.
     """
     names = [pairs.name for pairs in pair_sets]
     if repeated := next((name for name in names if names.count(name) > 1), None):
@@ -96,7 +118,8 @@ def measure(
             encoder, pairs, batch=options.batch, cache=options.cache, sized=sized, on_progress=on_progress
         )
         found = None if leaks is None else leaks[pairs.name]
-        measured += list(_measure_set(embedding, pairs, conditions=every, options=options, leaks=found))
+        ranking = _Ranking(encoder.query_bank, options, on_ranked)
+        measured += list(_measure_set(embedding, pairs, conditions=every, ranking=ranking, leaks=found))
     report = RetrievalReport(
         bundle=encoder.name,
         fingerprint=encoder.fingerprint,
@@ -119,19 +142,26 @@ def leaks_into(
     return found
 
 
+@dataclass(frozen=True)
+class _Ranking:
+    bank: QueryBank | None
+    options: EvaluationOptions
+    on_ranked: OnRanked
+
+
 def _measure_set(
     embedding: Embedding,
     pairs: PairSet,
     *,
     conditions: Sequence[Condition],
-    options: EvaluationOptions,
+    ranking: "_Ranking",
     leaks: Leaks | None,
 ) -> Iterator[tuple[DatasetReport, Hits]]:
     """Clean first. Captions that are one text when clean stay positives for each other when corrupted."""
     start = time.perf_counter()
     group = group_captions(embedding.clean.captions)
-    dataset, hits = _measure_one(lambda: embedding.clean, pairs, group=group, options=options)
-    folds = _coco_folds(embedding.clean, group, ks=options.ks)
+    dataset, hits = _measure_one(lambda: embedding.clean, pairs, group=group, ranking=ranking)
+    folds = _coco_folds(embedding.clean, group, ranking=ranking)
     clean = {
         "fold_recall": folds,
         "missing": pairs.missing,
@@ -142,7 +172,7 @@ def _measure_set(
     yield dataset.model_copy(update=clean), hits
     for condition in conditions:
         yield _measure_one(
-            partial(embedding.under, condition), pairs, group=group, options=options, condition=condition
+            partial(embedding.under, condition), pairs, group=group, ranking=ranking, condition=condition
         )
 
 
@@ -151,17 +181,19 @@ def _measure_one(
     pairs: PairSet,
     *,
     group: Ints,
-    options: EvaluationOptions,
+    ranking: "_Ranking",
     condition: Condition | None = None,
 ) -> tuple[DatasetReport, Hits]:
-    start = time.perf_counter()
+    start, options = time.perf_counter(), ranking.options
     embedded = embed()
     retrieval = rank_pairs(
         embedded.image_vectors,
         embedded.caption_vectors,
         caption_image=embedded.caption_image,
         caption_group=group,
+        bank=ranking.bank,
     )
+    ranking.on_ranked(Ranked(pairs.name, condition, embedded, group, retrieval))
     figures = summarise(retrieval, ks=options.ks, samples=options.bootstrap_samples, seed=options.seed)
     health = measure_health(
         embedded.image_vectors,
@@ -192,7 +224,7 @@ def _tied_share(figures: dict[Direction, Summary]) -> float:
 
 
 def _coco_folds(
-    embedded: EmbeddedPairs, group: Ints, *, ks: tuple[int, ...]
+    embedded: EmbeddedPairs, group: Ints, *, ranking: _Ranking
 ) -> dict[Direction, dict[int, float]] | None:
     """COCO's "1K" beside its 5K; None for sets of any other size."""
     if len(embedded.image_ids) != COCO_TEST_IMAGES:
@@ -203,5 +235,6 @@ def _coco_folds(
         caption_image=embedded.caption_image,
         caption_group=group,
         folds=COCO_FOLDS,
-        ks=ks,
+        ks=ranking.options.ks,
+        bank=ranking.bank,
     )

@@ -89,7 +89,11 @@ def measure_bundles(
         dict(zip(names, hits, strict=True)),
         baseline=baseline,
         in_domain=settings.in_domain,
-        held_out={name: _held_out(each) or () for name, each in zip(names, opened, strict=True)},
+        held_out={
+            name: kinds
+            for name, each in zip(names, opened, strict=True)
+            if (kinds := _held_out(each)) is not None
+        },
     )
     return reports, comparison if _says_something(comparison) else None
 

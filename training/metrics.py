@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from encoders.query_bank import QueryBank
 from training.ranks import (
     DIRECTIONS,
     Direction,
@@ -118,6 +119,7 @@ def fold_recall(
     caption_group: ArrayLike | None = None,
     folds: int = 5,
     ks: Sequence[int] = DEFAULT_KS,
+    bank: QueryBank | None = None,
 ) -> dict[Direction, dict[int, float]]:
     """Mean recall@k over consecutive folds of equally many images: COCO "1K" is five folds of its 5K.
 
@@ -138,6 +140,7 @@ def fold_recall(
                 captions[inside],
                 caption_image=owner[inside] - fold * side,
                 caption_group=group,
+                bank=bank,
             )
         )
     return {

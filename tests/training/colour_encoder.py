@@ -18,6 +18,7 @@ class ColourEncoder:
 
     name, fingerprint, precision, device, dim = "colours", "c0" * 32, "fp32", "cpu", 4
     preprocessing = Preprocessing(height=8, width=8)
+    query_bank = None
 
     def __init__(self) -> None:
         self.batches: list[int] = []
