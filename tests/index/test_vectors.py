@@ -123,8 +123,8 @@ def test_recall_is_one_for_exact_search_and_less_for_an_index_that_misses(saved)
     assert (measured.recall, measured.k, measured.query_count) == (1.0, 10, 20)
 
     class Lossy(VectorIndex):
-        def search(self, queries, k):
-            scores, found = super().search(queries, k)
+        def search(self, queries, k, **how):
+            scores, found = super().search(queries, k, **how)
             found[:, : k // 2] = found[:, :1]  # the same best row again and again
             return scores, found
 
