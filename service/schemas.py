@@ -153,7 +153,10 @@ class OpenAIAnswer(BaseModel):
 class SearchHit(BaseModel):
     id: str
     score: float = Field(description="cosine")
-    relevance: float | None = Field(None, description="calibrated, 0 to 1; null without a calibration")
+    relevance: float | None = Field(
+        None,
+        description="calibrated, 0 to 1; null without a calibration, and between two images or two texts",
+    )
     text: str | None = Field(None, description="of a text result")
     items: list[str] | None = Field(None, description="of a text result: ids of up to 100 items it belongs to")
     item_count: int | None = Field(None, description="of a text result: how many items it belongs to")
@@ -166,7 +169,9 @@ class SearchAnswer(BaseModel):
     results: list[SearchHit]
     release: str
     model_fingerprint: str
-    good_match: bool | None = None
+    good_match: bool | None = Field(
+        None, description="false when nothing in the gallery answers the query; null without a calibration"
+    )
     truncated: bool = False
 
 

@@ -1,8 +1,8 @@
 """A query vector to hits in a release. Pure reading; knows nothing of HTTP, encoders or threads.
 
 Results are ordered by cosine, less what the release takes off for hubs where a text looks for images, or an
-image for texts; the cosine itself is what hits report. `relevance` needs a calibration, which bundles do not
-carry yet.
+image for texts; the cosine itself is what hits report. `relevance` and `good_match` are None where the
+bundle has no calibration for this way of asking.
 """
 
 from dataclasses import dataclass
@@ -17,8 +17,10 @@ from index.release import Release
 from index.vectors import VectorIndex
 from service.columns import Mask
 from service.filters import Condition, PayloadFilter
+from service.relevance import Judge
 from service.schemas import Space
 
+JUDGED_HITS = 10  # looked at, even for fewer: the decision must not hang on how many were asked for
 MAX_ITEMS_OF_TEXT = 100  # named with a text hit; a title may be that of every item
 
 
@@ -46,28 +48,46 @@ class Query:
         return self.asked_by == ASKED_BY[self.space]
 
 
-def search(release: Release, query: Query, *, payload_filter: PayloadFilter) -> list[dict[str, Any]]:
-    """Hits as the wire has them, best first."""
-    scores, rows = _ranked(release, query, payload_filter)
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Hits as the wire has them, best first, and whether the gallery (what passes the filter) holds a match."""
+
+    hits: list[dict[str, Any]]
+    good_match: bool | None
+
+
+def search(
+    release: Release, query: Query, *, payload_filter: PayloadFilter, judge: Judge | None = None
+) -> Found:
+    """A page of hits. The decision is about the best hit of all, whatever page or threshold was asked for."""
+    scores, rows, chosen_from = _ranked(release, query, payload_filter)
+    judgement = judge and judge.judge(
+        scores, vector=query.vector, asked_by=query.asked_by, space=query.space, chosen_from=chosen_from
+    )
+    relevance = np.array(judgement.relevance if judgement else [None] * len(scores), dtype=object)
     if query.score_threshold is not None:
         enough = scores >= query.score_threshold
-        scores, rows = scores[enough], rows[enough]
+        scores, rows, relevance = scores[enough], rows[enough], relevance[enough]
     page = slice(query.offset, query.offset + query.k)
     describe = _image_hit if query.space == "images" else _text_hit
     hits = []
-    for score, row in zip(scores[page].tolist(), rows[page].tolist(), strict=True):
+    for score, row, likely in zip(scores[page].tolist(), rows[page].tolist(), relevance[page], strict=True):
         hit = describe(release, row, query)
-        hits.append({"id": hit.pop("id"), "score": round(score, 6), "relevance": None, **hit})
-    return hits
+        hits.append({"id": hit.pop("id"), "score": round(score, 6), "relevance": likely, **hit})
+    return Found(hits, judgement.good_match if judgement else None)
 
 
 def _ranked(
     release: Release, query: Query, payload_filter: PayloadFilter
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Scores and rows, best first, as many as the page needs; excluded and filtered rows left out."""
+) -> tuple[NDArray[np.float32], NDArray[np.int64], int]:
+    """Scores and rows, best first, as many as the page needs; excluded and filtered rows left out.
+
+    And among how many items they are the best.
+    """
     vectors = release.images if query.space == "images" else release.texts
     excluded = query.excluded_item_row if query.space == "images" else None
-    reach = min(query.offset + query.k + (excluded is not None), max(1, len(vectors)))
+    wanted = max(query.offset + query.k + (excluded is not None), JUDGED_HITS)
+    reach, chosen_from = min(wanted, max(1, len(vectors))), len(vectors)
     # Of corrected rows any may be under a threshold of cosine, so that how deep a page reaches is not known.
     by_threshold = query.score_threshold is not None and query.corrected and vectors.penalties is not None
     if query.condition is None and not by_threshold:
@@ -75,11 +95,12 @@ def _ranked(
         scores, rows = found_scores[0], found_rows[0]
     else:
         mask = _mask(release, query, payload_filter)
+        chosen_from = int(np.count_nonzero(mask))
         scores, rows = _search_masked(vectors, query, mask=mask, reach=len(vectors) if by_threshold else reach)
     keep = rows >= 0
     if excluded is not None:
         keep &= rows != excluded
-    return scores[keep], rows[keep]
+    return scores[keep], rows[keep], chosen_from
 
 
 def _mask(release: Release, query: Query, payload_filter: PayloadFilter) -> Mask:

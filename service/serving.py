@@ -28,6 +28,7 @@ from service.embedding import Embedder, probe
 from service.errors import ReloadFailed
 from service.filters import PayloadFilter
 from service.patience import Patience
+from service.relevance import Judge
 from service.searching import Searcher
 from service.settings import Settings
 from service.telemetry import Telemetry
@@ -46,6 +47,7 @@ class ServingState:
     encoder: Encoder
     payload_filter: PayloadFilter  # the search thread's
     report: dict[str, Any] | None  # how well the encoder retrieves, as its evaluation wrote it
+    judge: Judge | None  # how relevant hits are; the search thread's
     loaded_at: float = field(default_factory=time.time)  # seconds since the epoch
 
     @classmethod
@@ -72,7 +74,13 @@ class ServingState:
                 f"index built with {release.fingerprint}, encoder is {encoder.fingerprint}: "
                 "rebuild the release with this encoder"
             )
-        return cls(release, encoder, PayloadFilter(release.items), _read_report(release.bundle_path))
+        return cls(
+            release,
+            encoder,
+            PayloadFilter(release.items),
+            _read_report(release.bundle_path),
+            Judge.of(release),
+        )
 
 
 class Serving:

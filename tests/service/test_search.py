@@ -89,10 +89,10 @@ def test_a_text_of_very_many_items_names_the_first_and_counts_all(service):
     table = replace_lists(release.texts_table, [list(range(ITEM_COUNT)) * 10, []] + [[0]] * 4)
     shared = replace(release, texts_table=table)
     query = Query(release.texts.reconstruct(0), space="texts")
-    hits = {hit["id"]: hit for hit in search(shared, query, payload_filter=PayloadFilter(release.items))}
+    hits = {hit["id"]: hit for hit in search(shared, query, payload_filter=PayloadFilter(release.items)).hits}
     assert (len(hits[table.id(0)]["items"]), hits[table.id(0)]["item_count"]) == (100, 240)
     only_last = replace(query, condition=parse_filter({"has_id": [release.items.id(ITEM_COUNT - 1)]}))
-    found_hits = search(shared, only_last, payload_filter=PayloadFilter(release.items))
+    found_hits = search(shared, only_last, payload_filter=PayloadFilter(release.items)).hits
     assert [hit["id"] for hit in found_hits] == [table.id(0)]
 
 
