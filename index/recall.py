@@ -33,7 +33,7 @@ def measure_recall(
 def recall_at(index: VectorIndex, queries: NDArray[np.float32], *, k: int, corrected: bool = False) -> float:
     """The share of the k best that the index returns, ties counted as equally right."""
     penalties = _penalties(index, corrected)
-    bounds = _exact_bounds(index, queries, k=k, penalties=penalties)
+    bounds = exact_bounds(index, queries, k=k, penalties=penalties)
     _, rows = index.search(queries, k, corrected=corrected)
     found = 0
     for query, bound, returned in zip(queries, bounds, rows, strict=True):
@@ -45,14 +45,10 @@ def recall_at(index: VectorIndex, queries: NDArray[np.float32], *, k: int, corre
     return found / (k * len(queries))
 
 
-def exact_bounds(index: VectorIndex, queries: NDArray[np.float32], *, k: int) -> NDArray[np.float32]:
-    """The k-th best score (n,) of each query over all rows, by brute force in blocks."""
-    return _exact_bounds(index, queries, k=k, penalties=_penalties(index, corrected=False))
-
-
-def _exact_bounds(
+def exact_bounds(
     index: VectorIndex, queries: NDArray[np.float32], *, k: int, penalties: NDArray[np.float32]
 ) -> NDArray[np.float32]:
+    """The k-th best score less penalty (n,) of each query over all rows, by brute force in blocks."""
     best = np.full((len(queries), k), -np.inf, dtype=np.float32)
     for start, block in index.blocks():
         scores = np.concatenate([best, queries @ block.T - penalties[start : start + len(block)]], axis=1)

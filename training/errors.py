@@ -13,7 +13,10 @@ TwinlensError
     │   └── BadReport          not a retrieval report, or one of a newer format
     ├── RecipeError            a recipe that is not valid, or does not fit its towers
     ├── PolicyError            a gate's policy that is not valid, or lacks a bundle to compare with
+    ├── BlendError             bundles whose weights cannot be averaged
     ├── CheckpointError        a run's folder that cannot be resumed
+    ├── AdaptationError        a domain that a bundle cannot be adapted to, or not by that method
+    ├── CalibrationError       nothing that a calibration could be fitted or measured on
     └── Diverged               the loss is no longer a finite number
 """
 
@@ -67,11 +70,23 @@ class RecipeError(TrainingError):
     pass
 
 
+class BlendError(TrainingError):
+    pass
+
+
 class PolicyError(TrainingError):
     pass
 
 
 class CheckpointError(TrainingError):
+    pass
+
+
+class AdaptationError(TrainingError):
+    pass
+
+
+class CalibrationError(TrainingError):
     pass
 
 

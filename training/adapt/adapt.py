@@ -1,0 +1,167 @@
+"""The whole of an adaptation: read, choose or apply, measure, judge, write. Composition only.
+
+It does NOT know terminals; progress and trials are told to callbacks.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from encoders.bundle import Bundle
+from encoders.encoder import Encoder
+from training.adapt.acceptance import Row, Verdict, compare_on, judge
+from training.adapt.bundles import check_out, write_adapted
+from training.adapt.choosing import Trial, choose_methods
+from training.adapt.methods import Candidate, Method, apply_methods, parse_methods
+from training.adapt.proxies import measure_proxies
+from training.adapt.sets import Domain, Split, queries_among, read_domain
+from training.adapt.towers import Towers
+from training.embedding import OnProgress, silent
+from training.errors import AdaptationError
+
+AUTO = "auto"
+UNLABELLED_AUTO = "centre:0.5,hubness"
+"""What auto does where nothing can be measured on the target: mild, and judged on the source alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What was asked for; `method` is "auto" or names as `methods` has them."""
+
+    bundle: Path
+    target: str
+    source: str
+    out: Path
+    queries: Path | None = None
+    method: str = AUTO
+    holdout: float = 0.5
+    shots: int = 0
+    seed: int = 0
+    device: str = "auto"
+    batch: int = 32
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of it; `bundle` is None where it was rejected and nothing was written."""
+
+    methods: tuple[Method, ...]
+    rows: list[Row]
+    verdict: Verdict
+    proxies: dict[str, dict[str, float]]
+    trials: list[Trial]
+    bundle: Bundle | None
+    labelled: bool
+    notes: tuple[str, ...] = ()
+
+
+def adapt(
+    request: Request,
+    *,
+    on_progress: OnProgress = silent,
+    on_trial: Callable[[Trial], None] = lambda _: None,
+) -> Outcome:
+    """Adapt and judge; write the bundle when accepted or forced. Raises TwinlensError."""
+    fixed = None if request.method == AUTO else parse_methods(request.method)
+    bundle = _open(request)
+    domain, notes = _domain(request, choose=fixed is None)
+    encoder = Encoder.load(bundle, device=request.device, max_batch=request.batch)
+    parent = Candidate((), Towers(encoder, domain, on_progress), {}, encoder.query_bank)
+    adapted, trials = _adapted(parent, fixed, domain, on_trial)
+    rows = compare_on(parent, adapted, side="source", part="source measure")
+    if domain.can_measure:
+        rows += compare_on(parent, adapted, side="target", part="target measure")
+    verdict = judge(rows) if adapted.methods else Verdict(False, "no method earned its place")
+    proxies = {"before": _proxies(parent), "after": _proxies(adapted)}
+    written = None
+    if adapted.methods and (verdict.accepted or request.force):
+        provenance = _provenance(request, domain, adapted, rows=rows, verdict=verdict, proxies=proxies)
+        written = write_adapted(request.out, bundle, adapted, provenance=provenance)
+    return Outcome(adapted.methods, rows, verdict, proxies, trials, written, domain.labelled, notes)
+
+
+def _open(request: Request) -> Bundle:
+    bundle = Bundle.open(request.bundle)
+    check_out(request.out, bundle)
+    if bundle.config.adaptation is not None:
+        raise AdaptationError(
+            f"{request.bundle} is adapted already, and two adaptations do not add up: take the bundle it was "
+            "made from (python -m training adapt --undo)"
+        )
+    if request.method == "few-shot" and not request.shots:
+        raise AdaptationError(
+            "few-shot needs --shots: how many captioned pictures of the target may be looked at"
+        )
+    return bundle
+
+
+def _domain(request: Request, *, choose: bool) -> tuple[Domain, tuple[str, ...]]:
+    """The sets, and what there is to say of them. Queries that are measured with leave the bank."""
+    split = Split(holdout=request.holdout, choose=choose, shots=request.shots, seed=request.seed)
+    domain = read_domain(request.target, request.source, queries=request.queries, split=split)
+    if not domain.source.measure.images:
+        raise AdaptationError(f"nothing of {request.source} is left to measure on: raise --holdout")
+    shared = queries_among(domain.queries, domain.target.measure)
+    if not shared:
+        return domain, ()
+    note = (
+        f"{shared} of {len(domain.queries)} queries are captions that the target is measured with: the bank is "
+        "to be of like queries, not of the test set, so that the gain may look larger than it is"
+    )
+    return domain, (note,)
+
+
+def _adapted(
+    parent: Candidate,
+    fixed: Sequence[Method] | None,
+    domain: Domain,
+    on_trial: Callable[[Trial], None],
+) -> tuple[Candidate, list[Trial]]:
+    if fixed is not None:
+        return apply_methods(parent, fixed), []
+    if domain.can_measure:
+        return choose_methods(parent, shots=bool(domain.shots.images), on_trial=on_trial)
+    mild = UNLABELLED_AUTO if domain.queries else "centre:0.5"
+    return apply_methods(parent, parse_methods(mild)), []
+
+
+def _proxies(candidate: Candidate) -> dict[str, float]:
+    images = candidate.images("target")
+    penalties = None if candidate.bank is None else candidate.bank.penalty(images, "images")
+    return measure_proxies(images, candidate.texts("queries"), penalties)
+
+
+def _provenance(
+    request: Request,
+    domain: Domain,
+    adapted: Candidate,
+    *,
+    rows: Sequence[Row],
+    verdict: Verdict,
+    proxies: dict[str, dict[str, float]],
+) -> dict[str, Any]:
+    target, source = domain.target, domain.source
+    return {
+        "methods": [str(method) for method in adapted.methods],
+        "target": {
+            "spec": request.target,
+            "learned_from": len(target.learn.images),
+            "learned_from_sha256": target.learn.digest,
+            "measured_on": len(target.measure.images),
+            "measured_on_sha256": target.measure.digest,
+        },
+        "source": {
+            "spec": request.source,
+            "sha256": source.learn.digest,
+            "measured_on_sha256": source.measure.digest,
+        },
+        "queries": len(domain.queries),
+        "shots": len(domain.shots.images),
+        "seed": request.seed,
+        "accepted": verdict.accepted,
+        "reason": verdict.reason,
+        "table": [row.model_dump(mode="json") for row in rows],
+        "proxies": proxies,
+    }

@@ -1,0 +1,187 @@
+"""The methods by name, and what each does to a candidate; applied in the order in which they act.
+
+    adabn      BatchNorm statistics of the target's pictures               strength: share of the new ones
+    pseudo     heads trained on mutual nearest neighbours, source replay   strength: WiSE-FT's α
+    few-shot   heads trained on a few captioned pictures, source replay    strength: WiSE-FT's α
+    centre     each modality's mean on the target off                      strength: share of the mean
+    whiten     and the covariance levelled                                 strength: 1 − shrinkage
+    coral      target means and covariances to the source's                strength: 1 − shrinkage
+    hubness    a query bank, against items that come up for everything     strength: α
+
+A method is written `name` or `name:strength`. It does NOT know how candidates are judged or stored.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+import numpy as np
+
+from encoders.adaptation import Adaptation, AffineMap, Modality
+from encoders.query_bank import DEFAULT_ALPHA, DEFAULT_K, QueryBank
+from training.adapt.closed_form import (
+    CENTRE_STRENGTH,
+    CORAL_STRENGTH,
+    WHITEN_STRENGTH,
+    apply_map,
+    centring,
+    coral,
+    whitening,
+)
+from training.adapt.towers import Towers
+from training.errors import AdaptationError
+from training.ranks import Floats
+
+DEFAULT_STRENGTHS: Mapping[str, float] = MappingProxyType(
+    {
+        "adabn": 1.0,
+        "pseudo": 0.5,
+        "few-shot": 0.5,
+        "centre": CENTRE_STRENGTH,
+        "whiten": WHITEN_STRENGTH,
+        "coral": CORAL_STRENGTH,
+        "hubness": DEFAULT_ALPHA,
+    }
+)
+"""In the order in which methods act: what changes the towers, then their embeddings, then the ranking."""
+
+EXCLUSIVE = frozenset({"centre", "whiten", "coral"})
+MOST_STRENGTH: Mapping[str, float] = MappingProxyType({"hubness": 10.0})
+
+
+@dataclass(frozen=True, order=True)
+class Method:
+    name: str
+    strength: float
+
+    def __str__(self) -> str:
+        plain = self.strength == DEFAULT_STRENGTHS[self.name]
+        return self.name if plain else f"{self.name}:{self.strength:g}"
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """An encoder in the making: towers, what is done to their embeddings, and the bank."""
+
+    methods: tuple[Method, ...]
+    towers: Towers
+    adaptation: Adaptation
+    bank: QueryBank | None
+
+    def images(self, part: str) -> Floats:
+        """(n, d) unit rows of a part's pictures, as the adapted bundle will give them."""
+        return apply_map(self.adaptation.get("images"), self.towers.images(part))
+
+    def texts(self, part: str) -> Floats:
+        return apply_map(self.adaptation.get("texts"), self.towers.texts(part))
+
+
+def parse_methods(text: str) -> tuple[Method, ...]:
+    """ "centre,hubness:0.5" in the order in which they act. Raises AdaptationError, naming what is wrong."""
+    methods = [_parse_method(part.strip()) for part in text.split(",")]
+    names = [method.name for method in methods]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise AdaptationError(f"--method {text!r} names {twice} twice")
+    if len(clash := sorted(EXCLUSIVE & set(names))) > 1:
+        raise AdaptationError(f"--method {text!r}: {' and '.join(clash)} each set the means: choose one")
+    return in_order(methods)
+
+
+def in_order(methods: Sequence[Method]) -> tuple[Method, ...]:
+    order = list(DEFAULT_STRENGTHS)
+    return tuple(sorted(methods, key=lambda method: order.index(method.name)))
+
+
+def _parse_method(text: str) -> Method:
+    name, colon, strength = text.partition(":")
+    if name not in DEFAULT_STRENGTHS:
+        raise AdaptationError(f"no method is called {name!r}: there are auto, {', '.join(DEFAULT_STRENGTHS)}")
+    if not colon:
+        return Method(name, DEFAULT_STRENGTHS[name])
+    most = MOST_STRENGTH.get(name, 1.0)
+    try:
+        value = float(strength)
+    except ValueError:
+        value = float("nan")
+    if not 0 < value <= most:
+        raise AdaptationError(f"{text!r}: the strength of {name} is a number above 0, at most {most:g}")
+    return Method(name, value)
+
+
+def apply_methods(parent: Candidate, methods: Sequence[Method]) -> Candidate:
+    """A candidate with all of the methods, in their order; AdaptationError where one cannot be applied."""
+    candidate = parent
+    for method in in_order(methods):
+        made = APPLY[method.name](candidate, method.strength)
+        candidate = replace(made, methods=(*candidate.methods, method))
+    return candidate
+
+
+def _adabn(candidate: Candidate, strength: float) -> Candidate:
+    return replace(candidate, towers=candidate.towers.with_statistics(strength))
+
+
+def _pseudo(candidate: Candidate, strength: float) -> Candidate:
+    return replace(candidate, towers=candidate.towers.with_pseudo_pairs(strength))
+
+
+def _few_shot(candidate: Candidate, strength: float) -> Candidate:
+    return replace(candidate, towers=candidate.towers.with_shots(strength))
+
+
+def _centre(candidate: Candidate, strength: float) -> Candidate:
+    towers = candidate.towers
+    return _mapped(
+        candidate,
+        images=centring(towers.images("target"), strength=strength),
+        texts=centring(towers.domain_texts(), strength=strength),
+    )
+
+
+def _whiten(candidate: Candidate, strength: float) -> Candidate:
+    towers = candidate.towers
+    images, texts = whitening(towers.images("target"), towers.domain_texts(), strength=strength)
+    return _mapped(candidate, images=images, texts=texts)
+
+
+def _coral(candidate: Candidate, strength: float) -> Candidate:
+    towers = candidate.towers
+    images = coral(towers.images("target"), towers.images("source"), strength=strength)
+    if not len(towers.texts("queries")):
+        return _mapped(candidate, images=images)
+    texts = coral(towers.texts("queries"), towers.texts("source"), strength=strength)
+    return _mapped(candidate, images=images, texts=texts)
+
+
+def _hubness(candidate: Candidate, strength: float) -> Candidate:
+    """Bank texts are the queries, bank images the target's pictures, both as the candidate embeds them."""
+    texts = candidate.texts("queries")
+    if not len(texts):
+        raise AdaptationError("hubness needs --queries: a file of what is asked there, one text a line")
+    rows: dict[Modality, Floats] = {"texts": _nonzero(texts), "images": _nonzero(candidate.images("target"))}
+    bank = QueryBank(rows=rows, fingerprint=candidate.towers.encoder.fingerprint, alpha=strength, k=DEFAULT_K)
+    return replace(candidate, bank=bank)
+
+
+def _mapped(candidate: Candidate, **maps: AffineMap) -> Candidate:
+    adaptation: Adaptation = {m: maps[m] for m in ("images", "texts") if m in maps}  # type: ignore[misc]
+    return replace(candidate, adaptation=adaptation)
+
+
+def _nonzero(rows: Floats) -> Floats:
+    """float16 as it will be stored, so that what is measured is what is served."""
+    stored = rows[np.linalg.norm(rows, axis=1) > 0.5]
+    return stored.astype(np.float16).astype(np.float32)
+
+
+APPLY: Mapping[str, Callable[[Candidate, float], Candidate]] = MappingProxyType(
+    {
+        "adabn": _adabn,
+        "pseudo": _pseudo,
+        "few-shot": _few_shot,
+        "centre": _centre,
+        "whiten": _whiten,
+        "coral": _coral,
+        "hubness": _hubness,
+    }
+)
