@@ -2,10 +2,10 @@
 
 import typer
 
-from training.adapt.command import adapt_command
 from training.evaluate_command import evaluate_command
 from training.fit_command import fit_command
 from training.gate_command import gate_command
+from training.sheet_command import augment_command
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Train bundles, and measure how they hold up."
@@ -13,7 +13,7 @@ app = typer.Typer(
 app.command("fit")(fit_command)
 app.command("evaluate")(evaluate_command)
 app.command("gate")(gate_command)
-app.command("adapt")(adapt_command)
+app.command("augment")(augment_command)
 
 if __name__ == "__main__":
     app()

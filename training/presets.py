@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
-from training.augment import NO_AUGMENTATION, Augmentation
+from training.augment import HELD_OUT_CORRUPTIONS, NO_AUGMENTATION, Augmentation
 
 PRESETS: dict[str, Augmentation] = {
     "none": NO_AUGMENTATION,
@@ -81,11 +81,17 @@ def check_held_out(held_out: Sequence[str], augmentations: Mapping[str, Augmenta
             f"held_out_corruptions names {', '.join(unknown)}: the kinds are {', '.join(sorted(KINDS))}"
         )
     for source, augmentation in augmentations.items():
-        for kind in sorted(trained_kinds(augmentation) & set(held_out)):
+        if trained := sorted(trained_kinds(augmentation) & set(held_out)):
+            named = ", ".join(f"{kind} (by {KINDS[kind]})" for kind in trained)
             raise ValueError(
-                f"the source {source} trains on {kind} (by {KINDS[kind]}), which held_out_corruptions names: "
+                f"the source {source} trains on {named}, which held_out_corruptions names: "
                 "turn that off, or take the kind from the list"
             )
+
+
+def held_out_of(provenance: Mapping[str, Any]) -> tuple[str, ...]:
+    """The kinds that a bundle's recipe kept out of training; bundles from before it said so kept the usual."""
+    return tuple(provenance.get("recipe", {}).get("held_out_corruptions", HELD_OUT_CORRUPTIONS))
 
 
 def _preset(name: object) -> Augmentation:

@@ -7,6 +7,7 @@ module knows how towers are put together, not how they are trained.
 
 import importlib.util
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,10 @@ from encoders.images import Preprocessing
 from encoders.texts import TOKENIZER_FILES, TokenizerSpec
 from encoders.towers import TEXT_FOLDER, TowersConfig, build_towers
 from training.errors import RecipeError
+from training.loss import LossKind
+
+SIGMOID_BIAS, SIGMOID_SCALE = -10.0, 10.0
+"""SigLIP's first bias and scale (Zhai et al. 2023): most pairs are negatives, and count little at first."""
 
 
 class TowerPair(BaseModel):
@@ -77,18 +82,30 @@ class StartingPoint:
     """What that bundle was trained on: its terms go on."""
 
 
-def starting_point(start: Start, scratch: Path, *, seed: int) -> StartingPoint:
+def starting_point(start: Start, scratch: Path, *, seed: int, loss: LossKind = "softmax") -> StartingPoint:
     """Build it; `scratch` is a folder of the run's where tokenizer and text configuration are laid out.
 
+    Fresh towers for the sigmoid loss get a logit bias, and begin with SigLIP's.
     Raises RecipeError, BundleError.
     """
     torch.manual_seed(seed)
     if start.bundle is not None:
         return _from_bundle(Bundle.open(start.bundle), start, scratch)
     if start.open_clip is not None:
-        return _from_open_clip(start.open_clip, start, scratch)
+        return _from_open_clip(start.open_clip, start, scratch, loss)
     assert start.towers is not None  # noqa: S101 - the validator saw to it
-    return _from_pair(start.towers, start, scratch)
+    return _from_pair(start.towers, start, scratch, loss)
+
+
+def preprocessing_of(start: Start) -> Preprocessing:
+    """How pictures become pixels, without building towers. Raises RecipeError, BundleError."""
+    if start.preprocessing is not None:
+        return start.preprocessing
+    if start.bundle is not None:
+        return Bundle.open(start.bundle, verify=False).config.preprocessing
+    if start.open_clip is not None:
+        return _own_preprocessing(_architecture(start.open_clip))
+    raise RecipeError("[start.preprocessing] is missing: say how pictures become pixels for this image tower")
 
 
 def _from_bundle(bundle: Bundle, start: Start, scratch: Path) -> StartingPoint:
@@ -110,7 +127,14 @@ def _from_bundle(bundle: Bundle, start: Start, scratch: Path) -> StartingPoint:
     )
 
 
-def _from_open_clip(name: str, start: Start, scratch: Path) -> StartingPoint:
+def _for_loss(towers: TowersConfig, loss: LossKind) -> TowersConfig:
+    if loss == "softmax" or towers.init_logit_bias is not None:
+        return towers
+    first = {"init_logit_bias": SIGMOID_BIAS, "init_logit_scale": math.log(SIGMOID_SCALE)}
+    return towers.model_copy(update=first)
+
+
+def _architecture(name: str) -> TowersConfig:
     raw = open_clip.get_model_config(name)
     if (
         raw is None
@@ -120,23 +144,28 @@ def _from_open_clip(name: str, start: Start, scratch: Path) -> StartingPoint:
         raise RecipeError(
             f"open_clip has no architecture {name!r} with CLIP's own tokenizer: import a checkpoint"
         )
-    towers = TowersConfig.model_validate(raw)
+    return TowersConfig.model_validate(raw)
+
+
+def _own_preprocessing(towers: TowersConfig) -> Preprocessing:
+    """open_clip's of an architecture."""
     side = towers.vision_cfg.get("image_size", 224)
+    return Preprocessing(height=side, width=side, resize="shortest")
+
+
+def _from_open_clip(name: str, start: Start, scratch: Path, loss: LossKind) -> StartingPoint:
+    towers = _for_loss(_architecture(name), loss)
     tokenizer = TokenizerSpec(
         kind="clip_bpe", context_length=towers.text_cfg.get("context_length", 77), pad_to="context"
     )
     vocabulary = Path(open_clip.__file__).parent / "bpe_simple_vocab_16e6.txt.gz"
     files = {TOKENIZER_FILES["clip_bpe"]: vocabulary.read_bytes()}
     _lay_out(files, scratch)
-    preprocessing = start.preprocessing or Preprocessing(height=side, width=side, resize="shortest")
-    return StartingPoint(towers, preprocessing, tokenizer, files, build_towers(towers, scratch))
+    return StartingPoint(towers, preprocessing_of(start), tokenizer, files, build_towers(towers, scratch))
 
 
-def _from_pair(pair: TowerPair, start: Start, scratch: Path) -> StartingPoint:
-    if start.preprocessing is None:
-        raise RecipeError(
-            "[start.preprocessing] is missing: say how pictures become pixels for this image tower"
-        )
+def _from_pair(pair: TowerPair, start: Start, scratch: Path, loss: LossKind) -> StartingPoint:
+    preprocessing = preprocessing_of(start)
     text_folder = resolve(pair.text_model)
     files = {
         TOKENIZER_FILES["tokenizers"]: _file(text_folder / "tokenizer.json"),
@@ -147,10 +176,11 @@ def _from_pair(pair: TowerPair, start: Start, scratch: Path) -> StartingPoint:
         embed_dim=pair.embed_dim,
         vision_cfg={
             "timm_model_name": pair.image_model, "timm_pool": "", "timm_proj": "mlp",
-            "timm_drop": pair.head_dropout, "image_size": start.preprocessing.height,
+            "timm_drop": pair.head_dropout, "image_size": preprocessing.height,
         },
         text_cfg={"hf_model_name": TEXT_FOLDER, "hf_proj_type": "mlp", "hf_pooler_type": "mean_pooler"},
     )  # fmt: skip
+    towers = _for_loss(towers, loss)
     model: Any = build_towers(towers, scratch)
     if pair.image_weights is not None:
         _fill(model.visual.trunk, read_state(resolve(pair.image_weights)), pair.image_weights)
@@ -160,7 +190,7 @@ def _from_pair(pair: TowerPair, start: Start, scratch: Path) -> StartingPoint:
         _fill(model.text.transformer, read_state(text_weights), str(text_weights))
     pad_id = json.loads(files[TEXT_CONFIG]).get("pad_token_id") or 0
     tokenizer = TokenizerSpec(kind="tokenizers", context_length=pair.context_length, pad_id=pad_id)
-    return StartingPoint(towers, start.preprocessing, tokenizer, files, model)
+    return StartingPoint(towers, preprocessing, tokenizer, files, model)
 
 
 def resolve(name: str) -> Path:

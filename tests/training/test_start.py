@@ -7,8 +7,13 @@ import torch
 from encoders.bundle import Bundle
 from encoders.encoder import load_towers
 from encoders.images import Preprocessing
+from encoders.texts import open_tokenizer
 from encoders.weights import save_weights
+from training.contrast import contrastive_step
 from training.errors import RecipeError
+from training.learner import Learner
+from training.loss import PairIds
+from training.recipe import Phase
 from training.start import Start, TowerPair, resolve, starting_point
 
 
@@ -92,3 +97,31 @@ def test_an_architecture_starts_from_random_weights_and_its_own_tokenizer(tmp_pa
     assert point.preprocessing.resize == "shortest"
     with pytest.raises(RecipeError, match="no architecture 'RN51'"):
         starting_point(Start(open_clip="RN51"), tmp_path, seed=0)
+
+
+def test_towers_for_the_sigmoid_loss_begin_with_a_bias_and_learn_by_it(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    start = pair(tiny_bundle, tmp_path, trunk_state(tiny_bundle), suffix=".pth")
+    point = starting_point(start, tmp_path / "scratch", seed=0, loss="sigmoid")
+    model: Any = point.model
+    assert model.logit_bias.item() == -10
+    assert model.logit_scale.exp().item() == pytest.approx(10)
+    learner = Learner(
+        model, open_tokenizer(point.tokenizer, tmp_path / "scratch"), padded_to_context=False, precision="fp32",
+        loss="sigmoid",
+    )  # fmt: skip
+    assert "logit_bias" in learner.begin(Phase(name="p", epochs=1))
+    ids = PairIds(torch.arange(4), torch.arange(4))
+
+    def towers(_: slice) -> tuple[torch.Tensor, torch.Tensor]:
+        words = ["a red dog", "a blue car", "a cat", "the white circle"]
+        return learner.embed_images(torch.linspace(-1, 1, 4 * 3 * 32 * 32).view(4, 3, 32, 32)), (
+            learner.embed_texts(words)
+        )
+
+    loss = contrastive_step(towers, ids, loss_of=learner.loss, micro_batch=4, seed=0)
+    assert 0 < loss < 20
+    assert model.logit_bias.grad.item() != 0
+    plain = starting_point(start, tmp_path / "scratch", seed=0)
+    assert plain.towers.init_logit_bias is None
