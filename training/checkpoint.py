@@ -110,6 +110,8 @@ def cut_log(path: Path, total_steps: int, *, validated: bool) -> None:
     for line in path.read_text(encoding="utf8").splitlines():
         try:
             entry = json.loads(line)
+            if "moment" in entry:  # before and after the whole run: a run that ends says both
+                continue
             last = total_steps if validated or "set" not in entry else total_steps - 1
             if entry["step"] <= last:
                 kept.append(line + "\n")

@@ -99,8 +99,8 @@ def _gathered(images: torch.Tensor, texts: torch.Tensor, ids: PairIds) -> Batch:
     return Batch(
         images=images,
         texts=texts,
-        all_images=_gather(images),
-        all_texts=_gather(texts),
+        all_images=gather_rows(images),
+        all_texts=gather_rows(texts),
         image_targets=image_targets,
         text_targets=text_targets,
     )
@@ -108,10 +108,10 @@ def _gathered(images: torch.Tensor, texts: torch.Tensor, ids: PairIds) -> Batch:
 
 def _gathered_ids(ids: PairIds) -> PairIds:
     mixed = None if ids.mixed is None else _gathered_ids(ids.mixed)
-    return PairIds(_gather(ids.images), _gather(ids.captions), mixed, ids.share)
+    return PairIds(gather_rows(ids.images), gather_rows(ids.captions), mixed, ids.share)
 
 
-def _gather(rows: torch.Tensor) -> torch.Tensor:
+def gather_rows(rows: torch.Tensor) -> torch.Tensor:
     """(n, …) on each process to (N, …) on all, in rank order, with gradients to every process's rows."""
     if not (dist.is_available() and dist.is_initialized()):
         return rows

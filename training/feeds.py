@@ -68,6 +68,12 @@ class Feeds:
         return torch.cat(inputs)[torch.argsort(torch.tensor(order))]
 
 
+def whole_towers_feed(prepared: Prepared) -> LiveViews:
+    """Plain pictures for towers that run whole."""
+    settings = ViewSettings(prepared.point.preprocessing, NO_AUGMENTATION, prepared.recipe.seed)
+    return LiveViews(settings, device=prepared.device, threads=prepared.recipe.decode_threads)
+
+
 def _rows_of(draws: Sequence[Draw], place: int) -> list[int]:
     return [row for row, draw in enumerate(draws) if draw.example.source == place]
 

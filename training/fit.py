@@ -18,17 +18,20 @@ from torch import nn
 
 from encoders.bundle import Bundle
 from encoders.texts import open_tokenizer
+from training.beginning import Beginning
 from training.checkpoint import Progress, load_optimiser, load_tensors, optimiser_tensors, save_tensors
 from training.collapse import health_warnings
 from training.errors import CheckpointError, RecipeError
 from training.feeds import Feeds
+from training.forgetting import forgotten, records_of
+from training.hard_negatives import gathered
 from training.learner import Learner
 from training.mixture import Draw
 from training.optimiser import MovingAverage, cosine_with_warmup, optimiser, set_rate
 from training.prepare import Prepared, finish_bundle
 from training.progress import Bar, Reporter
 from training.recipe import Phase
-from training.step import Stepper
+from training.step import Mimicry, Stepper, open_mimicry
 from training.validate import mean_score, validate
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -40,15 +43,14 @@ SILENT = Reporter(Console(quiet=True), None)
 def run_digest(prepared: Prepared) -> str:
     """What a checkpoint must agree with to be resumed: all that decides the next step and the best one."""
     pictures = [example.picture for examples in prepared.mixture.examples for example in examples]
-    pictures += [picture for one in prepared.held_out for picture in one.pictures]
+    pictures += [picture for one in (*prepared.held_out, *prepared.watched) for picture in one.pictures]
     parts = [
-        prepared.recipe.model_dump_json(
-            exclude={"decode_threads", "weights", "unseen", "held_out_corruptions"}
-        ),
+        prepared.recipe.decisive_json(),
         str(prepared.point.parent),
         str(prepared.processes.count),
         *(one.digest for one in prepared.sets),
         *(picture.digest.hex() for picture in pictures),
+        *([] if prepared.teacher is None else [prepared.teacher.fingerprint]),
     ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
@@ -77,6 +79,8 @@ class Run:
             loss=self._recipe.loss,
         )
         self._progress = Progress(digest=run_digest(prepared))
+        self._beginning = Beginning(prepared, self._learner, folder, digest=self._progress.digest)
+        self._mimicry: Mimicry | None = None
         self._resumed: dict[str, torch.Tensor] = {}
 
     @property
@@ -105,6 +109,10 @@ class Run:
     def train(self, out: Path, *, reporter: Reporter) -> Bundle:
         """Train to the end and write the bundle. Raises Diverged, UnreadableImage, CheckpointError."""
         self._reporter = reporter
+        if self._progress.total_steps == 0 and self._processes.first:
+            self._beginning.look(reporter)
+        self._processes.wait()
+        self._mimicry = open_mimicry(self._prepared, reporter)
         phases = self._recipe.phases
         while not self._progress.finished:
             self._phase(phases[self._progress.phase])
@@ -117,15 +125,22 @@ class Run:
             self._save(None, None)
         self._load_best()
         if self._processes.first:
-            finish_bundle(self._prepared, self._learner.model, out)
+            finish_bundle(self._prepared, self._learner.model, out, measured=self._changes())
         self._processes.wait()
         return Bundle.open(out)
+
+    def _changes(self) -> dict[str, object]:
+        """What became of the held-out sets, for the bundle; told, logged, and warned of where one fell."""
+        changes = self._beginning.changes()
+        self._reporter.changes(self._progress.total_steps, changes)
+        self._reporter.warn(forgotten(changes))
+        return {"before_and_after": records_of(changes)} if changes else {}
 
     def _phase(self, phase: Phase) -> None:
         adam, average = self._movers(phase)
         feeds = Feeds.open(self._prepared, self._learner, phase, reporter=self._reporter)
         self._learner.kept_texts = feeds.texts
-        stepper = Stepper(self._learner, feeds, phase, adam, rank=self._processes.rank)
+        stepper = Stepper(self._learner, feeds, phase, adam, self._processes.rank, self._mimicry)
         for epoch in range(self._progress.epoch, phase.epochs):
             self._epoch(stepper, average)
             last = epoch + 1 == phase.epochs
@@ -158,6 +173,9 @@ class Run:
         mixture = self._prepared.mixture
         order = mixture.epoch(*key)
         batch = _global_batch(phase.batch, len(order), self._processes.count)
+        if phase.hard_negatives:
+            near = self._beginning.neighbours()
+            order = gathered(order, near, *key, batch=batch, share=phase.hard_negatives)
         steps = len(order) // batch
         saved = time.monotonic()
 

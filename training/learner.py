@@ -80,6 +80,10 @@ class Learner:
             parameter.requires_grad_(name in trained)
         return sorted(trained)
 
+    def whole(self) -> None:
+        """Run both towers whole, from pixels and texts, until the next phase begins."""
+        self.cut = self.text_cut = self.kept_texts = None
+
     def train(self) -> None:
         """Dropout on; norms keep their statistics where the phase says so; frozen stems are as in use."""
         self.model.train()
@@ -112,6 +116,12 @@ class Learner:
         """(n, width) of the frozen text tower below its head; only where `text_cut` is."""
         assert self.text_cut is not None  # noqa: S101 - the caller looked
         return self._run_texts(self.text_cut.stem.eval(), texts)
+
+    @torch.no_grad()
+    def caption_features(self, texts: Sequence[str]) -> torch.Tensor:
+        """(n, width) unit rows from below the text tower's head; of a tower without one, its embeddings."""
+        cut = cut_text_tower(self.model.eval())
+        return unit_rows(self._run_texts(self._open.encode_text if cut is None else cut.stem, texts))
 
     def _run_texts(self, tower: Callable[[torch.Tensor], torch.Tensor], texts: Sequence[str]) -> torch.Tensor:
         """Sorted by length, so that padding costs little; given back in order."""

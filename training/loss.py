@@ -83,6 +83,40 @@ def sigmoid_loss(batch: Batch, logit_scale: torch.Tensor, logit_bias: torch.Tens
     return total / len(batch.images)
 
 
+@dataclass(frozen=True)
+class TeacherRows:
+    """What a teacher makes of a batch, without gradients: unit rows (n, e) here, (N, e) of every process."""
+
+    images: torch.Tensor
+    texts: torch.Tensor
+    all_images: torch.Tensor
+    all_texts: torch.Tensor
+
+
+def affinity_loss(
+    batch: Batch, teacher: TeacherRows, logit_scale: torch.Tensor, *, teacher_scale: float
+) -> torch.Tensor:
+    """How far the student's similarities are from the teacher's: mean KL(teacher ‖ student), both ways.
+
+    Each row is a softmax over the other side of the batch: the spaces themselves may differ in size (affinity
+    mimicking, Wu et al. 2023, "TinyCLIP").
+    """
+    return (
+        _divergence(
+            teacher_scale * teacher.images @ teacher.all_texts.T, logit_scale * batch.images @ batch.all_texts.T
+        )
+        + _divergence(
+            teacher_scale * teacher.texts @ teacher.all_images.T, logit_scale * batch.texts @ batch.all_images.T
+        )
+    ) / 2
+
+
+def _divergence(teacher: torch.Tensor, student: torch.Tensor) -> torch.Tensor:
+    return F.kl_div(
+        student.log_softmax(dim=1), teacher.log_softmax(dim=1), reduction="batchmean", log_target=True
+    )
+
+
 def _distribution(targets: torch.Tensor) -> torch.Tensor:
     return targets / targets.sum(dim=1, keepdim=True)
 

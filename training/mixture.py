@@ -80,7 +80,7 @@ class Mixture:
         order = rng.permutation(len(example.captions))
         chosen = [example.captions[order[place % len(order)]] for place in range(captions)]
         return [
-            Draw(example, self.shown(example, caption, view), _caption_id(caption), view) for caption in chosen
+            Draw(example, self.shown(example, caption, view), caption_id(caption), view) for caption in chosen
         ]
 
 
@@ -143,8 +143,8 @@ def caption_ids(draws: Sequence[Draw]) -> NDArray[np.int64]:
     return np.array([draw.caption_id for draw in draws], dtype=np.int64)
 
 
-def _caption_id(caption: str) -> int:
-    """Equal on every process, unlike `hash`."""
+def caption_id(caption: str) -> int:
+    """A number of 64 bits, equal for equal captions after normalisation, and on every process unlike `hash`."""
     digest = hashlib.sha256(normalise_caption(caption).encode()).digest()
     return int.from_bytes(digest[:8], "big", signed=True)
 
@@ -153,6 +153,6 @@ def _without_words(caption: str, probability: float, view: int) -> str:
     words = caption.split()
     if probability == 0 or view == 0 or len(words) < 3:
         return caption
-    rng = np.random.default_rng([2, view, _caption_id(caption) % 2**63])
+    rng = np.random.default_rng([2, view, caption_id(caption) % 2**63])
     kept = [word for word, draw in zip(words, rng.random(len(words)), strict=True) if draw >= probability]
     return " ".join(kept) if kept else caption

@@ -5,7 +5,7 @@ It does not train.
 
 import math
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from encoders.bundle import MANIFEST, Bundle, BundleConfig, write_bundle
+from encoders.golden import add_golden
 from encoders.texts import open_tokenizer
 from training.card import CARD, bundle_card
 from training.errors import RecipeError
@@ -47,6 +48,8 @@ class Prepared:
     mixture: Mixture
     held_out: tuple[HeldOut, ...]
     processes: Processes
+    watched: tuple[HeldOut, ...] = ()
+    teacher: Bundle | None = None
 
 
 def prepare(
@@ -65,15 +68,21 @@ def prepare(
     reporter.warn(warnings_of(recipe))
     sets = tuple(read_pairs(source.pairs) for source in recipe.sources)
     held_sets = [read_pairs(spec) for spec in (recipe.validation.pairs if recipe.validation else [])]
+    watched_sets = [read_pairs(spec) for spec in (recipe.validation.watch if recipe.validation else [])]
+    _refuse_one_name([*held_sets, *watched_sets])
     if processes.first:
         _refuse_leaks(recipe, sets, reporter)
-        _warn_of_leaks(sets, held_sets, reporter)
+        _warn_of_leaks(sets, [*held_sets, *watched_sets], reporter)
     mixture = _decoded(sets, recipe.sources, recipe, reporter)
-    held = [held_out(one.name, _decoded([one], [_plain(one)], recipe, reporter)) for one in held_sets]
+    held, watched = (
+        tuple(held_out(one.name, _decoded([one], [_plain(one)], recipe, reporter)) for one in some)
+        for some in (held_sets, watched_sets)
+    )
     scratch = folder / f"towers-{processes.rank}"
-    point = starting_point(recipe.start, scratch, seed=recipe.seed)
+    point = starting_point(recipe.start, scratch, seed=recipe.seed, loss=recipe.loss)
     _warn_of_cut_captions(sets, point, scratch, reporter)
-    return Prepared(recipe, point, scratch, cache, device, sets, mixture, tuple(held), processes)
+    teacher = None if recipe.distillation is None else Bundle.open(recipe.distillation.teacher)
+    return Prepared(recipe, point, scratch, cache, device, sets, mixture, held, processes, watched, teacher)
 
 
 def check_out(out: Path) -> None:
@@ -83,9 +92,11 @@ def check_out(out: Path) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
 
 
-def finish_bundle(prepared: Prepared, model: nn.Module, out: Path) -> Bundle:
-    """Write the trained towers as a bundle with where they come from."""
-    recipe, point = prepared.recipe, prepared.point
+def finish_bundle(
+    prepared: Prepared, model: nn.Module, out: Path, *, measured: Mapping[str, Any] | None = None
+) -> Bundle:
+    """Write the trained towers as a bundle with where they come from and what golden inputs become."""
+    recipe, point, teacher = prepared.recipe, prepared.point, prepared.teacher
     config = BundleConfig(
         name=recipe.name,
         towers=point.towers,
@@ -98,6 +109,7 @@ def finish_bundle(prepared: Prepared, model: nn.Module, out: Path) -> Bundle:
             "parent": point.parent,
             "data": [
                 *point.parent_data,
+                *([] if teacher is None else _through(teacher)),
                 *(
                     _data_record(source, pair_set, usable=len(examples))
                     for source, pair_set, examples in zip(
@@ -107,10 +119,25 @@ def finish_bundle(prepared: Prepared, model: nn.Module, out: Path) -> Bundle:
             ],
             "libraries": {name: version(name) for name in LIBRARIES} | {"python": platform.python_version()},
             "device": prepared.device.type,
+            **(
+                {}
+                if teacher is None
+                else {"teacher": {"name": teacher.name, "fingerprint": teacher.fingerprint}}
+            ),
+            **(measured or {}),
         },
     )
     files = {**point.files, CARD: bundle_card(config).encode()}
-    return write_bundle(out, config=config, state=model.state_dict(), files=files)
+    state = model.state_dict()
+    return add_golden(write_bundle(out, config=config, state=state, files=files), reference=state)
+
+
+def _through(teacher: Bundle) -> list[dict[str, Any]]:
+    """What a teacher was trained on: its terms go on to what learned from it."""
+    return [
+        {**record, "name": f"{record['name']}, through the teacher {teacher.name}"}
+        for record in teacher.config.provenance.get("data", [])
+    ]
 
 
 def _data_record(source: Source, pair_set: PairSet, *, usable: int) -> dict[str, object]:
@@ -144,6 +171,13 @@ def _plain(pair_set: PairSet) -> Source:
 def _named(lost: Sequence[MissingImage]) -> str:
     names = "; ".join(f"{one.image_id} ({one.reason})" for one in lost[:NAMED])
     return names + (f"; and {len(lost) - NAMED} more" if len(lost) > NAMED else "")
+
+
+def _refuse_one_name(held: Sequence[PairSet]) -> None:
+    """Figures go by the sets' names."""
+    names = [one.name for one in held]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise RecipeError(f"[validation]: two sets are called {twice!r}: name one, by ?name=… in its spec")
 
 
 def _refuse_leaks(recipe: Recipe, sets: Sequence[PairSet], reporter: Reporter) -> None:

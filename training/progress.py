@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from training.checkpoint import cut_log
+from training.forgetting import Change
 from training.validate import Outcome
 
 LINE_SECONDS = 30.0
@@ -77,6 +78,16 @@ class Reporter:
             self.record(
                 step, set=outcome.name, **{name: round(value, 6) for name, value in outcome.recall.items()}
             )
+
+    def changes(self, step: int, changes: Sequence[Change]) -> None:
+        """Say and record held-out sets before the first step and after the last."""
+        for name in dict.fromkeys(change.name for change in changes):
+            own = [change for change in changes if change.name == name]
+            for change in own:
+                if change.figure.endswith("@10"):
+                    self.say(f"  {change}")
+            self.record(0, set=name, moment="before", **{one.figure: round(one.before, 6) for one in own})
+            self.record(step, set=name, moment="after", **{one.figure: round(one.after, 6) for one in own})
 
     @contextmanager
     def bar(self, title: str, total: int, *, done: int = 0, unit: str = "images") -> Iterator["Bar"]:

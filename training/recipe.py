@@ -6,6 +6,7 @@ an error: a misspelt one never silently keeps its default. This module reads no 
 
 import tomllib
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -58,6 +59,8 @@ class Phase(_Frozen):
     """Of each picture, in the same step; it is embedded once. Cheap while the text tower is frozen and kept."""
     cutmix: float = Field(default=0.0, ge=0, le=1)
     """Probability that a step's pictures each show a box of another: see `cutmix`."""
+    hard_negatives: float = Field(default=0.0, ge=0, lt=1)
+    """Share of each batch that is drawn as near neighbours of the rest, by their captions."""
     micro_batch: int = Field(default=0, ge=0)
     """Pictures that fit in memory at once; 0: the whole batch. The contrastive batch stays whole."""
     heads_lr: float = Field(default=1e-3, gt=0)
@@ -109,9 +112,21 @@ class Validation(_Frozen):
     """Retrieval on held-out pairs while training; the best average is what the bundle gets."""
 
     pairs: list[str] = Field(min_length=1)
+    watch: list[str] = []
+    """Sets that nothing is chosen by: measured before the first step and after the last, and told of a fall."""
     every_epochs: int = Field(default=1, ge=1)
     patience: int = Field(default=0, ge=0)
     """Validations without a better score before a phase ends; 0: never."""
+
+
+class Distillation(_Frozen):
+    """A stronger bundle whose similarities the towers learn to mimic, beside the pairs themselves."""
+
+    teacher: Path
+    weight: float = Field(default=0.5, gt=0, le=1)
+    """Of the distance from the teacher in the loss; the rest is the contrastive loss's."""
+    temperature: float | None = Field(default=None, gt=0)
+    """What the teacher's cosines are divided by; its own learned one unless given."""
 
 
 class Recipe(_Frozen):
@@ -125,6 +140,7 @@ class Recipe(_Frozen):
     """Sets that must stay unseen: training images that are nearly the same picture are an error."""
     held_out_corruptions: list[str] = list(HELD_OUT_CORRUPTIONS)
     """Kinds that no augmentation may train on, so that a test with them measures more than memory."""
+    distillation: Distillation | None = None
     loss: LossKind = "softmax"
     ema: float = Field(default=0.999, ge=0, lt=1)
     precision: Precision = "fp32"
@@ -140,6 +156,23 @@ class Recipe(_Frozen):
             self.held_out_corruptions, {source.pairs: source.augmentation for source in self.sources}
         )
         return self
+
+    def decisive_json(self) -> str:
+        """All that decides the next step of a run and its best one.
+
+        What a later version added is left out while it is unused: a run that began before goes on.
+        """
+        left_out: dict[str, Any] = dict.fromkeys(
+            ("decode_threads", "weights", "unseen", "held_out_corruptions"), True
+        )
+        if self.validation is not None and not self.validation.watch:
+            left_out["validation"] = {"watch"}
+        if self.distillation is None:
+            left_out["distillation"] = True
+        left_out["phases"] = {
+            place: {"hard_negatives"} for place, phase in enumerate(self.phases) if not phase.hard_negatives
+        }
+        return self.model_dump_json(exclude=left_out)
 
     @classmethod
     def read(cls, path: Path) -> "Recipe":

@@ -12,14 +12,47 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from training.contrast import Towers, average_gradients, contrastive_step
+from training.contrast import LossOf, Towers, average_gradients, contrastive_step, gather_rows
 from training.cutmix import Box, draw_box, followers
 from training.errors import Diverged
 from training.feeds import Feeds
 from training.learner import Learner
-from training.loss import PairIds, clamp_logit_scale
+from training.loss import Batch, PairIds, TeacherRows, affinity_loss, clamp_logit_scale
 from training.mixture import Draw, caption_ids, distinct_views, image_ids
+from training.prepare import Prepared
+from training.progress import Reporter
 from training.recipe import Phase
+from training.teacher import Teacher
+
+
+@dataclass(frozen=True)
+class Mimicry:
+    """The share of the loss that is the distance from a teacher's similarities, those times `scale`."""
+
+    teacher: Teacher
+    weight: float
+    scale: float
+
+
+def open_mimicry(prepared: Prepared, reporter: Reporter) -> Mimicry | None:
+    """The recipe's teacher, its rows of all pictures and captions kept (the first process computes them)."""
+    wanted, bundle = prepared.recipe.distillation, prepared.teacher
+    if wanted is None or bundle is None:
+        return None
+
+    def opened() -> Teacher:
+        threads = prepared.recipe.decode_threads
+        return Teacher(bundle, cache=prepared.cache, device=prepared.device, threads=threads)
+
+    teacher = opened()
+    missing = sum(len(some) for some in teacher.missing(prepared.mixture))
+    if prepared.processes.first and missing:
+        reporter.say(f"{missing} pictures and captions go through the teacher {bundle.name} once, and are kept")
+        with reporter.bar("teacher", missing, unit="rows") as bar:
+            teacher.compute(prepared.mixture, on_batch=bar.advance)
+    prepared.processes.wait()
+    scale = bundle.config.logit_scale if wanted.temperature is None else 1 / wanted.temperature
+    return Mimicry(teacher if prepared.processes.first else opened(), wanted.weight, scale)
 
 
 @dataclass(frozen=True)
@@ -31,6 +64,7 @@ class Stepper:
     phase: Phase
     adam: torch.optim.AdamW
     rank: int = 0
+    mimicry: "Mimicry | None" = None
 
     def take(self, draws: Sequence[Draw], *key: int) -> float:
         """One step on this process's draws of a batch; the loss of the global batch. Raises Diverged."""
@@ -41,7 +75,7 @@ class Stepper:
         loss = contrastive_step(
             self._towers(draws, box),
             pair_ids(draws, box, part_size=part_size, device=self.learner.device),
-            loss_of=self.learner.loss,
+            loss_of=self._loss_of(draws, box, part_size),
             micro_batch=part_size,
             seed=_step_seed(*key, self.rank),
         )
@@ -59,6 +93,20 @@ class Stepper:
             return images[torch.from_numpy(rows).to(learner.device)], texts
 
         return towers
+
+    def _loss_of(self, draws: Sequence[Draw], box: Box | None, part_size: int) -> LossOf:
+        learner, mimicry = self.learner, self.mimicry
+        if mimicry is None:
+            return learner.loss
+        images, texts = mimicry.teacher.rows(draws, box, part_size=part_size)
+        weight, scale = mimicry.weight, mimicry.scale
+
+        def loss(batch: Batch) -> torch.Tensor:
+            rows = TeacherRows(images, texts, gather_rows(images), gather_rows(texts))
+            affinity = affinity_loss(batch, rows, learner.log_scale.exp(), teacher_scale=scale)
+            return (1 - weight) * learner.loss(batch) + weight * affinity
+
+        return loss
 
     def _move(self, loss: float, *, step: int) -> None:
         moving = [parameter for group in self.adam.param_groups for parameter in group["params"]]

@@ -15,7 +15,7 @@ from training.captions import group_captions
 from training.collapse import EmbeddingHealth, measure_health
 from training.learner import Feed, Learner
 from training.mixture import Mixture
-from training.ranks import Retrieval, rank_pairs
+from training.ranks import Floats, Retrieval, rank_pairs
 from training.views import Picture
 
 EMBED_BATCH = 128
@@ -68,13 +68,29 @@ def validate(learner: Learner, sets: Sequence[HeldOut], feed: Feed) -> list[Outc
     return [_validate_set(learner, one, feed) for one in sets]
 
 
+def retrievals(learner: Learner, sets: Sequence[HeldOut], feed: Feed) -> list[Retrieval]:
+    """Where the answer to every query of each set stands, both towers in eval mode."""
+    learner.model.eval()
+    return [_retrieved(one, *_embedded(learner, one, feed)) for one in sets]
+
+
 def mean_score(outcomes: Sequence[Outcome]) -> float:
     """Sets count alike, however large."""
     return float(np.mean([outcome.score for outcome in outcomes]))
 
 
-@torch.inference_mode()
 def _validate_set(learner: Learner, data: HeldOut, feed: Feed) -> Outcome:
+    image_vectors, caption_vectors = _embedded(learner, data, feed)
+    retrieval = _retrieved(data, image_vectors, caption_vectors)
+    health = measure_health(
+        image_vectors, caption_vectors, caption_image=data.caption_image, tied_share=_tied_share(retrieval)
+    )
+    return Outcome(data.name, _recall(retrieval), health)
+
+
+@torch.inference_mode()
+def _embedded(learner: Learner, data: HeldOut, feed: Feed) -> tuple[Floats, Floats]:
+    """Unit rows of pictures (n, dim) and captions (m, dim)."""
     images = []
     for part in _parts(data.pictures):
         images.append(learner.embed_images(feed.read([(picture, 0) for picture in part])).cpu().numpy())
@@ -84,13 +100,13 @@ def _validate_set(learner: Learner, data: HeldOut, feed: Feed) -> Outcome:
     caption_vectors = np.empty((len(data.captions), image_vectors.shape[1]), dtype=np.float32)
     for rows in _parts(by_length):
         caption_vectors[list(rows)] = learner.embed_texts([data.captions[row] for row in rows]).cpu().numpy()
-    retrieval = rank_pairs(
+    return image_vectors, caption_vectors
+
+
+def _retrieved(data: HeldOut, image_vectors: Floats, caption_vectors: Floats) -> Retrieval:
+    return rank_pairs(
         image_vectors, caption_vectors, caption_image=data.caption_image, caption_group=data.caption_group
     )
-    health = measure_health(
-        image_vectors, caption_vectors, caption_image=data.caption_image, tied_share=_tied_share(retrieval)
-    )
-    return Outcome(data.name, _recall(retrieval), health)
 
 
 def _recall(retrieval: Retrieval) -> dict[str, float]:

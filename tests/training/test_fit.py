@@ -102,6 +102,15 @@ def workplace(tmp_path: Path, tiny_bundle: Path, coloured_pairs: Callable[..., s
     torch.set_num_threads(threads)
 
 
+def add_all_that_keeps_something(workplace: Workplace, teacher: Path) -> None:
+    """A teacher, hard negatives and a watched set beside what the recipe has."""
+    path = workplace.folder / "recipe.toml"
+    watched = f'watch = ["{workplace.held_out}&name=watched"]'.replace("csv&", "csv?")
+    distilled = f'[distillation]\nteacher = "{teacher}"\nweight = 0.4\ntemperature = 0.1'
+    text = path.read_text().replace("[[phases]]", f"{watched}\n{distilled}\n[[phases]]", 1)
+    path.write_text(text.replace("cutmix = 0.5", "cutmix = 0.5\nhard_negatives = 0.4"))
+
+
 def recall(bundle: Path, spec: str) -> float:
     report = evaluate(Encoder.load(bundle, device="cpu"), [read_pairs(spec)])
     return report.datasets[0].recall["text_to_image"][5].value
@@ -121,8 +130,11 @@ def test_training_learns_what_the_captions_say(workplace: Workplace) -> None:
     assert losses[-1] < losses[0] / 2
 
 
-def test_killed_at_any_moment_it_ends_with_the_same_weights_to_the_bit(workplace: Workplace) -> None:
+def test_killed_at_any_moment_it_ends_with_the_same_weights_to_the_bit(
+    workplace: Workplace, other_tiny_bundle: Path
+) -> None:
     workplace.recipe()
+    add_all_that_keeps_something(workplace, other_tiny_bundle)
     assert workplace.fit("whole").exit_code == 0
     expected = Bundle.open(workplace.folder / "whole").fingerprint
     command = [sys.executable, "-m", "training", *workplace.arguments("killed")]
@@ -160,6 +172,36 @@ def test_two_processes_train_write_once_and_agree_on_the_best(workplace: Workpla
     steps = [json.loads(line)["step"] for line in lines if '"loss"' in line]
     assert steps == list(range(1, len(steps) + 1))
     assert Bundle.open(workplace.folder / "together").name == "coloured"
+
+
+def test_a_teacher_hard_negatives_and_watched_sets_enter_a_run_and_its_bundle(
+    workplace: Workplace, other_tiny_bundle: Path
+) -> None:
+    workplace.recipe(epochs=1)
+    assert workplace.fit("plain").exit_code == 0
+    add_all_that_keeps_something(workplace, other_tiny_bundle)
+    taught = workplace.fit("taught")
+    assert taught.exit_code == 0, taught.output
+    assert "through the teacher other once" in taught.output
+    bundle = Bundle.open(workplace.folder / "taught")
+    assert bundle.fingerprint != Bundle.open(workplace.folder / "plain").fingerprint
+    told = bundle.config.provenance
+    assert told["teacher"]["fingerprint"] == Bundle.open(other_tiny_bundle).fingerprint
+    names = {one["set"] for one in told["before_and_after"]}
+    assert "watched" in names
+    assert len(names) == 2
+    again = workplace.fit("taught")
+    assert again.exit_code == 0, again.output
+    assert "through the teacher" not in again.output
+    lines = [
+        json.loads(line)
+        for line in (workplace.folder / "taught.run" / "metrics.jsonl").read_text().splitlines()
+        if "moment" in line
+    ]
+    assert [(line["moment"], line["step"] > 0) for line in lines] == [("before", False), ("after", True)] * 2
+    figures = {one["figure"]: one for one in told["before_and_after"] if one["set"] == "watched"}
+    assert lines[2]["t2i@10"] == figures["t2i@10"]["before"]
+    assert lines[3]["t2i@10"] == figures["t2i@10"]["after"]
 
 
 def test_a_finished_run_writes_its_bundle_again_without_training(workplace: Workplace) -> None:
@@ -251,6 +293,8 @@ def test_a_run_of_another_recipe_is_not_resumed(workplace: Workplace) -> None:
         (('train_text = "head"', 'train_text = "layers.7"'), "layers.7"),
         (('keep_at = "blocks.2"', 'keep_at = "blocks.x"'), "blocks.x"),
         (("name = ", "name : "), "TOML"),
+        (("[validation]", "[distillation]\nteacher = 'no-such-bundle'\n[validation]"), "no-such-bundle"),
+        (("jitter = 0.2", "noise = 0.2"), "noise (by noise)"),
         (
             ("views = 2\nbatch = 20\nmicro_batch = 8", "batch = 20\nmicro_batch = 8\nfreeze_norms = false"),
             "freeze_norms",

@@ -4,7 +4,16 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from training.loss import Batch, PairIds, clamp_logit_scale, sigmoid_loss, softmax_loss, targets_between
+from training.loss import (
+    Batch,
+    PairIds,
+    TeacherRows,
+    affinity_loss,
+    clamp_logit_scale,
+    sigmoid_loss,
+    softmax_loss,
+    targets_between,
+)
 
 
 def unit(rows: int, *, seed: int) -> torch.Tensor:
@@ -76,3 +85,30 @@ def test_logit_scale_is_clamped_between_1_and_100(given: float, kept: float) -> 
     log_scale = torch.tensor(given)
     clamp_logit_scale(log_scale)
     assert log_scale.item() == pytest.approx(kept)
+
+
+def test_affinity_loss_is_the_divergence_from_the_teachers_rows_in_a_space_of_another_size() -> None:
+    images, texts = unit(4, seed=1), unit(4, seed=2)
+    teacher_images, teacher_texts = (F.normalize(torch.eye(4, 3) + 0.1 * place, dim=1) for place in (1, 2))
+    batch = batch_of(images, texts, [0, 1, 2, 3], [0, 1, 2, 3])
+    rows = TeacherRows(teacher_images, teacher_texts, teacher_images, teacher_texts)
+    loss = affinity_loss(batch, rows, torch.tensor(7.0), teacher_scale=20.0)
+    total = 0.0
+    for own, other, student_own, student_other in (
+        (teacher_images, teacher_texts, images, texts),
+        (teacher_texts, teacher_images, texts, images),
+    ):
+        for row in range(4):
+            wanted = [math.exp(20.0 * float(own[row] @ other[column])) for column in range(4)]
+            given = [math.exp(7.0 * float(student_own[row] @ student_other[column])) for column in range(4)]
+            for p, q in zip(wanted, given, strict=True):
+                total += p / sum(wanted) * math.log((p / sum(wanted)) / (q / sum(given)))
+    assert loss.item() == pytest.approx(total / 8, rel=1e-4)
+
+
+def test_a_student_that_sees_what_its_teacher_sees_has_nothing_to_learn_from_it() -> None:
+    images, texts = unit(5, seed=1), unit(5, seed=2)
+    batch = batch_of(images, texts, [*range(5)], [*range(5)])
+    same = TeacherRows(images, texts, images, texts)
+    assert affinity_loss(batch, same, torch.tensor(9.0), teacher_scale=9.0).item() == pytest.approx(0, abs=1e-6)
+    assert affinity_loss(batch, same, torch.tensor(2.0), teacher_scale=9.0).item() > 0.1
