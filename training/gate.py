@@ -53,10 +53,8 @@ def judge(
     """
     if policy.no_fall and against is None:
         raise PolicyError(f"{policy.name} compares with the current bundle: name it with --against")
-    sets = {
-        spec: read_pairs(spec)
-        for spec in dict.fromkeys(each.data for each in (*policy.floors, *policy.no_fall))
-    }
+    specs = [*(floor.data for floor in policy.floors), *(rule.data for rule in policy.no_fall)]
+    sets = {spec: read_pairs(spec) for spec in dict.fromkeys(specs)}
     encoder = _load(candidate, settings)
     golden = read_golden(candidate)
     checked = check_golden(encoder, golden) if golden else None
