@@ -3,8 +3,11 @@
     the data       pairs, readers/, leakage, captions
     what is made   recipe, recipes/, start, card
     the towers     stems (where one is cut), learner (what a phase trains), products, optimiser
-    a step         mixture, augment, views, kept_texts, activations, feeds, cutmix ─► contrast, loss
-    the run        fit, prepare, validate, checkpoint, progress, processes      python -m training fit
+    its views      augment, presets, sheet (what they do to your pictures)      python -m training augment
+    a step         mixture, hard_negatives, views, kept_texts, activations, feeds, cutmix, teacher
+                   ─► step, contrast, loss
+    the run        fit, prepare, beginning, validate, forgetting, checkpoint, progress, processes      … fit
+    after it       blend, blend_measured                                            … interpolate, soup
     the proof      embedding, ranks, metrics, collapse, evaluate, report, charts    … evaluate
 
 Knows the `encoders`; neither the index nor the service.
