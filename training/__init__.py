@@ -8,6 +8,7 @@
                    ─► step, contrast, loss
     the run        fit, prepare, beginning, validate, forgetting, checkpoint, progress, processes      … fit
     after it       blend, blend_measured                                            … interpolate, soup
+    a domain       adapt/                                                           … adapt
     the proof      embedding, ranks, metrics, collapse, evaluate, report, charts    … evaluate
 
 Knows the `encoders`; neither the index nor the service.

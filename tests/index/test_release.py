@@ -152,7 +152,7 @@ def test_newer_format_is_refused_as_such(releases):
     manifest = only(releases) / "manifest.json"
     content = json.loads(manifest.read_text()) | {"format_version": 3, "something": "new"}
     manifest.write_text(json.dumps(content))
-    with pytest.raises(UnsupportedRelease, match="version 2"):
+    with pytest.raises(UnsupportedRelease, match="version 3"):
         Release.load(releases)
 
 
