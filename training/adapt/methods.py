@@ -164,14 +164,14 @@ def _hubness(candidate: Candidate, strength: float) -> Candidate:
 
 
 def _mapped(candidate: Candidate, **maps: AffineMap) -> Candidate:
-    adaptation: Adaptation = {m: maps[m] for m in ("images", "texts") if m in maps}  # type: ignore[misc]
+    adaptation: Adaptation = {m: maps[m] for m in ("images", "texts") if m in maps}
     return replace(candidate, adaptation=adaptation)
 
 
 def _nonzero(rows: Floats) -> Floats:
     """float16 as it will be stored, so that what is measured is what is served."""
-    stored = rows[np.linalg.norm(rows, axis=1) > 0.5]
-    return stored.astype(np.float16).astype(np.float32)
+    stored: Floats = rows[np.linalg.norm(rows, axis=1) > 0.5].astype(np.float16).astype(np.float32)
+    return stored
 
 
 APPLY: Mapping[str, Callable[[Candidate, float], Candidate]] = MappingProxyType(
