@@ -54,6 +54,10 @@ def interpolate_command(
             raise BlendError(
                 "--out with --alphas needs --best-on, a set to choose α on, and the other way round"
             )
+        if both := set(data or ()) & set(best_on or ()):
+            raise BlendError(
+                f"{both.pop()}: what α is chosen on cannot show how good the choice is; name another"
+            )
         measures = {"": data or [], "choice: ": best_on or []}
         for title, specs in measures.items():
             if not specs:

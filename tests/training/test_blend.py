@@ -132,6 +132,7 @@ def test_interpolate_writes_one_bundle_or_prints_a_curve_and_picks_only_where_it
         (["--alphas", "0,2", "--data", "csv:x"], "between 0 and 1"),
         (["--alphas", "0,1"], "name a set"),
         (["--alphas", "0,1", "--data", "csv:x", "--out", "o"], "needs --best-on"),
+        (["--alphas", "0,1", "--data", "csv:x", "--best-on", "csv:x", "--out", "o"], "chosen on"),
         ([], "give --alpha"),
     ],
 )
