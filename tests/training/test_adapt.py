@@ -182,3 +182,11 @@ def test_auto_tries_on_a_part_of_its_own_and_keeps_nothing_that_gains_nothing(ti
         assert trial.kept == (trial.gain is not None and trial.gain.low > 0 and trial.source >= -0.02)
     assert all(row.images in (8, 15) for row in outcome.rows)
     assert outcome.methods == () or all(isinstance(method, Method) for method in outcome.methods)
+
+
+def test_a_bank_of_other_embeddings_is_left_behind_and_said_so(tiny_bundle, sets, tmp_path):
+    assert run(tiny_bundle, sets, tmp_path / "bank", "--method", "hubness:0.0001").exit_code == 0
+    result = run(tmp_path / "bank", sets, tmp_path / "out", "--method", "centre:0.001", "--force")
+    assert result.exit_code in (0, 4), result.output
+    assert "query bank is left behind" in " ".join(result.output.split())
+    assert not (tmp_path / "out" / QUERY_BANK).exists()

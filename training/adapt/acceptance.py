@@ -4,7 +4,6 @@ Every difference is adapted − parent over the same queries, bootstrapped over 
 candidates for their embeddings. It does NOT know methods or bundles.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,7 +20,6 @@ MOST_SOURCE_LOSS = 0.02
 """R@1 that the source may lose, either way: two points."""
 
 Side = Literal["target", "source"]
-Figure = tuple[Direction, int]
 
 
 class Row(BaseModel):
@@ -102,10 +100,6 @@ def _judge_target(rows: list[Row]) -> Verdict:
         return Verdict(False, f"no gain on the target whose interval is above zero: R@10 {shown}")
     shown = "; ".join(f"{_arrow(row.direction)} {_interval(row.difference)}" for row in gained)
     return Verdict(True, f"target R@10 rises: {shown}; source R@1 keeps within two points")
-
-
-def figures(rows: list[Row]) -> Mapping[tuple[Side, Direction, int], Estimate]:
-    return {(row.side, row.direction, row.k): row.difference for row in rows}
 
 
 def _row(before: Retrieval, after: Retrieval, *, side: Side, direction: Direction, k: int, images: int) -> Row:

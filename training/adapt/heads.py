@@ -28,6 +28,7 @@ from training.stems import cut_image_tower, cut_text_tower
 STEPS = 100
 BATCH = 128
 LEARNING_RATE = 3e-4
+BLOCK_ROWS = 1024
 SURE_SHARE = 0.5
 """Of mutual neighbours, the half with the largest cosines is trained on."""
 
@@ -54,11 +55,21 @@ class _Features:
 
 def mutual_neighbours(images: Floats, texts: Floats, *, share: float = SURE_SHARE) -> tuple[Ints, Ints]:
     """(rows of images, rows of texts) that are each other's nearest: the `share` with the best cosines."""
-    scores = images @ texts.T
-    best_text, best_image = scores.argmax(axis=1), scores.argmax(axis=0)
+    best_text, cosine = _nearest(images, texts)
+    best_image, _ = _nearest(texts, images)
     rows = np.flatnonzero(best_image[best_text] == np.arange(len(images)))
-    sure = rows[np.argsort(-scores[rows, best_text[rows]], kind="stable")[: max(1, round(share * len(rows)))]]
+    sure = rows[np.argsort(-cosine[rows], kind="stable")[: max(1, round(share * len(rows)))]]
     return sure, best_text[sure]
+
+
+def _nearest(rows: Floats, others: Floats) -> tuple[Ints, Floats]:
+    """(the row of `others` nearest to each row, their cosine), in blocks."""
+    best, cosine = np.empty(len(rows), dtype=np.int64), np.empty(len(rows), dtype=np.float32)
+    for start in range(0, len(rows), BLOCK_ROWS):
+        scores = rows[start : start + BLOCK_ROWS] @ others.T
+        best[start : start + BLOCK_ROWS] = scores.argmax(axis=1)
+        cosine[start : start + BLOCK_ROWS] = scores.max(axis=1)
+    return best, cosine
 
 
 def train_heads(

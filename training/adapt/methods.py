@@ -46,6 +46,8 @@ DEFAULT_STRENGTHS: Mapping[str, float] = MappingProxyType(
 """In the order in which methods act: what changes the towers, then their embeddings, then the ranking."""
 
 EXCLUSIVE = frozenset({"centre", "whiten", "coral"})
+BANK_ROWS = 10_000
+"""Evenly drawn from more: a bank is read for every item that is indexed."""
 MOST_STRENGTH: Mapping[str, float] = MappingProxyType({"hubness": 10.0})
 
 
@@ -158,7 +160,10 @@ def _hubness(candidate: Candidate, strength: float) -> Candidate:
     texts = candidate.texts("queries")
     if not len(texts):
         raise AdaptationError("hubness needs --queries: a file of what is asked there, one text a line")
-    rows: dict[Modality, Floats] = {"texts": _nonzero(texts), "images": _nonzero(candidate.images("target"))}
+    rows: dict[Modality, Floats] = {
+        "texts": _bank_rows(texts),
+        "images": _bank_rows(candidate.images("target")),
+    }
     bank = QueryBank(rows=rows, fingerprint=candidate.towers.encoder.fingerprint, alpha=strength, k=DEFAULT_K)
     return replace(candidate, bank=bank)
 
@@ -168,9 +173,10 @@ def _mapped(candidate: Candidate, **maps: AffineMap) -> Candidate:
     return replace(candidate, adaptation=adaptation)
 
 
-def _nonzero(rows: Floats) -> Floats:
-    """float16 as it will be stored, so that what is measured is what is served."""
-    stored: Floats = rows[np.linalg.norm(rows, axis=1) > 0.5].astype(np.float16).astype(np.float32)
+def _bank_rows(rows: Floats) -> Floats:
+    """At most BANK_ROWS, float16 as they will be stored, so that what is measured is what is served."""
+    kept = rows[np.linalg.norm(rows, axis=1) > 0.5]
+    stored: Floats = kept[:: -(-len(kept) // BANK_ROWS) or 1].astype(np.float16).astype(np.float32)
     return stored
 
 

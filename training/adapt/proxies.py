@@ -12,6 +12,8 @@ import numpy as np
 from training.ranks import Floats
 
 HUB_K = 10
+MOST_ROWS = 4096
+"""Of pictures and of queries; more tell no more, and their scores would not fit in memory."""
 
 WEAKNESSES: Mapping[str, str] = MappingProxyType(
     {
@@ -32,12 +34,13 @@ def measure_proxies(images: Floats, queries: Floats, penalties: Floats | None = 
     top1_margin    mean over queries of best less second-best score
     hubness_skew   skewness of how often an image is among a query's 10 best (Radovanović et al. 2010)
     """
-    n = len(images)
-    total = images.sum(axis=0, dtype=np.float64)
+    some, asked = images[:MOST_ROWS], queries[:MOST_ROWS]
+    n = len(some)
+    total = some.sum(axis=0, dtype=np.float64)
     measured = {"spread": 1.0 - float((total @ total - n) / max(1, n * (n - 1)))}
     if not len(queries) or n < 2:
         return measured
-    scores = queries @ images.T - (0 if penalties is None else penalties)
+    scores = asked @ some.T - (0 if penalties is None else penalties[:MOST_ROWS])
     best = -np.sort(-scores, axis=1)[:, :2]
     shown = np.bincount(np.argsort(-scores, axis=1)[:, :HUB_K].ravel(), minlength=n).astype(np.float64)
     spread = shown.std()
