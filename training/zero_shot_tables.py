@@ -39,16 +39,23 @@ def zero_shot_markdown(reports: Sequence[RetrievalReport]) -> str:
 
 
 def zero_shot_notes(reports: Sequence[RetrievalReport]) -> list[str]:
-    """Most frequent mistakes, pictures left out, warnings."""
+    """Most frequent mistakes, then the cautions."""
     notes = []
     for bundle, measured in _rows(reports):
-        head = f"{measured.name}, {bundle}"
         mistakes = ", ".join(
             f"{each.name} taken for {each.taken_for} ({each.images:.3g}, {each.share:.0%} of its pictures)"
             for each in measured.confused[:CONFUSIONS_SHOWN]
         )
         if mistakes:
-            notes.append(f"{head}: most confused: {mistakes}")
+            notes.append(f"{measured.name}, {bundle}: most confused: {mistakes}")
+    return [*notes, *zero_shot_cautions(reports)]
+
+
+def zero_shot_cautions(reports: Sequence[RetrievalReport]) -> list[str]:
+    """Pictures left out, and warnings."""
+    notes = []
+    for bundle, measured in _rows(reports):
+        head = f"{measured.name}, {bundle}"
         for left_out, why in ((measured.missing, "have no file or class"), (measured.broken, "do not decode")):
             if left_out:
                 first = left_out[0]

@@ -1,0 +1,14 @@
+"""The report as one HTML page that opens from disk: no script, no resource beside it.
+
+    markup      elements whose text is escaped unless it is markup already
+    shifts      what reports say about conditions: recall under each, and what part of the clean one it is
+    summary     the plain-language sentences on top, with their numbers
+    svg         charts, in the page's own colours (light and dark)
+    tables      heat maps and tables
+    failures    queries that went wrong: their ranks, from embeddings, and small pictures
+    parts       what every section is made of
+    sections    one function a section of the page; shift_sections, example_sections
+    document    the page; page.css its looks
+
+Knows reports and embeddings; measures nothing but which queries failed.
+"""

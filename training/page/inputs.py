@@ -1,0 +1,50 @@
+"""All that a page is made of, measured elsewhere."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from training.comparison import Comparison
+from training.ranks import Direction
+from training.report import Condition, RetrievalReport
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A picture or a caption, as an answer: `picture` is a data URI, None for a caption."""
+
+    text: str
+    picture: str | None = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A query far from its answer; `rank`: the expected place of its best right answer, from 1, of `items`."""
+
+    bundle: str
+    name: str
+    condition: Condition | None
+    direction: Direction
+    query: Shown
+    right: Shown
+    rank: float
+    items: int
+    instead: tuple[Shown, ...]
+
+
+@dataclass(frozen=True)
+class PageInputs:
+    """`comparison` names bundles as `bundle_names` does; `held_out`: by those names, the corruptions that
+    each one's recipe kept out of training; `command`: how the page came.
+    """
+
+    reports: Sequence[RetrievalReport]
+    comparison: Comparison | None = None
+    failures: Sequence[Failure] = ()
+    held_out: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    command: str = ""
+
+    @property
+    def in_domain(self) -> str | None:
+        """The set of the kind that the bundles were trained on, where one was named."""
+        gaps = self.comparison.gaps if self.comparison else ()
+        return gaps[0].in_domain if gaps else None

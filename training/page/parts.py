@@ -1,0 +1,19 @@
+"""What every section is made of: a heading, notes, charts with captions. Knows no report."""
+
+from training.page.markup import Markup, element
+from training.ranks import Direction
+
+NOTHING = Markup("")
+DIRECTION_NAMES: dict[Direction, str] = {"text_to_image": "text → image", "image_to_text": "image → text"}
+
+
+def section(title: str, *content: Markup) -> Markup:
+    return element("section", element("h2", title), *content)
+
+
+def note(*content: str | Markup | None) -> Markup:
+    return element("p", *content, class_="note")
+
+
+def card(title: str | Markup, content: Markup) -> Markup:
+    return element("figure", element("figcaption", title), content)
