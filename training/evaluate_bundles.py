@@ -3,14 +3,17 @@
 Loads one encoder at a time; torch is imported only here, once the sets have been read. Shows nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from training.compare import compare
 from training.comparison import Comparison
 from training.errors import EvaluationError
 from training.evaluate_progress import RunProgress
+from training.hits import Hits
 from training.labelled import ZeroShotTask
 from training.pairs import PairSet
 from training.presets import held_out_of
@@ -20,6 +23,7 @@ from training.shift import changes_text, held_out_note
 if TYPE_CHECKING:
     from encoders.bundle import Bundle
     from encoders.encoder import Encoder
+    from training.evaluate import Leaks, OnRanked
 
 
 @dataclass(frozen=True)
@@ -44,58 +48,95 @@ def measure_bundles(
     zero_shot: ZeroShotTask,
     settings: MeasureSettings,
     progress: RunProgress,
+    listener: "Callable[[Bundle], OnRanked] | None" = None,
 ) -> tuple[list[RetrievalReport], Comparison | None]:
     """Reports in the order of the bundles, a baseline that is none of them last; None: nothing to compare.
 
+    `listener` is asked, in the same order, for what hears of a bundle's ranked sets (`evaluate.measure`).
     Every bundle is opened before the first is measured: a bad one says so at once, not after an hour.
     """
-    from encoders.encoder import Encoder, check_precision
-    from training.compare import compare
-    from training.evaluate import EvaluationOptions, leaks_into, measure
-    from training.zero_shot_run import with_classification
+    from encoders.encoder import check_precision
+    from training.evaluate import leaks_into, unheard
 
     opened, baseline_at = _open(bundles, settings.baseline)
     _check_in_domain(settings.in_domain, test_sets)
-    precision = check_precision(settings.precision)
+    check_precision(settings.precision)
     leaks = leaks_into(test_sets, train_sets, on_progress=progress.at("")) if train_sets else None
     _plan(progress, test_sets, zero_shot, settings=settings, bundles=len(opened))
-    options = EvaluationOptions(batch=settings.batch, cache=settings.cache)
+    measure = partial(_measure, test_sets=test_sets, leaks=leaks, zero_shot=zero_shot, settings=settings)
     reports, hits = [], []
     for bundle in opened:
-        encoder = Encoder.load(bundle, device=settings.device, precision=precision, max_batch=settings.batch)
-        on_progress = progress.at(f"{bundle.name}, " if len(opened) > 1 else "")
-        sized, refused = _at_sizes(encoder, settings.input_sizes)
-        progress.plan(images=-len(refused) * sum(len(pairs.images) for pairs in test_sets), captions=0)
-        measured = measure(
-            encoder,
-            test_sets,
-            conditions=settings.conditions,
-            sized=sized,
-            options=options,
-            leaks=leaks,
-            on_progress=on_progress,
+        report, found = measure(
+            bundle,
+            progress=progress,
+            prefix=f"{bundle.name}, " if len(opened) > 1 else "",
+            on_ranked=listener(bundle) if listener else unheard,
         )
-        note = held_out_note(settings.conditions, _held_out(bundle))
-        report = measured.report.model_copy(update={"notes": (*filter(None, (note,)), *refused)})
-        reports.append(
-            with_classification(report, encoder, zero_shot, options=options, on_progress=on_progress)
-        )
-        hits.append(measured.hits)
-    if not test_sets:
-        return reports, None
+        reports.append(report)
+        hits.append(found)
     names = bundle_names(reports)
     baseline = None if baseline_at is None else names[baseline_at]
-    comparison = compare(
-        dict(zip(names, hits, strict=True)),
-        baseline=baseline,
-        in_domain=settings.in_domain,
-        held_out={
-            name: kinds
-            for name, each in zip(names, opened, strict=True)
-            if (kinds := _held_out(each)) is not None
-        },
+    return reports, _compared(dict(zip(names, hits, strict=True)), opened, baseline, settings.in_domain)
+
+
+def _measure(
+    bundle: "Bundle",
+    *,
+    test_sets: Sequence[PairSet],
+    leaks: "Mapping[str, Leaks] | None",
+    zero_shot: ZeroShotTask,
+    settings: MeasureSettings,
+    progress: RunProgress,
+    prefix: str,
+    on_ranked: "OnRanked",
+) -> tuple[RetrievalReport, tuple[Hits, ...]]:
+    from encoders.encoder import Encoder, check_precision
+    from training.evaluate import EvaluationOptions, measure
+    from training.zero_shot_run import with_classification
+
+    options = EvaluationOptions(batch=settings.batch, cache=settings.cache)
+    encoder = Encoder.load(
+        bundle,
+        device=settings.device,
+        precision=check_precision(settings.precision),
+        max_batch=settings.batch,
     )
-    return reports, comparison if _says_something(comparison) else None
+    sized, refused = _at_sizes(encoder, settings.input_sizes)
+    progress.plan(images=-len(refused) * sum(len(pairs.images) for pairs in test_sets), captions=0)
+    on_progress = progress.at(prefix)
+    measured = measure(
+        encoder,
+        test_sets,
+        conditions=settings.conditions,
+        sized=sized,
+        options=options,
+        leaks=leaks,
+        on_ranked=on_ranked,
+        on_progress=on_progress,
+    )
+    note = held_out_note(settings.conditions, _held_out(bundle))
+    report = measured.report.model_copy(update={"notes": (*filter(None, (note,)), *refused)})
+    whole = with_classification(report, encoder, zero_shot, options=options, on_progress=on_progress)
+    return whole, measured.hits
+
+
+def _compared(
+    hits: Mapping[str, tuple[Hits, ...]],
+    bundles: "Sequence[Bundle]",
+    baseline: str | None,
+    in_domain: str | None,
+) -> Comparison | None:
+    """None where one bundle was measured on one clean set, or none on any."""
+    if not any(hits.values()):
+        return None
+    kept_out = {name: _held_out(bundle) for name, bundle in zip(hits, bundles, strict=True)}
+    comparison = compare(
+        hits,
+        baseline=baseline,
+        in_domain=in_domain,
+        held_out={name: kinds for name, kinds in kept_out.items() if kinds is not None},
+    )
+    return comparison if comparison.shifts or comparison.differences or comparison.gaps else None
 
 
 def _open(bundles: Sequence[Path], baseline: Path | None) -> "tuple[list[Bundle], int | None]":
@@ -165,7 +206,3 @@ def _plan(
     classified = sum(len(each.images) for each in zero_shot.sets)
     captions = sum(pairs.caption_count for pairs in test_sets) * (1 + texts)
     progress.plan(images=bundles * (images + classified), captions=bundles * captions)
-
-
-def _says_something(comparison: Comparison) -> bool:
-    return bool(comparison.shifts or comparison.differences or comparison.gaps)

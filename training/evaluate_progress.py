@@ -6,15 +6,17 @@ nothing.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from training.embedding import OnProgress
+if TYPE_CHECKING:  # it brings torch, which a command loads last
+    from training.embedding import OnProgress
 
 SECONDS_BETWEEN_LINES = 10.0
 KINDS = ("images", "captions")
@@ -42,21 +44,23 @@ class RunProgress:
 
     console: Console
     bars: Progress | None = None
+    clock: Callable[[], float] = time.monotonic
     _work: dict[str, _Work] = field(default_factory=lambda: {kind: _Work() for kind in KINDS})
     _stage: str = ""
     _stage_done: int = 0
     _stage_began: tuple[int, float] = (0, 0.0)
     _between_seconds: float = 0.0
-    _last: float = field(default_factory=time.monotonic)
-    _shown_at: float = field(default_factory=time.monotonic)
     _tasks: list[TaskID] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._last = self._shown_at = self.clock()
 
     def plan(self, *, images: int, captions: int) -> None:
         """So many are to be embedded, over all bundles, sets and conditions."""
         self._work["images"].planned += images
         self._work["captions"].planned += captions
 
-    def at(self, prefix: str) -> OnProgress:
+    def at(self, prefix: str) -> "OnProgress":
         """An `OnProgress` that names its stages with a prefix."""
         return lambda stage, done, total: self._update(prefix + stage, done, total)
 
@@ -76,7 +80,7 @@ class RunProgress:
         return between + sum(work.seconds_left for work in self._work.values())
 
     def _update(self, stage: str, done: int, total: int) -> None:
-        now = time.monotonic()
+        now = self.clock()
         self._account(stage, done, now)
         began_with, began_at = self._stage_began
         rate = (done - began_with) / max(1e-3, now - began_at)

@@ -12,10 +12,9 @@ import pytest
 from colour_encoder import ALL_COLOURS, ColourEncoder, colour_set
 from PIL import Image
 
-from encoders.bundle import Bundle
+from encoders.bundle import Bundle, write_bundle
 from encoders.encoder import Encoder
-from encoders.images import Preprocessing
-from encoders.towers import TowersConfig
+from encoders.towers import build_towers
 from training.embedding import Embedding, embed_pairs
 from training.errors import EvaluationError
 from training.evaluate import EvaluationOptions, measure
@@ -172,18 +171,13 @@ def test_a_convolutional_tower_is_measured_at_another_size(tmp_path: Path, tiny_
     assert not np.allclose(encoder.encode_images([picture]), larger.encode_images([picture]), atol=1e-4)
 
 
-def test_a_vision_transformer_refuses_another_size_with_the_reason(
-    tmp_path: Path, make_bundle: Callable[..., Bundle]
-) -> None:
-    towers = {
-        "embed_dim": 16,
-        "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 8},
-        "text_cfg": {"hf_model_name": "text", "hf_proj_type": "mlp", "hf_pooler_type": "mean_pooler"},
-    }
-    bundle = make_bundle(
-        tmp_path / "vit",
-        towers=TowersConfig.model_validate(towers),
-        preprocessing=Preprocessing(height=32, width=32),
-    )
+def test_a_vision_transformer_refuses_another_size_with_the_reason(tmp_path: Path, tiny_bundle: Path) -> None:
+    tiny = Bundle.open(tiny_bundle)
+    vision = {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 8}
+    towers = tiny.config.towers.model_copy(update={"vision_cfg": vision})
+    files = {name: (tiny.path / name).read_bytes() for name in ("tokenizer/tokenizer.json", "text/config.json")}
+    config = tiny.config.model_copy(update={"towers": towers})
+    state = build_towers(towers, tiny.path).state_dict()
+    bundle = write_bundle(tmp_path / "vit", config=config, state=state, files=files)
     with pytest.raises(SizeRefused, match="input size 48×48: the image tower refuses it"):
         encoder_at_size(Encoder.load(bundle, device="cpu"), (48, 48))
