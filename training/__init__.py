@@ -10,6 +10,7 @@
     after it       blend, blend_measured                                            … interpolate, soup
     a domain       adapt/                                                           … adapt
     the proof      embedding, ranks, metrics, collapse, evaluate, report, charts    … evaluate
+    under shift    corruptions, text_corruptions, light, shift, input_sizes ─► hits, compare, comparison_tables
 
 Knows the `encoders`; neither the index nor the service.
 """
