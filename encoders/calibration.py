@@ -14,7 +14,6 @@ and spread are drawn towards those of the fit by `PRIOR_ITEMS` items: a gallery 
 Pure NumPy: knows nothing of encoders, indexes or requests, nor how a calibration is fitted.
 """
 
-import math
 from functools import lru_cache
 from pathlib import Path
 from statistics import NormalDist
@@ -200,5 +199,4 @@ def expected_best(draws: int) -> float:
     """The expected largest of `draws` standard normal numbers, by Blom's formula (1958); 0 for none."""
     if draws <= 1:
         return 0.0
-    value = NormalDist().inv_cdf((draws - 0.375) / (draws + 0.25))
-    return value if math.isfinite(value) else 8.0
+    return -NormalDist().inv_cdf(0.625 / (draws + 0.25))
