@@ -6,7 +6,7 @@ import { problemNotice } from "./problems.js";
 import { byId, pictureTile, skeletons, textLine } from "./views.js";
 
 const CUT = "Your text is longer than the encoder reads: only its beginning was searched. A sentence or two is best.";
-const FAR = "Nothing here seems to match well. These are the nearest.";
+const FAR = "Nothing here seems to match that. These come nearest, in case one helps.";
 const NOTHING = "Nothing found: the gallery may be empty. Try other words, or another picture.";
 
 const quoted = (text) => `“${text.length > 80 ? `${text.slice(0, 79)}…` : text}”`;
@@ -56,6 +56,7 @@ export const endWaiting = () => byId("answers").removeAttribute("aria-busy");
 export function drawAnswers(asked, outcome) {
   nameAnswers(asked, outcome.seedTitle);
   byId("grid").className = asked.in === "texts" ? "lines" : "tiles";
+  byId("grid").classList.toggle("far", outcome.goodMatch === false);
   byId("grid").replaceChildren();
   byId("notice").textContent = noticeFor(outcome);
   byId("notice").hidden = !byId("notice").textContent;
