@@ -55,9 +55,10 @@ class Change:
     def __str__(self) -> str:
         direction, _, k = self.figure.partition("@")
         low, high = 100 * self.difference.low, 100 * self.difference.high
+        chance = ", which chance may explain" if self.difference.low < 0 <= self.difference.high else ""
         return (
             f"{self.name} {SHORT[direction]} R@{k} {100 * self.before:.1f} → {100 * self.after:.1f} "
-            f"({100 * self.difference.value:+.1f}, 95% {low:+.1f} to {high:+.1f})"
+            f"({100 * self.difference.value:+.1f}, 95% {low:+.1f} to {high:+.1f}{chance})"
         )
 
 

@@ -84,7 +84,7 @@ def _part(augmentation: Augmentation, name: str) -> str:
 
 
 def _shown(value: float | tuple[float, float]) -> str:
-    return f"{value[0]:g} to {value[1]:g}" if isinstance(value, tuple) else f"{value:g}"
+    return f"{value[0]:.3g} to {value[1]:.3g}" if isinstance(value, tuple) else f"{value:.3g}"
 
 
 def _block(

@@ -61,7 +61,7 @@ def test_sources_of_one_augmentation_share_a_block_that_says_what_is_on() -> Non
     given = {name: Source(pairs="csv:x", augmentation=Augmentation(jpeg=share)) for name, share in jpeg.items()}
     assert [one.sources for one in pipelines_of(given)] == [("a", "c"), ("b",)]
     assert described(NO_AUGMENTATION) == "none"
-    assert described(Augmentation()).startswith("standard; crop_area 0.5 to 1 (0.75 to 1.33333); flip 0.5; ")
+    assert described(Augmentation()).startswith("standard; crop_area 0.5 to 1 (0.75 to 1.33); flip 0.5; ")
     assert "jpeg 0.9 (20 to 80)" in described(Augmentation(jpeg=0.9))
     assert "noise" not in described(Augmentation())
 
