@@ -3,7 +3,12 @@
 import numpy as np
 import pytest
 
-from encoders.query_bank import QueryBank
+from encoders.encoder import Encoder
+from encoders.query_bank import QUERY_BANK, QueryBank, query_bank_bytes
+from training.captions import group_captions
+from training.embedding import embed_pairs
+from training.evaluate import measure
+from training.pairs import read_pairs
 from training.ranks import rank_pairs
 
 # Three captions, their images near them, and a fourth image that is nearer to all of them: the hub.
@@ -33,3 +38,25 @@ def test_identical_images_still_tie_to_the_bit(copies):
     bank = QueryBank(rows={"texts": CAPTIONS}, fingerprint="f" * 64, alpha=0.7, k=2)
     found = rank_pairs(images, CAPTIONS, caption_image=[0, 1, 2], bank=bank)
     assert found.text_to_image.tied.tolist() == [copies] * 3
+
+
+def test_evaluate_ranks_by_the_bundles_bank(make_bundle, coloured_pairs, tmp_path):
+    plain, pairs = make_bundle(tmp_path / "bundle"), read_pairs(coloured_pairs(tmp_path / "data"))
+    encoder = Encoder.load(plain, device="cpu")
+    embedded = embed_pairs(encoder, pairs)
+    bank = QueryBank(rows={"texts": embedded.image_vectors[:1]}, fingerprint=plain.fingerprint, alpha=5.0, k=1)
+    with_bank = make_bundle(tmp_path / "with bank").with_file(QUERY_BANK, query_bank_bytes(bank))
+    ranked = []
+    for each in (plain, with_bank):
+        measure(Encoder.load(each, device="cpu"), [pairs], on_ranked=ranked.append)
+    expected = rank_pairs(
+        embedded.image_vectors,
+        embedded.caption_vectors,
+        caption_image=embedded.caption_image,
+        caption_group=group_captions(embedded.captions),
+        bank=Encoder.load(with_bank, device="cpu").query_bank,
+    )
+    before, after = (each.retrieval for each in ranked)
+    assert after.text_to_image.above.tolist() == expected.text_to_image.above.tolist()
+    assert after.text_to_image.above.tolist() != before.text_to_image.above.tolist()
+    assert after.image_to_text.above.tolist() == before.image_to_text.above.tolist()
