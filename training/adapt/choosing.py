@@ -19,8 +19,8 @@ from training.metrics import Estimate
 from training.ranks import DIRECTIONS, Retrieval
 
 TRIED: tuple[tuple[str, float], ...] = (
-    ("hubness", 0.25), ("hubness", 0.5), ("hubness", 0.75), ("centre", 0.5), ("centre", 1.0), ("whiten", 0.25),
-    ("whiten", 0.5), ("coral", 0.25), ("adabn", 0.3), ("adabn", 1.0), ("pseudo", 0.5), ("few-shot", 0.5),
+    ("hubness", 0.25), ("hubness", 0.5), ("hubness", 0.75), ("centre", 0.5), ("centre", 1.0), ("whiten", 0.1),
+    ("whiten", 0.25), ("coral", 0.25), ("adabn", 0.3), ("adabn", 1.0), ("pseudo", 0.5), ("few-shot", 0.5),
 )  # fmt: skip
 
 
