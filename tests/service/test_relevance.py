@@ -1,0 +1,106 @@
+"""`relevance` and `good_match` of a real service, whose release carries a calibration of known weights."""
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from live_service import ITEM_COUNT, Running, picture, publish, running
+
+from encoders.calibration import CALIBRATION, Calibration, DirectionCalibration, Weights
+from encoders.encoder import Encoder
+from index.release import Release
+from service.relevance import Judge
+from service.settings import Settings
+
+ASKED = "a red dog"
+PNG = {"content-type": "image/png"}
+
+
+def steep(cosine: float) -> DirectionCalibration:
+    """Matches from about this cosine up, whatever the background."""
+    weights = Weights(intercept=-40 * cosine, score=40.0, mean=0.0, spread=0.0, best_unrelated=0.0)
+    return DirectionCalibration(
+        hit=weights, answer=weights, threshold=0.5, prior_mean=0.0, prior_spread=0.3, gallery_sizes=(24,)
+    )
+
+
+@pytest.fixture(scope="module")
+def best_cosine(releases: Path, tiny_bundle: Path) -> float:
+    query = Encoder.load(tiny_bundle, device="cpu").encode_texts([ASKED]).vectors
+    return float(Release.load(releases).images.search(query, 1)[0][0, 0])
+
+
+@pytest.fixture(scope="module")
+def service(
+    tmp_path_factory: pytest.TempPathFactory,
+    make_bundle: Callable,
+    gallery: Path,
+    best_cosine: float,
+    settings_for: Callable[..., Settings],
+) -> Iterator[Running]:
+    folder = tmp_path_factory.mktemp("calibrated")
+    plain = make_bundle(folder / "bundle")
+    calibration = Calibration(
+        fingerprint=plain.fingerprint,
+        directions={"text_to_image": steep(best_cosine - 1e-3), "image_to_text": steep(2.0)},
+        fitted_on="by hand",
+        digest="00",
+    )
+    stored = plain.with_file(CALIBRATION, calibration.to_bytes())
+    assert stored.fingerprint == plain.fingerprint
+    publish(folder / "releases", gallery, stored.path)
+    with running(settings_for(folder / "releases")) as started:
+        yield started
+
+
+def answer(client: httpx.Client, path: str, **body: object) -> dict:
+    response = client.post(f"/search/{path}", json=body)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def test_every_hit_has_the_relevance_of_its_cosine_and_the_answer_its_decision(client, best_cosine):
+    found = answer(client, "text", query=ASKED, k=ITEM_COUNT)
+    assert found["good_match"] is True
+    for hit in found["results"]:
+        expected = 1 / (1 + np.exp(-40 * (hit["score"] - best_cosine + 1e-3)))
+        assert hit["relevance"] == pytest.approx(expected, abs=2e-4)
+    assert found["results"][0]["relevance"] > 0.5
+
+
+def test_the_decision_is_about_the_best_hit_whatever_page_or_threshold_was_asked_for(client):
+    for options in ({"k": 1}, {"offset": 20}, {"score_threshold": 0.9999}, {"offset": 500}):
+        assert answer(client, "text", query=ASKED, **options)["good_match"] is True
+    assert answer(client, "text", query=ASKED, score_threshold=0.9999)["results"] == []
+
+
+def test_a_filter_that_takes_the_match_away_takes_the_good_match_too(client):
+    best = answer(client, "text", query=ASKED, k=1)["results"][0]["id"]
+    without = answer(client, "text", query=ASKED, k=3, filter={"must_not": [{"has_id": [best]}]})
+    assert without["good_match"] is (without["results"][0]["relevance"] >= 0.5)
+    nothing = answer(client, "text", query=ASKED, filter={"must": [{"has_id": ["nope"]}]})
+    assert (nothing["results"], nothing["good_match"]) == ([], False)
+
+
+def test_a_picture_is_judged_among_texts_and_two_pictures_or_texts_are_not(client):
+    response = client.post("/search/image?in=texts&k=3", content=picture(3), headers=PNG).json()
+    assert response["good_match"] is False
+    assert all(hit["relevance"] < 0.01 for hit in response["results"])
+    alike = client.post("/search/image?k=3", content=picture(3), headers=PNG).json()
+    texts = answer(client, "text", query=ASKED, **{"in": "texts"})
+    more = answer(client, "item", id=alike["results"][0]["id"])
+    for unjudged in (alike, texts, more):
+        assert unjudged["good_match"] is None
+        assert {hit["relevance"] for hit in unjudged["results"]} == {None}
+
+
+def test_a_calibration_that_cannot_be_used_is_logged_and_leaves_nulls(tmp_path, make_bundle, gallery, caplog):
+    bundle = make_bundle(tmp_path / "bundle").with_file(CALIBRATION, json.dumps({"format": 2}).encode())
+    publish(tmp_path / "releases", gallery, bundle.path)
+    with caplog.at_level(logging.WARNING):
+        assert Judge.of(Release.load(tmp_path / "releases")) is None
+    assert "relevance stays null" in caplog.text
