@@ -4,6 +4,7 @@ from html.parser import HTMLParser
 import pytest
 from test_report import dataset, report
 
+from encoders.calibration import Calibration
 from training.comparison import Comparison, Difference, UnseenGap
 from training.leakage import Leak
 from training.metrics import Estimate, Summary
@@ -167,3 +168,36 @@ def test_two_bundles_stand_side_by_side_and_leaks_are_said_once() -> None:
     assert [value for name, value in page.attributes if name == "fill" and "--b" in value].count(
         "var(--b1)"
     ) == 4
+
+
+def test_a_calibration_is_shown_by_its_curve_and_beside_a_flat_cutoff() -> None:
+    decision = {
+        "present_queries": 100, "absent_queries": 100, "recall_present": 0.88, "recall_absent": 0.86,
+        "precision_present": 0.85, "precision_absent": 0.87, "balanced_accuracy": 0.87,
+    }  # fmt: skip
+    weights = {"intercept": 0, "score": 1, "mean": 0, "spread": 0, "best_unrelated": 0}
+    bins = [
+        {"low": low / 10, "high": low / 10 + 0.1, "predicted": low / 10, "observed": low / 9, "share": 0.2}
+        for low in range(3)
+    ]
+    figures = {
+        "measured_on": "photos dev", "gallery_items": 500, "reliability": bins,
+        "expected_calibration_error": 0.023, "decision": decision,
+        "flat_cutoff": 0.214, "flat_decision": {**decision, "balanced_accuracy": 0.61},
+    }  # fmt: skip
+    direction = {
+        "hit": weights, "answer": weights, "threshold": 0.5, "prior_mean": 0, "prior_spread": 1,
+        "gallery_sizes": [500], "figures": figures,
+    }  # fmt: skip
+    calibration = Calibration.model_validate(
+        {
+            "fingerprint": "3f" * 32,
+            "directions": {"text_to_image": direction},
+            "fitted_on": "photos",
+            "digest": "d" * 64,
+        }
+    )
+    page = Page(report_page(PageInputs([report()], calibrations={"lite0": calibration})))
+    assert "Expected calibration error 2.3 points, photos dev." in page.text
+    assert "text → image calibrated 87.0 88.0 86.0 text → image cosine above 0.214 61.0" in page.text
+    assert "stated 20%, fits 22%; 20% of the hits" in page.text

@@ -7,7 +7,7 @@
     tables      heat maps and tables
     failures    queries that went wrong: their ranks, from embeddings, and small pictures
     parts       what every section is made of
-    sections    one function a section of the page; shift_sections, example_sections
+    sections    one function a section of the page; shift_sections, example_sections, calibration_section
     document    the page; page.css its looks
 
 Knows reports and embeddings; measures nothing but which queries failed.

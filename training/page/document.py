@@ -4,6 +4,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from training.files import replacing
+from training.page.calibration_section import calibration_section
 from training.page.example_sections import classification_section, failures_section
 from training.page.inputs import PageInputs
 from training.page.markup import Markup, element, joined
@@ -53,6 +54,7 @@ def report_page(inputs: PageInputs) -> str:
         curves_section(inputs),
         heat_section(inputs),
         classification_section(inputs),
+        calibration_section(inputs),
         failures_section(inputs.failures),
         notes_section(inputs),
         reproduce_section(inputs),

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from encoders.calibration import Calibration
 from training.comparison import Comparison
 from training.ranks import Direction
 from training.report import Condition, RetrievalReport
@@ -33,13 +34,14 @@ class Failure:
 
 @dataclass(frozen=True)
 class PageInputs:
-    """`comparison` names bundles as `bundle_names` does; `held_out`: by those names, the corruptions that
-    each one's recipe kept out of training; `command`: how the page came.
+    """`comparison` names bundles as `bundle_names` does, and so do `calibrations` and `held_out`, the
+    corruptions that each one's recipe kept out of training. `command`: how the page came.
     """
 
     reports: Sequence[RetrievalReport]
     comparison: Comparison | None = None
     failures: Sequence[Failure] = ()
+    calibrations: Mapping[str, Calibration] = field(default_factory=dict)
     held_out: Mapping[str, Sequence[str]] = field(default_factory=dict)
     command: str = ""
 

@@ -81,10 +81,10 @@ def curves(lines: Sequence[Line], *, xs: Sequence[tuple[float, str]], label: str
     return _canvas(joined(*parts), width=frame.width, height=frame.height, label=label)
 
 
-def reliability(curve: Sequence[tuple[float, float, int]], *, label: str) -> Markup:
-    """How often pairs of a stated relevance match: (stated, observed, count) a bin; the diagonal is honest."""
+def reliability(curve: Sequence[tuple[float, float, float]], *, label: str) -> Markup:
+    """How often hits of a stated relevance fit: (stated, observed, share) a bin; the diagonal is honest."""
     frame = Frame(first=0, last=1, width=300, height=280, left=40, below=34)
-    most = max(count for _, _, count in curve)
+    most = max(share for _, _, share in curve)
     parts = [_rule(frame.x(0), frame.y(0), frame.x(1), frame.y(1), kind="diagonal")]
     for level in (0, 0.25, 0.5, 0.75, 1):
         parts.append(_rule(frame.x(0), frame.y(level), frame.x(1), frame.y(level)))
@@ -93,9 +93,9 @@ def reliability(curve: Sequence[tuple[float, float, int]], *, label: str) -> Mar
     parts.append(_text("stated relevance", frame.x(0.5), frame.height - 5, kind="tick"))
     points = " ".join(f"{frame.x(stated)},{frame.y(observed)}" for stated, observed, _ in curve)
     parts.append(element("polyline", points=points, fill="none", stroke=colour(0), stroke_width=2))
-    for stated, observed, count in curve:
-        title = element("title", f"stated {stated:.0%}, matched {observed:.0%} of {count:,}")
-        radius = round(2.5 + 5 * (count / most) ** 0.5, 1)
+    for stated, observed, share in curve:
+        title = element("title", f"stated {stated:.0%}, fits {observed:.0%}; {share:.0%} of the hits")
+        radius = round(2.5 + 5 * (share / most) ** 0.5, 1)
         parts.append(
             element("circle", title, cx=frame.x(stated), cy=frame.y(observed), r=radius, fill=colour(0))
         )

@@ -6,6 +6,7 @@ Reads the few pictures that the page shows, and nothing else from disk.
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from encoders.calibration import read_calibration
 from training.comparison import Comparison
 from training.page.document import write_page
 from training.page.failures import FailureLog, picture_failures
@@ -24,15 +25,24 @@ def write_report_page(
     *,
     logs: Sequence[FailureLog] = (),
     pair_sets: Sequence[PairSet] = (),
+    bundles: Sequence[Path] = (),
     command: str = "",
 ) -> None:
-    """The page of reports; `logs` are their bundles' in the same order, `pair_sets` what they measured."""
+    """The page of reports; `logs` and `bundles` in the same order, `pair_sets` what they measured.
+
+    Raises BadCalibration where a bundle's calibration is another's.
+    """
     names = bundle_names(reports)
     inputs = PageInputs(
         reports=reports,
         comparison=comparison,
         failures=_failures(reports, dict(zip(names, logs, strict=True)) if logs else {}, pair_sets),
         held_out=_held_out(comparison) if comparison else {},
+        calibrations={
+            name: calibration
+            for name, report, path in zip(names, reports, bundles, strict=False)
+            if (calibration := read_calibration(path, fingerprint=report.fingerprint))
+        },
         command=command,
     )
     write_page(inputs, path)

@@ -1,0 +1,72 @@
+import base64
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from training.captions import group_captions
+from training.embedding import EmbeddedPairs
+from training.evaluate import Ranked
+from training.page.failures import FailureLog, picture_failures
+from training.pairs import CaptionedImage, ImageSource, PairSet
+from training.ranks import rank_pairs
+from training.report import Condition
+
+CAPTIONS = ("a red dog", "one dog", "a cat", "A cat .", "a car")
+CAPTION_IMAGE = np.array([0, 0, 1, 2, 3])
+
+
+def ranked(condition: Condition | None = None) -> Ranked:
+    """Four pictures; "one dog" looks like the car, the red dog like itself; both cats are one text."""
+    images = np.eye(4, dtype=np.float32)
+    captions = np.array(
+        [[1, 0, 0, 0], [0.1, 0.3, 0.2, 0.9], [0, 1, 0.5, 0], [0, 1, 0.5, 0], [0.9, 0.5, 0.4, 0.2]], np.float32
+    )
+    group = group_captions(CAPTIONS)
+    embedded = EmbeddedPairs(
+        images, captions, CAPTION_IMAGE, np.zeros(5, bool), tuple("abcd"), CAPTIONS, broken=()
+    )
+    ranks = rank_pairs(images, captions, caption_image=CAPTION_IMAGE, caption_group=group)
+    return Ranked("pets", condition, embedded, group, ranks)
+
+
+def pairs(folder: Path) -> PairSet:
+    colours = dict(zip("abcd", ("red", "green", "blue", "white"), strict=True))
+    for name, colour in colours.items():
+        Image.new("RGB", (600, 300), colour).save(folder / f"{name}.png")
+    texts = [tuple(c for c, i in zip(CAPTIONS, CAPTION_IMAGE, strict=True) if i == row) for row in range(4)]
+    images = (
+        CaptionedImage(name, captions, ImageSource(folder / f"{name}.png"))
+        for name, captions in zip("abcd", texts, strict=True)
+    )
+    return PairSet("pets", "csv:pets.csv", tuple(images))
+
+
+def test_the_worst_queries_come_with_their_right_answer_and_what_came_instead(tmp_path: Path) -> None:
+    log = FailureLog()
+    log(ranked())
+    found = picture_failures(log, pairs(tmp_path), bundle="lite0", condition=None, at_most=3)
+    by_text = [each for each in found if each.direction == "text_to_image"]
+    assert [(each.query.text, each.right.text, each.rank, each.items) for each in by_text] == [
+        ("one dog", "a", 4, 4),
+        ("a car", "d", 4, 4),
+    ]
+    assert [shown.text for shown in by_text[0].instead] == ["d", "b", "c"]
+    by_picture = {each.query.text: each for each in found if each.direction == "image_to_text"}
+    assert set(by_picture) == {"d"}  # the others have one of their captions, or the same text, at rank 1
+    assert [shown.text for shown in by_picture["d"].instead] == ["one dog", "a red dog", "a cat"]
+    assert all(shown.picture is None for shown in by_picture["d"].instead)
+
+
+def test_pictures_are_small_and_as_the_condition_shows_them(tmp_path: Path) -> None:
+    dark = Condition(corruption="under_exposure", severity=5)
+    log = FailureLog()
+    log(ranked(dark))
+    [first, *_] = picture_failures(log, pairs(tmp_path), bundle="lite0", condition=dark, at_most=1)
+    head, _, data = str(first.right.picture).partition(",")
+    assert head == "data:image/webp;base64"
+    picture = Image.open(io.BytesIO(base64.b64decode(data)))
+    assert picture.size == (144, 72)
+    assert 60 < picture.convert("RGB").getpixel((72, 36))[0] < 140  # red, three stops darker
+    assert picture_failures(log, pairs(tmp_path), bundle="lite0", condition=None, at_most=1) == []
