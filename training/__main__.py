@@ -4,6 +4,7 @@ import typer
 
 from training.adapt.command import adapt_command
 from training.blend_command import interpolate_command, soup_command
+from training.calibrate_command import calibrate_command
 from training.evaluate_command import evaluate_command
 from training.fit_command import fit_command
 from training.gate_command import gate_command
@@ -14,6 +15,7 @@ app = typer.Typer(
 )
 app.command("fit")(fit_command)
 app.command("evaluate")(evaluate_command)
+app.command("calibrate")(calibrate_command)
 app.command("gate")(gate_command)
 app.command("augment")(augment_command)
 app.command("interpolate")(interpolate_command)
