@@ -3,6 +3,7 @@
 Thin: parse, call, show. torch is imported only once the sets have been read.
 """
 
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ from training.evaluate_bundles import MeasureSettings, measure_bundles
 from training.evaluate_progress import progress_on
 from training.files import replacing
 from training.labelled import read_zero_shot
+from training.page.failures import FailureLogs
+from training.page.writing import write_report_page
 from training.pairs import read_pairs
 from training.report import (
     RetrievalReport,
@@ -69,7 +72,7 @@ def evaluate_command(
         str | None, typer.Option(help="The name of the set that is not unseen: gaps are from its figures.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="A folder for report.json, comparison.json, report.png and report.md.")
+        Path | None, typer.Option(help="A folder for report.html, and the same as JSON, PNG and Markdown.")
     ] = None,
     train: Annotated[
         list[str] | None,
@@ -112,6 +115,7 @@ def evaluate_command(
         )
         test_sets = [read_pairs(spec) for spec in data or ()]
         train_sets = [read_pairs(spec) for spec in train or ()]
+        failures = FailureLogs()
         with progress_on(_err) as progress:
             reports, comparison = measure_bundles(
                 bundles,
@@ -120,11 +124,23 @@ def evaluate_command(
                 zero_shot=zero_shot,
                 settings=settings,
                 progress=progress,
+                listener=failures.of,
             )
         if store:
             _store(bundles, reports)
         if out:
             _write(reports, comparison, out)
+            command = shlex.join(["python", "-m", "training", *sys.argv[1:]])
+            page = out / "report.html"
+            write_report_page(
+                reports,
+                comparison,
+                page,
+                logs=failures.logs,
+                pair_sets=test_sets,
+                bundles=bundles,
+                command=command,
+            )
     _show(reports, comparison, as_json=as_json)
     leaked = any(
         leaks for report in reports for each in report.datasets for leaks in (each.leaks or {}).values()

@@ -44,6 +44,7 @@ def test_bundles_are_measured_side_by_side_into_a_table_and_files(
         "comparison.json",
         "report-other.json",
         "report-tiny.json",
+        "report.html",
         "report.md",
         "report.png",
     ]
