@@ -94,6 +94,13 @@ def test_the_summary_names_the_costliest_shift_at_severity_3_and_what_it_costs()
     assert "for 60.0% of the captions (58.9–61.2), and a right caption for 70.0% of the pictures" in said
 
 
+def test_a_shift_that_costs_nothing_is_not_called_a_loss() -> None:
+    better = report("lite0", measured(0.6, 0.7), measured(0.62, 0.7, corruption="blur", severity=3))
+    said = sentences(PageInputs([better]))
+    assert "At severity 3 no shift costs lite0 any of its R@10, both ways on average." in said
+    assert "loses" not in said
+
+
 @pytest.mark.parametrize(
     ("low", "high", "verdict"),
     [(0.01, 0.05, "better"), (-0.05, -0.01, "worse"), (-0.01, 0.05, "no difference shown")],

@@ -93,9 +93,14 @@ def _shift_losses(shifts: Shifts, *, bundle: str, k: int, severity: int) -> Iter
     ranked = losses(shifts, k=k, severity=severity)
     if ranked and shifts.clean:
         clean, worst = 100 * both_ways(shifts.clean, k), ranked[0]
+        if worst.kept >= 1:
+            yield joined(
+                f"At severity {severity} no shift costs {bundle} any of its R@{k}, both ways on average."
+            )
+            return
         yield joined(
-            f"With {in_words(worst.condition)}, {bundle} {_change(worst)} ",
-            _strong(f"{100 * abs(1 - worst.kept):.0f}% of R@{k}"),
+            f"With {in_words(worst.condition)}, {bundle} loses ",
+            _strong(f"{100 * (1 - worst.kept):.0f}% of R@{k}"),
             f" ({clean:.1f} → {100 * both_ways(worst.dataset, k):.1f}, both ways on average)",
             *_beside(ranked),
         )
