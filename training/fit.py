@@ -106,16 +106,21 @@ class Run:
         self._progress, self._resumed = progress, tensors
         _load_model(self._learner.model, tensors, "model.")
 
-    def train(self, out: Path, *, reporter: Reporter) -> Bundle:
-        """Train to the end and write the bundle. Raises Diverged, UnreadableImage, CheckpointError."""
+    def train(self, out: Path, *, reporter: Reporter, until: str | None = None) -> Bundle:
+        """Train to the end, or to that of the phase `until`, and write the bundle; more can follow later.
+
+        Raises Diverged, UnreadableImage, CheckpointError, RecipeError (no such phase, or it is over).
+        """
         self._reporter = reporter
+        self._check_until(until)
         if self._progress.total_steps == 0 and self._processes.first:
             self._beginning.look(reporter)
         self._processes.wait()
         self._mimicry = open_mimicry(self._prepared, reporter)
         phases = self._recipe.phases
         while not self._progress.finished:
-            self._phase(phases[self._progress.phase])
+            phase = phases[self._progress.phase]
+            self._phase(phase)
             self._load_best()
             following = self._progress.phase + 1
             self._update(
@@ -123,11 +128,22 @@ class Run:
                 validations_without_gain=0, finished=following == len(phases),
             )  # fmt: skip
             self._save(None, None)
+            if phase.name == until:
+                break
         self._load_best()
         if self._processes.first:
             finish_bundle(self._prepared, self._learner.model, out, measured=self._changes())
         self._processes.wait()
         return Bundle.open(out)
+
+    def _check_until(self, until: str | None) -> None:
+        names = [phase.name for phase in self._recipe.phases]
+        if until is None:
+            return
+        if until not in names:
+            raise RecipeError(f"no phase is called {until!r}: this recipe has {', '.join(map(repr, names))}")
+        if self._progress.finished or self._progress.phase > names.index(until):
+            raise RecipeError(f"the run in {self._folder} is beyond phase {until!r}: name another --folder")
 
     def _changes(self) -> dict[str, object]:
         """What became of the held-out sets, for the bundle; told, logged, and warned of where one fell."""
@@ -141,9 +157,9 @@ class Run:
         feeds = Feeds.open(self._prepared, self._learner, phase, reporter=self._reporter)
         self._learner.kept_texts = feeds.texts
         stepper = Stepper(self._learner, feeds, phase, adam, self._processes.rank, self._mimicry)
-        for epoch in range(self._progress.epoch, phase.epochs):
+        for epoch in range(self._progress.epoch, phase.epochs_run):
             self._epoch(stepper, average)
-            last = epoch + 1 == phase.epochs
+            last = epoch + 1 == phase.epochs_run
             if self._validate_now(epoch, last) and self._validated(average, feeds) and not last:
                 self._reporter.say("  stopped early: no better score for a while")
                 break

@@ -1,5 +1,6 @@
 """`python -m training fit`: what a person types, and what they are told. The work is `fit`'s."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +29,9 @@ def fit_command(
     cache: Annotated[Path, typer.Option("--cache", help="Activations of frozen stems.")] = Path(
         "runs/activations"
     ),
+    until: Annotated[
+        str | None, typer.Option("--until", help="Stop after the phase of this name, and write the bundle.")
+    ] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N.")] = "auto",
     threads: Annotated[int, typer.Option("--threads", min=0, help="CPU threads; 0: one a core.")] = 0,
     checkpoint_seconds: Annotated[
@@ -41,7 +45,8 @@ def fit_command(
             torch.set_num_threads(threads)
         read = Recipe.read(recipe)
         work = folder or Path("runs") / read.name
-        _fit(read, out, folder=work, cache=cache, device=device, every=checkpoint_seconds, console=console)
+        options = _Options(out, work, cache, device, checkpoint_seconds, until)
+        _fit(read, options, console)
     except (TwinlensError, OSError, SafetensorError) as error:
         console.print(f"[red]error[/] {escape(str(error))}", highlight=False)
         raise typer.Exit(2) from error
@@ -49,24 +54,33 @@ def fit_command(
         leave_processes()
 
 
-def _fit(
-    recipe: Recipe, out: Path, *, folder: Path, cache: Path, device: str, every: float, console: Console
-) -> None:
-    chosen = choose_device(device)
+@dataclass(frozen=True)
+class _Options:
+    out: Path
+    folder: Path
+    cache: Path
+    device: str
+    every_seconds: float
+    until: str | None
+
+
+def _fit(recipe: Recipe, options: _Options, console: Console) -> None:
+    chosen = choose_device(options.device)
     processes = join_processes(chosen)
-    check_out(out)
+    check_out(options.out)
+    folder = options.folder
     folder.mkdir(parents=True, exist_ok=True)
     speaker = console if processes.first else Console(quiet=True)
     with Reporter(speaker, None) as reporter:
         prepared = prepare(
-            recipe, folder=folder, cache=cache, device=chosen, processes=processes, reporter=reporter
+            recipe, folder=folder, cache=options.cache, device=chosen, processes=processes, reporter=reporter
         )
     with alone_in(folder, processes):
-        training = Run(prepared, folder, checkpoint_seconds=every)
+        training = Run(prepared, folder, checkpoint_seconds=options.every_seconds)
         training.resume()
         if training.steps_done:
             speaker.print(f"resumed from {folder / CHECKPOINT} at step {training.steps_done}", markup=False)
         log = folder if processes.first else None
         with Reporter(speaker, log, steps_done=training.steps_done, validated=training.validated) as reporter:
-            bundle = training.train(out, reporter=reporter)
-    speaker.print(f"bundle {bundle.name} {bundle.fingerprint[:12]} written to {out}", markup=False)
+            bundle = training.train(options.out, reporter=reporter, until=options.until)
+    speaker.print(f"bundle {bundle.name} {bundle.fingerprint[:12]} written to {options.out}", markup=False)

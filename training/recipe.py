@@ -42,6 +42,8 @@ class Phase(_Frozen):
 
     name: str = Field(min_length=1)
     epochs: int = Field(ge=1)
+    stop_after: int | None = Field(default=None, ge=1)
+    """Epochs that are run of the `epochs` that the schedule of the rates is laid out for; None: all."""
     train_image: str = "all"
     """"head"; "blocks.K": a timm EfficientNet from stage K on; "all"."""
     train_text: str = "all"
@@ -80,6 +82,8 @@ class Phase(_Frozen):
     def _consistent(self) -> "Phase":
         if (self.views or self.keep_at) and self.train_image == "all":
             raise ValueError(f"phase {self.name!r}: views are kept behind a frozen stem, train_image is 'all'")
+        if self.stop_after is not None and self.stop_after > self.epochs:
+            raise ValueError(f"phase {self.name!r}: stop_after = {self.stop_after} of {self.epochs} epochs")
         if self.cutmix and self.stem == "head":
             raise ValueError(f"phase {self.name!r}: cutmix needs maps, and pooled features have none")
         if self.keep_at and _depth(self.keep_at) > _depth(self.train_image):
@@ -90,6 +94,10 @@ class Phase(_Frozen):
         if not self.freeze_norms and 0 < self.micro_batch < self.batch:
             raise ValueError(f"phase {self.name!r}: micro_batch needs freeze_norms, or statistics count twice")
         return self
+
+    @property
+    def epochs_run(self) -> int:
+        return self.stop_after or self.epochs
 
     @property
     def stem(self) -> str | None:
@@ -170,7 +178,8 @@ class Recipe(_Frozen):
         if self.distillation is None:
             left_out["distillation"] = True
         left_out["phases"] = {
-            place: {"hard_negatives"} for place, phase in enumerate(self.phases) if not phase.hard_negatives
+            place: {name for name in ("hard_negatives", "stop_after") if not getattr(phase, name)}
+            for place, phase in enumerate(self.phases)
         }
         return self.model_dump_json(exclude=left_out)
 

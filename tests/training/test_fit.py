@@ -91,8 +91,8 @@ class Workplace:
             "--threads", "1", "--device", "cpu", "--checkpoint-seconds", "0",
         ]  # fmt: skip
 
-    def fit(self, name: str) -> Result:
-        return CliRunner().invoke(app, self.arguments(name), env={"COLUMNS": "400"})
+    def fit(self, name: str, *options: str) -> Result:
+        return CliRunner().invoke(app, [*self.arguments(name), *options], env={"COLUMNS": "400"})
 
 
 @pytest.fixture
@@ -157,6 +157,32 @@ def test_killed_at_any_moment_it_ends_with_the_same_weights_to_the_bit(
     assert Bundle.open(workplace.folder / "killed").fingerprint == expected
     steps_logged = [json.loads(line)["step"] for line in log.read_text().splitlines() if '"loss"' in line]
     assert steps_logged == list(range(1, len(steps_logged) + 1))
+
+
+def test_a_run_stops_after_a_phase_with_its_bundle_and_goes_on_to_the_same_end(workplace: Workplace) -> None:
+    workplace.recipe()
+    assert workplace.fit("whole").exit_code == 0
+    heads = workplace.fit("parts", "--until", "heads")
+    assert heads.exit_code == 0, heads.output
+    first = Bundle.open(workplace.folder / "parts").fingerprint
+    assert workplace.fit("parts").exit_code == 0
+    whole = Bundle.open(workplace.folder / "whole").fingerprint
+    assert first != Bundle.open(workplace.folder / "parts").fingerprint == whole
+    late = workplace.fit("parts", "--until", "towers")
+    assert late.exit_code == 2
+    assert "is beyond phase 'towers'" in late.output
+    unknown = workplace.fit("parts", "--until", "tail")
+    assert "no phase is called 'tail': this recipe has 'heads', 'towers', 'whole'" in unknown.output
+
+
+def test_a_phase_may_end_before_its_schedule_does(workplace: Workplace) -> None:
+    path = workplace.recipe(epochs=9)
+    path.write_text(path.read_text().replace("epochs = 9", "epochs = 9\nstop_after = 1"))
+    assert workplace.fit("short").exit_code == 0
+    log = (workplace.folder / "short.run" / "metrics.jsonl").read_text()
+    assert log.count('"loss"') == 3 * 2 + 3 + 3
+    path.write_text(path.read_text().replace("stop_after = 1", "stop_after = 10"))
+    assert "stop_after = 10 of 9 epochs" in workplace.fit("long").output
 
 
 def test_two_processes_train_write_once_and_agree_on_the_best(workplace: Workplace) -> None:
