@@ -105,7 +105,7 @@ def _brighten(image: Image.Image, added: float, _: np.random.Generator) -> Image
         colours = rows.astype(np.float32) / 255.0
         value = colours.max(axis=2, keepdims=True)
         raised = np.minimum(value + added, 1.0)
-        return np.where(value > 0, colours * (raised / np.maximum(value, 1e-6)), raised)
+        return np.asarray(np.where(value > 0, colours * (raised / np.maximum(value, 1e-6)), raised))
 
     return _by_strips(image, brighter)
 
@@ -118,7 +118,7 @@ def _saturate(image: Image.Image, factor: float, _: np.random.Generator) -> Imag
         value = colours.max(axis=2, keepdims=True)
         chroma = value - colours.min(axis=2, keepdims=True)
         scale = np.minimum(factor, value / np.maximum(chroma, 1e-6))
-        return value - (value - colours) * scale
+        return np.asarray(value - (value - colours) * scale)
 
     return _by_strips(image, saturated)
 
@@ -187,7 +187,7 @@ class _Grain:
         """Noise (count, width, 3) of the picture's rows from `top` on."""
         down = np.arange(top, top + count) * len(self.grid) // self.height
         across = np.arange(self.width) * self.grid.shape[1] // self.width
-        return self.grid[down[:, None], across]
+        return np.asarray(self.grid[down[:, None], across])
 
 
 def _looked_up(image: Image.Image, *tables: NDArray[np.floating]) -> Image.Image:
