@@ -33,7 +33,7 @@ def found(encoder: Encoder, release: Release, query: str, *, k: int) -> list[str
     return [release.items.id(int(row)) for row in rows[0]]
 
 
-@pytest.mark.parametrize("query", ["a dog", "red car"])
+@pytest.mark.parametrize("query", ["a dog", "red car", "birthday cake", "water skiing"])
 def test_a_plain_query_is_answered_right_at_once(encoder: Encoder, release: Release, query: str) -> None:
     expected = next(entry["expected"] for entry in QUERIES if entry["query"] == query)
     assert found(encoder, release, query, k=1)[0] in expected
@@ -47,5 +47,5 @@ def test_most_everyday_queries_have_a_right_answer_among_the_first_five(
         for entry in QUERIES
         if not set(found(encoder, release, entry["query"], k=5)) & set(entry["expected"])
     ]
-    # 79 of the 105 when the encoder was shipped (LOG 2026-11-23); what it may not do is fall.
-    assert len(missed) <= 28, missed
+    # 104 of the 105 when the encoder was shipped (LOG 2026-11-23); what it may not do is fall.
+    assert len(missed) <= 3, missed
