@@ -9,6 +9,7 @@
     the run        fit, prepare, beginning, validate, forgetting, checkpoint, progress, processes      … fit
     after it       blend, blend_measured                                            … interpolate, soup
     a domain       adapt/                                                           … adapt
+    the commands   console (errors told, stages shown), each *_command
     relevance      calibrate_run ─► calibrate, _absent, _draws, _logistic, _figures, _report    … calibrate
     the proof      embedding, ranks, metrics, collapse, evaluate, report, charts    … evaluate
     under shift    corruptions, text_corruptions, light, shift, input_sizes ─► hits, compare, comparison_tables

@@ -5,8 +5,7 @@ Thin: parse, call, show. torch is imported only once the arguments are seen to f
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,14 +13,13 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from encoders.errors import TwinlensError
+from training.console import errors_shown
 from training.errors import BlendError
 
 if TYPE_CHECKING:
     from training.blend_measured import Measure, Point
     from training.report import RetrievalReport
 
-EXIT_BAD_INPUT = 2
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Batch = Annotated[int, typer.Option(min=1, help="Pictures and captions the encoder takes at once.")]
@@ -43,7 +41,7 @@ def interpolate_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line and α.")] = False,
 ) -> None:
     """Average two bundles' weights, (1 − α) · first + α · second (WiSE-FT)."""
-    with _errors_shown():
+    with errors_shown():
         if alpha is not None:
             _one_alpha(first, second, alpha, alphas=alphas, out=out)
             return
@@ -82,7 +80,7 @@ def soup_command(
     batch: Batch = 32,
 ) -> None:
     """Average the weights of several bundles: a uniform soup, or a greedy one."""
-    with _errors_shown():
+    with errors_shown():
         if len(bundles) < 2:
             raise BlendError(f"a soup takes at least two bundles, {len(bundles)} is given")
         if greedy != bool(data):
@@ -170,12 +168,3 @@ def _lines(report: "RetrievalReport") -> list[str]:
         for dataset in report.datasets
         for direction, arrow in DIRECTION_TITLES.items()
     ]  # fmt: skip
-
-
-@contextmanager
-def _errors_shown() -> Iterator[None]:
-    try:
-        yield
-    except (TwinlensError, OSError) as error:
-        typer.echo(f"error: {' '.join(str(error).split())}", err=True)
-        sys.exit(EXIT_BAD_INPUT)

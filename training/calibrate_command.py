@@ -3,16 +3,14 @@
 Thin: parse, call, show. torch is imported only once the sets have been read.
 """
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
+from rich.console import Console
 
-from encoders.errors import TwinlensError
 from training.calibrate_absent import DEFAULT_ABSENT, AbsentQuery, read_absent
+from training.console import errors_shown, stages_on
 from training.errors import CalibrationError
 from training.pairs import PairSet, read_pairs
 
@@ -20,9 +18,9 @@ if TYPE_CHECKING:
     from encoders.calibration import Calibration, Figures
     from training.calibrate_report import CalibrationReport, TakenOut
     from training.calibrate_run import CalibrationSettings
+    from training.embedding import OnProgress
 
 Set: TypeAlias = tuple[PairSet, list[AbsentQuery]]
-EXIT_BAD_INPUT = 2
 
 
 def calibrate_command(
@@ -51,7 +49,7 @@ def calibrate_command(
 
     Exit status: 0 done; 2 a bundle, a set or a list cannot be used.
     """
-    with _errors_shown():
+    with errors_shown():
         if data is None and evaluate is None:
             raise CalibrationError("nothing to do: name pairs to fit on (--data) or to measure on (--evaluate)")
         if data is None and in_place:
@@ -61,7 +59,10 @@ def calibrate_command(
         from training.calibrate_run import CalibrationSettings
 
         settings = CalibrationSettings(batch=batch, cache=cache)
-        calibration, report = _run(bundle, fit_on, test_on, settings=settings, device=device)
+        with stages_on(Console(stderr=True)) as on_progress:
+            calibration, report = _run(
+                bundle, fit_on, test_on, settings=settings, device=device, on_progress=on_progress
+            )
         if out is not None:
             from training.calibrate_report import write_calibration_report
 
@@ -81,6 +82,7 @@ def _run(
     *,
     settings: "CalibrationSettings",
     device: str,
+    on_progress: "OnProgress",
 ) -> "tuple[Calibration, CalibrationReport | None]":
     from encoders.bundle import Bundle
     from encoders.calibration import read_calibration
@@ -95,28 +97,14 @@ def _run(
             raise CalibrationError(f"{path} carries no calibration: fit one on held-out pairs (--data)")
     else:
         calibration = calibrate_encoder(
-            encoder, fit_on[0], absent=fit_on[1], settings=settings, on_progress=_say
+            encoder, fit_on[0], absent=fit_on[1], settings=settings, on_progress=on_progress
         )
     if test_on is None:
         return calibration, None
     report = measure_calibration(
-        encoder, calibration, test_on[0], absent=test_on[1], settings=settings, on_progress=_say
+        encoder, calibration, test_on[0], absent=test_on[1], settings=settings, on_progress=on_progress
     )
     return calibration, report
-
-
-@contextmanager
-def _errors_shown() -> Iterator[None]:
-    try:
-        yield
-    except (TwinlensError, OSError) as error:
-        typer.echo(f"error: {' '.join(str(error).split())}", err=True)
-        sys.exit(EXIT_BAD_INPUT)
-
-
-def _say(stage: str, done: int, total: int) -> None:
-    if done == total:
-        typer.echo(f"{stage}: {done:,}", err=True)
 
 
 def show(calibration: "Calibration", report: "CalibrationReport | None") -> None:

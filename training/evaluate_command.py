@@ -5,8 +5,8 @@ Thin: parse, call, show. torch is imported only once the sets have been read.
 
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -14,17 +14,17 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from encoders.errors import TwinlensError
 from training.comparison import Comparison, write_comparison
 from training.comparison_tables import comparison_markdown, comparison_tables
+from training.console import errors_shown
 from training.errors import EvaluationError
 from training.evaluate_bundles import MeasureSettings, measure_bundles
 from training.evaluate_progress import progress_on
 from training.files import replacing
-from training.labelled import read_zero_shot
+from training.labelled import ZeroShotTask, read_zero_shot
 from training.page.failures import FailureLogs
 from training.page.writing import write_report_page
-from training.pairs import read_pairs
+from training.pairs import PairSet, read_pairs
 from training.report import (
     RetrievalReport,
     bundle_names,
@@ -36,7 +36,6 @@ from training.report import (
 from training.shift import corrupted_conditions, parse_corruptions, parse_input_sizes, parse_severities
 from training.zero_shot_tables import zero_shot_markdown, zero_shot_notes, zero_shot_table
 
-EXIT_BAD_INPUT = 2
 EXIT_LEAKS = 3
 
 _out = Console()
@@ -97,12 +96,7 @@ def evaluate_command(
     Exit status: 0 measured; 3 measured, but test images stand in a --train set; 2 a bundle, a set or an
     option cannot be used.
     """
-    with _errors_shown():
-        if out:
-            out.mkdir(parents=True, exist_ok=True)
-        zero_shot = read_zero_shot(classify or (), templates)
-        if not data and not zero_shot.sets:
-            raise EvaluationError("nothing to measure: name a set by --data, or pictures by --classify")
+    with errors_shown():
         settings = MeasureSettings(
             batch=batch,
             cache=cache,
@@ -113,39 +107,60 @@ def evaluate_command(
             baseline=baseline,
             in_domain=in_domain,
         )
-        test_sets = [read_pairs(spec) for spec in data or ()]
-        train_sets = [read_pairs(spec) for spec in train or ()]
-        failures = FailureLogs()
-        with progress_on(_err) as progress:
-            reports, comparison = measure_bundles(
-                bundles,
-                test_sets,
-                train_sets=train_sets,
-                zero_shot=zero_shot,
-                settings=settings,
-                progress=progress,
-                listener=failures.of,
-            )
-        if store:
-            _store(bundles, reports)
         if out:
-            _write(reports, comparison, out)
-            command = shlex.join(["python", "-m", "training", *sys.argv[1:]])
-            page = out / "report.html"
-            write_report_page(
-                reports,
-                comparison,
-                page,
-                logs=failures.logs,
-                pair_sets=test_sets,
-                bundles=bundles,
-                command=command,
-            )
-    _show(reports, comparison, as_json=as_json)
-    leaked = any(
-        leaks for report in reports for each in report.datasets for leaks in (each.leaks or {}).values()
-    )
-    raise typer.Exit(EXIT_LEAKS if leaked else 0)
+            out.mkdir(parents=True, exist_ok=True)
+        zero_shot = read_zero_shot(classify or (), templates)
+        measured = _measure(bundles, data or (), train=train or (), zero_shot=zero_shot, settings=settings)
+        if store:
+            _store(bundles, measured.reports)
+        if out:
+            _write(measured, bundles, out)
+    _show(measured, as_json=as_json)
+    raise typer.Exit(EXIT_LEAKS if measured.leaked else 0)
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """Reports of the bundles in their order, how they compare, and what the page shows besides."""
+
+    reports: Sequence[RetrievalReport]
+    comparison: Comparison | None
+    test_sets: Sequence[PairSet]
+    failures: FailureLogs
+
+    @property
+    def leaked(self) -> bool:
+        return any(
+            leaks
+            for report in self.reports
+            for dataset in report.datasets
+            for leaks in (dataset.leaks or {}).values()
+        )
+
+
+def _measure(
+    bundles: Sequence[Path],
+    data: Sequence[str],
+    *,
+    train: Sequence[str],
+    zero_shot: ZeroShotTask,
+    settings: MeasureSettings,
+) -> _Measured:
+    if not data and not zero_shot.sets:
+        raise EvaluationError("nothing to measure: name a set by --data, or pictures by --classify")
+    test_sets, train_sets = ([read_pairs(spec) for spec in specs] for specs in (data, train))
+    failures = FailureLogs()
+    with progress_on(_err) as progress:
+        reports, comparison = measure_bundles(
+            bundles,
+            test_sets,
+            train_sets=train_sets,
+            zero_shot=zero_shot,
+            settings=settings,
+            progress=progress,
+            listener=failures.of,
+        )
+    return _Measured(reports, comparison, test_sets, failures)
 
 
 def _store(bundles: Sequence[Path], reports: Sequence[RetrievalReport]) -> None:
@@ -156,9 +171,10 @@ def _store(bundles: Sequence[Path], reports: Sequence[RetrievalReport]) -> None:
         store_report(Bundle.open(path, verify=False), report)
 
 
-def _write(reports: Sequence[RetrievalReport], comparison: Comparison | None, folder: Path) -> None:
+def _write(measured: _Measured, bundles: Sequence[Path], folder: Path) -> None:
     from training.charts import draw_recall
 
+    reports, comparison = measured.reports, measured.comparison
     for report, name in zip(reports, bundle_names(reports), strict=True):
         suffix = "" if len(reports) == 1 else "-" + name.replace(" ", "-")
         write_report(report, folder / f"report{suffix}.json")
@@ -170,9 +186,19 @@ def _write(reports: Sequence[RetrievalReport], comparison: Comparison | None, fo
         parts.append(comparison_markdown(comparison))
     with replacing(folder / "report.md") as file:
         file.write("\n".join(part for part in parts if part).encode())
+    write_report_page(
+        reports,
+        comparison,
+        folder / "report.html",
+        logs=measured.failures.logs,
+        pair_sets=measured.test_sets,
+        bundles=bundles,
+        command=shlex.join(["python", "-m", "training", *sys.argv[1:]]),
+    )
 
 
-def _show(reports: Sequence[RetrievalReport], comparison: Comparison | None, *, as_json: bool) -> None:
+def _show(measured: _Measured, *, as_json: bool) -> None:
+    reports, comparison = measured.reports, measured.comparison
     if as_json:
         for report in reports:
             typer.echo(report.model_dump_json())
@@ -186,12 +212,3 @@ def _show(reports: Sequence[RetrievalReport], comparison: Comparison | None, *, 
     for note in [*report_notes(reports), *zero_shot_notes(reports)]:
         style = "red" if "LEAK" in note else "yellow" if "WARNING" in note else "dim"
         console.print(f"[{style}]{escape(note)}[/{style}]", highlight=False, soft_wrap=True)
-
-
-@contextmanager
-def _errors_shown() -> Iterator[None]:
-    try:
-        yield
-    except (TwinlensError, OSError) as error:
-        typer.echo(f"error: {' '.join(str(error).split())}", err=True)
-        sys.exit(EXIT_BAD_INPUT)

@@ -3,25 +3,19 @@
 Thin: parse, call, show. torch is imported only once the policy has been read.
 """
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from encoders.errors import TwinlensError
+from training.console import errors_shown, stages_on
 
 if TYPE_CHECKING:
     from encoders.verdict import Check, Verdict
-    from training.embedding import OnProgress
 
-EXIT_BAD_INPUT = 2
 EXIT_FAILED = 5
 
 _out = Console()
@@ -44,7 +38,7 @@ def gate_command(
 
     Exit status: 0 passed; 5 failed; 2 a bundle, the policy or a set cannot be used.
     """
-    with _errors_shown():
+    with errors_shown():
         from training.gate_policy import Policy
 
         rules = Policy.read(policy)
@@ -56,7 +50,7 @@ def gate_command(
         judged = Bundle.open(candidate)
         current = Bundle.open(against) if against else None
         settings = GateSettings(device=device, batch=batch, cache=cache)
-        with _progress() as on_progress:
+        with stages_on(_err) as on_progress:
             verdict = judge(judged, against=current, policy=rules, settings=settings, on_progress=on_progress)
         if store:
             judged.with_file(VERDICT, verdict.file_content())
@@ -114,35 +108,3 @@ def _markdown(verdict: "Verdict") -> str:
     if verdict.findings:
         lines += ["", *(f"- likely cause: {finding}" for finding in verdict.findings)]
     return "\n".join(lines) + "\n"
-
-
-@contextmanager
-def _progress() -> Iterator["OnProgress"]:
-    """A bar a stage on a terminal; elsewhere a line at the end of each."""
-    if not _err.is_terminal:
-
-        def tell(stage: str, done: int, total: int) -> None:
-            if done == total:
-                _err.print(f"{stage}: {total:,}", highlight=False)
-
-        yield tell
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    tasks: dict[str, TaskID] = {}
-    with Progress(*columns, console=_err) as bars:
-
-        def update(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(escape(stage), total=total)
-            bars.update(tasks[stage], completed=done)
-
-        yield update
-
-
-@contextmanager
-def _errors_shown() -> Iterator[None]:
-    try:
-        yield
-    except (TwinlensError, OSError) as error:
-        typer.echo(f"error: {' '.join(str(error).split())}", err=True)
-        sys.exit(EXIT_BAD_INPUT)

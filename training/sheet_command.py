@@ -1,18 +1,17 @@
 """`python -m training augment`: a recipe's augmentation on your own pictures. The work is `sheet`'s."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from encoders.errors import TwinlensError
+from training.console import errors_shown
 from training.errors import EmptyPairSet, MissingFile
 
 if TYPE_CHECKING:
     from training.views import Picture
 
-EXIT_BAD_INPUT = 2
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 
 
@@ -25,11 +24,8 @@ def augment_command(
     count: Annotated[int, typer.Option(min=1, max=100, help="Pictures shown: the first by name.")] = 6,
 ) -> None:
     """Draw a contact sheet: each source's augmentation on pictures of your own, the plain picture first."""
-    try:
+    with errors_shown():
         names = _draw(recipe, pictures, out, views=views, count=count)
-    except (TwinlensError, OSError) as error:
-        typer.echo(f"error: {' '.join(str(error).split())}", err=True)
-        sys.exit(EXIT_BAD_INPUT)
     typer.echo(f"{out}: {len(names)} pictures, {views} views each: {', '.join(names)}")
 
 

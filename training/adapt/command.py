@@ -4,9 +4,7 @@ torch is imported only once the command line has been read.
 """
 
 import json
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,15 +14,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from encoders.errors import TwinlensError
-from training.adapt.stages import stages_on
+from training.console import errors_shown, stages_on
 
 if TYPE_CHECKING:
     from training.adapt.acceptance import Row
     from training.adapt.adapt import Outcome
     from training.adapt.choosing import Trial
 
-EXIT_BAD_INPUT = 2
 EXIT_REJECTED = 4
 
 _out = Console()
@@ -67,7 +63,7 @@ def adapt_command(
     Exit status: 0 adapted; 4 rejected (the source loses more than two points of R@1, or the target gains
     nothing): no bundle is written unless forced; 2 a bundle, a set or an option cannot be used.
     """
-    with _errors_shown():
+    with errors_shown():
         if undo:
             _undo(bundle, out)
             return
@@ -180,12 +176,3 @@ def _as_json(outcome: "Outcome") -> str:
             "fingerprint": None if written is None else written.fingerprint,
         }
     )
-
-
-@contextmanager
-def _errors_shown() -> Iterator[None]:
-    try:
-        yield
-    except (TwinlensError, OSError, ValueError) as error:
-        typer.echo(f"error: {' '.join(str(error).split())}", err=True)
-        sys.exit(EXIT_BAD_INPUT)

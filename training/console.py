@@ -1,20 +1,38 @@
-"""How far an adaptation is: a bar a stage with the time left on a terminal, a line now and then elsewhere."""
+"""What the commands share: how errors are told, and how far a stage is. It knows none of them."""
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from training.embedding import OnProgress
+from encoders.errors import TwinlensError
 
+if TYPE_CHECKING:
+    from training.embedding import OnProgress
+
+EXIT_BAD_INPUT = 2
 SECONDS_BETWEEN_LINES = 10.0
 
 
 @contextmanager
-def stages_on(console: Console) -> Iterator[OnProgress]:
+def errors_shown() -> Iterator[None]:
+    """Errors meant for people become one line on stderr, and exit status 2."""
+    try:
+        yield
+    except (TwinlensError, OSError) as error:
+        typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+        sys.exit(EXIT_BAD_INPUT)
+
+
+@contextmanager
+def stages_on(console: Console) -> Iterator["OnProgress"]:
+    """A callback that shows a bar a stage, with the time left, on a terminal; elsewhere a line now and then."""
     if not console.is_terminal:
         yield _lines(console)
         return
@@ -23,7 +41,7 @@ def stages_on(console: Console) -> Iterator[OnProgress]:
         yield _bars(bars)
 
 
-def _bars(bars: Progress) -> OnProgress:
+def _bars(bars: Progress) -> "OnProgress":
     """One bar, which each stage takes over from the one before: the same stage comes many times."""
     under_way: dict[str, TaskID] = {}
 
@@ -38,7 +56,7 @@ def _bars(bars: Progress) -> OnProgress:
     return show
 
 
-def _lines(console: Console) -> OnProgress:
+def _lines(console: Console) -> "OnProgress":
     shown_at = time.monotonic()
 
     def show(stage: str, done: int, total: int) -> None:
