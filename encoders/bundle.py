@@ -6,7 +6,7 @@
     text/config.json     for a transformers text tower, its configuration
     adaptation.safetensors   where it was adapted to a domain: what is done to embeddings (encoders.adaptation)
     query_bank.safetensors   queries that tell hubs from answers (encoders.query_bank); changes no embedding
-    report.json          how well it retrieves (training.evaluate); changes no embedding
+    report.json          how well it retrieves (training.evaluate.evaluate); changes no embedding
     README.md            its card
 
 The fingerprint covers what changes an embedding and nothing else, so a report may be added later. Nothing in a

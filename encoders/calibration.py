@@ -8,7 +8,7 @@ how the query lies to the gallery as a whole, so a calibration looks at four num
     best_unrelated   mean + spread · E(n), where E(n) is the expected best of n normal draws: what the nearest
                      of n unrelated items would reach, so that a large gallery does not pass for a good match
 
-A logistic function of them is fitted on held-out pairs (training.calibrate) in galleries of many sizes. Mean
+A logistic function of them is fitted on held-out pairs (`training.calibrate`) in galleries of many sizes. Mean
 and spread are drawn towards those of the fit by `PRIOR_ITEMS` items: a gallery of one has a background too.
 
 Pure NumPy: knows nothing of encoders, indexes or requests, nor how a calibration is fitted.

@@ -1,19 +1,17 @@
 """Turns pairs of images and captions into a bundle, and measures how well it retrieves what it never saw.
 
-    the data       pairs, readers/, leakage, captions
-    what is made   recipe, recipes/, start, card
-    the towers     stems (where one is cut), learner (what a phase trains), products, optimiser
-    its views      augment, presets, sheet (what they do to your pictures)      python -m training augment
-    a step         mixture, hard_negatives, views, kept_texts, activations, feeds, cutmix, teacher
-                   ─► step, contrast, loss
-    the run        fit, prepare, beginning, validate, forgetting, checkpoint, progress, processes      … fit
-    after it       blend, blend_measured                                            … interpolate, soup
-    a domain       adapt/                                                           … adapt
-    the commands   console (errors told, stages shown), each *_command
-    relevance      calibrate_run ─► calibrate, _absent, _draws, _logistic, _figures, _report    … calibrate
-    the proof      embedding, ranks, metrics, collapse, evaluate, report, charts    … evaluate
-    under shift    corruptions, text_corruptions, light, shift, input_sizes ─► hits, compare, comparison_tables
+    the data       data/: pairs, their readers, leakage
+    training       fit/: the run and its recipe; its step/, views/ and towers/                    … fit
+    augmentation   augmentation/: what a picture may look like, and a sheet that shows it        … augment
+    recipes        recipes/: the default encoder's, the baseline's, the gate's policy
+    after it       blend/: averages of bundles                                     … interpolate, soup
+    a domain       adapt/                                                                        … adapt
+    relevance      calibrate/, with queries of absent subjects in absent/                    … calibrate
+    the proof      evaluate/, under shift/, as a page/                                        … evaluate
+    the gate       gate/                                                                          … gate
 
+Each folder's `__init__` is its map. `console` is what their commands share, `card` a bundle's README.md,
+`errors` the exception tree.
 Knows the `encoders`; neither the index nor the service.
 """
 

@@ -3,12 +3,12 @@
 import typer
 
 from training.adapt.command import adapt_command
-from training.blend_command import interpolate_command, soup_command
-from training.calibrate_command import calibrate_command
-from training.evaluate_command import evaluate_command
-from training.fit_command import fit_command
-from training.gate_command import gate_command
-from training.sheet_command import augment_command
+from training.augmentation.command import augment_command
+from training.blend.command import interpolate_command, soup_command
+from training.calibrate.command import calibrate_command
+from training.evaluate.command import evaluate_command
+from training.fit.command import fit_command
+from training.gate.command import gate_command
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Train bundles, and measure how they hold up."

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from encoders.bundle import Bundle, BundleConfig
-from training.report import RetrievalReport, report_markdown
-from training.zero_shot_tables import zero_shot_markdown
+from training.evaluate.report import RetrievalReport, report_markdown
+from training.evaluate.zero_shot_tables import zero_shot_markdown
 
 _RESTRICTED = re.compile(r"research|non-?commercial|\bNC\b|-NC", re.IGNORECASE)
 

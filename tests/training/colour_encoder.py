@@ -8,7 +8,7 @@ from PIL import Image
 
 from encoders.encoder import TextEmbeddings
 from encoders.images import Preprocessing
-from training.pairs import PairSet, read_pairs
+from training.data.pairs import PairSet, read_pairs
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "white": (255, 255, 255)}
 

@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.activations import KEY_BYTES, ActivationStore
 from training.errors import CheckpointError
+from training.fit.views.activations import KEY_BYTES, ActivationStore
 
 SHAPE = (3, 2)
 

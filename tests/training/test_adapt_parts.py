@@ -12,9 +12,9 @@ from training.adapt.heads import mutual_neighbours
 from training.adapt.methods import Method, parse_methods
 from training.adapt.proxies import WEAKNESSES, measure_proxies
 from training.adapt.sets import Split, part_set, read_domain, read_queries
+from training.data.pairs import read_pairs
 from training.errors import AdaptationError, EmptyPairSet, MissingFile
-from training.metrics import Estimate
-from training.pairs import read_pairs
+from training.evaluate.metrics import Estimate
 
 DIM = 6
 

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from encoders.images import Preprocessing, to_pixels
-from training.augment import NO_AUGMENTATION, Augmentation, augmented_pixels, may_flip
+from training.augmentation.augment import NO_AUGMENTATION, Augmentation, augmented_pixels, may_flip
 
 SPEC = Preprocessing(height=48, width=48)
 STILL = NO_AUGMENTATION.model_dump()

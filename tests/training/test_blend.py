@@ -14,11 +14,11 @@ from encoders.images import Preprocessing
 from encoders.texts import TokenizerSpec
 from encoders.weights import load_weights, save_weights
 from training.__main__ import app
-from training.blend import blended_state, write_mean
-from training.blend_measured import Point, best_alpha, greedy_soup, score
+from training.blend.blend import blended_state, write_mean
+from training.blend.measured import Point, best_alpha, greedy_soup, score
 from training.errors import BlendError
-from training.metrics import Estimate
-from training.report import RetrievalReport
+from training.evaluate.metrics import Estimate
+from training.evaluate.report import RetrievalReport
 
 MakeBundle = Callable[..., Bundle]
 

@@ -8,8 +8,7 @@ from typer.testing import CliRunner
 
 from encoders.calibration import Calibration, read_calibration
 from training.__main__ import app
-from training.calibrate import calibrate, directions_asked
-from training.calibrate_absent import (
+from training.calibrate.absent import (
     DEFAULT_ABSENT,
     AbsentQuery,
     content_words,
@@ -17,18 +16,19 @@ from training.calibrate_absent import (
     read_absent,
     without_present,
 )
-from training.calibrate_command import show
-from training.calibrate_figures import best_threshold, decide, reliability
-from training.calibrate_logistic import fit_logistic
-from training.calibrate_report import (
+from training.calibrate.calibrate import calibrate, directions_asked
+from training.calibrate.command import show
+from training.calibrate.figures import best_threshold, decide, reliability
+from training.calibrate.logistic import fit_logistic
+from training.calibrate.report import (
     CalibrationReport,
     described_elsewhere,
     measure_taken_out,
     measured_figures,
     write_calibration_report,
 )
-from training.embedding import EmbeddedPairs
 from training.errors import CalibrationError, MissingFile
+from training.evaluate.embedding import EmbeddedPairs
 
 IMAGES, DIM = 80, 48
 LISTED = [AbsentQuery(f"absent{n}") for n in range(60)]

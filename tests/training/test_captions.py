@@ -1,6 +1,6 @@
 import pytest
 
-from training.captions import group_captions, normalise_caption
+from training.data.captions import group_captions, normalise_caption
 
 
 @pytest.mark.parametrize(

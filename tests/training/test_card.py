@@ -4,8 +4,8 @@ from pathlib import Path
 from encoders.bundle import Bundle
 from encoders.encoder import Encoder
 from training.card import CARD, REPORT, store_report
-from training.evaluate import evaluate
-from training.pairs import read_pairs
+from training.data.pairs import read_pairs
+from training.evaluate.evaluate import evaluate
 
 DATA = [
     {"name": "photos", "images": 6000, "captions": 30000, "licence": "research and education only"},

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from training.collapse import effective_rank, health_warnings, measure_health
+from training.evaluate.collapse import effective_rank, health_warnings, measure_health
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:

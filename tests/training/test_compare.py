@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from training.compare import compare, paired_difference
-from training.comparison import Comparison, write_comparison
-from training.comparison_tables import comparison_markdown, comparison_tables
 from training.errors import EvaluationError
-from training.hits import Hits, hits_of
-from training.ranks import DIRECTIONS, rank_pairs
-from training.report import Condition
-from training.shift import GROUPS, corrupted_conditions
+from training.evaluate.compare import compare, paired_difference
+from training.evaluate.comparison import Comparison, write_comparison
+from training.evaluate.comparison_tables import comparison_markdown, comparison_tables
+from training.evaluate.hits import Hits, hits_of
+from training.evaluate.ranks import DIRECTIONS, rank_pairs
+from training.evaluate.report import Condition
+from training.shift.conditions import GROUPS, corrupted_conditions
 
 BLUR, DARK = Condition(corruption="blur", severity=3), Condition(corruption="low_light", severity=3)
 IMAGES = 200

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from training.contrast import contrastive_step
-from training.loss import PairIds, softmax_loss
+from training.fit.step.contrast import contrastive_step
+from training.fit.step.loss import PairIds, softmax_loss
 
 PAIRS = 12
 
@@ -85,8 +85,8 @@ def test_two_processes_give_the_loss_and_gradients_of_one(tmp_path: Path) -> Non
 
 
 def _as_one_of_two(folder: Path) -> None:
-    from training.contrast import average_gradients
-    from training.processes import join_processes, leave_processes
+    from training.fit.processes import join_processes, leave_processes
+    from training.fit.step.contrast import average_gradients
 
     processes = join_processes(torch.device("cpu"))
     for micro_batch in (PAIRS, 3):

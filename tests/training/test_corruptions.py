@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.corruptions import IMAGE_CORRUPTIONS, SEVERITIES, corrupt_image
-from training.light import light_of_temperature, to_linear, to_srgb
+from training.shift.corruptions import IMAGE_CORRUPTIONS, SEVERITIES, corrupt_image
+from training.shift.light import light_of_temperature, to_linear, to_srgb
 
 
 def textured(width: int = 320, height: int = 240, *, seed: int = 0) -> Image.Image:

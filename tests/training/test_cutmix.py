@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.cutmix import GRID, Box, draw_box, followers
-from training.mixture import build_mixture
-from training.pairs import read_pairs
-from training.recipe import Source
+from training.data.pairs import read_pairs
+from training.fit.recipe import Source
+from training.fit.step.cutmix import GRID, Box, draw_box, followers
+from training.fit.step.mixture import build_mixture
 
 
 @pytest.mark.parametrize("side", [14, 28, 224])

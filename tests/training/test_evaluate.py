@@ -9,9 +9,9 @@ from colour_encoder import ALL_COLOURS, ColourEncoder, colour_set
 from PIL import Image
 
 from encoders.encoder import Encoder, TextEmbeddings
-from training.embedding import embed_pairs
 from training.errors import EvaluationError
-from training.evaluate import EvaluationOptions, evaluate, leaks_into
+from training.evaluate.embedding import embed_pairs
+from training.evaluate.evaluate import EvaluationOptions, evaluate, leaks_into
 
 
 def test_a_perfect_encoder_finds_everything_both_ways(tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from encoders.bundle import Bundle
-from training.comparison import Comparison
-from training.evaluate_command import evaluate_command
-from training.report import RetrievalReport, read_report
+from training.evaluate.command import evaluate_command
+from training.evaluate.comparison import Comparison
+from training.evaluate.report import RetrievalReport, read_report
 
 app = typer.Typer(pretty_exceptions_enable=False)
 app.command()(evaluate_command)

@@ -15,8 +15,8 @@ from typer.testing import CliRunner, Result
 from encoders.bundle import Bundle
 from encoders.encoder import Encoder
 from training.__main__ import app
-from training.evaluate import evaluate
-from training.pairs import read_pairs
+from training.data.pairs import read_pairs
+from training.evaluate.evaluate import evaluate
 
 RECIPE = """
 name = "coloured"

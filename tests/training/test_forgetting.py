@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.forgetting import (
+from training.fit.forgetting import (
     Standing,
     changes_between,
     forgotten,

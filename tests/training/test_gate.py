@@ -18,7 +18,7 @@ from tests.encoders.broken_bundles import BREAKS, make_lively_bundle, rewrite
 from tests.training.conftest import COLOURS, write_coloured_pairs
 from training.__main__ import app
 from training.errors import PolicyError
-from training.gate_policy import Policy
+from training.gate.policy import Policy
 
 PARITY = "[parity]\nfp32 = 0.9999\n"
 

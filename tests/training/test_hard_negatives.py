@@ -4,10 +4,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.hard_negatives import gathered, nearest
-from training.mixture import Example
-from training.pairs import ImageSource
-from training.views import Picture
+from training.data.pairs import ImageSource
+from training.fit.step.hard_negatives import gathered, nearest
+from training.fit.step.mixture import Example
+from training.fit.views.views import Picture
 
 TOPICS = 25
 EACH = 8
@@ -41,7 +41,7 @@ def test_the_nearest_are_found_block_by_block_and_no_row_is_its_own(monkeypatch:
     np.fill_diagonal(scores, -np.inf)
     expected = np.argsort(-scores, axis=1)[:, :5]
     np.testing.assert_array_equal(nearest(vectors, 5), expected)
-    monkeypatch.setattr("training.hard_negatives.BLOCK_SCORES", 7 * 50)
+    monkeypatch.setattr("training.fit.step.hard_negatives.BLOCK_SCORES", 7 * 50)
     np.testing.assert_array_equal(nearest(vectors, 5), expected)
     assert nearest(vectors[:3], 16).shape == (3, 2)
 

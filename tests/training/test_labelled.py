@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from training.data.labelled import read_labelled
+from training.data.templates import read_templates
 from training.errors import PairsError, TrainingError
-from training.labelled import read_labelled
-from training.templates import read_templates
 
 
 def picture(path: Path) -> None:

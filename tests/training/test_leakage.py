@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
-from training.leakage import distances, find_leaks, hash_images, perceptual_hash, photo_id, write_leaks
-from training.pairs import CaptionedImage, ImageSource, PairSet, read_pairs
+from training.data.leakage import distances, find_leaks, hash_images, perceptual_hash, photo_id, write_leaks
+from training.data.pairs import CaptionedImage, ImageSource, PairSet, read_pairs
 
 NEAR_BITS, FAR_BITS = 48, 80
 

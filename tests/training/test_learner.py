@@ -10,12 +10,12 @@ from encoders.bundle import Bundle
 from encoders.encoder import load_towers
 from encoders.texts import open_tokenizer
 from training.errors import RecipeError
-from training.kept_texts import KeptTexts
-from training.learner import Learner, trained_names
-from training.optimiser import MovingAverage, Rates, cosine_with_warmup, optimiser, part_of
-from training.products import lower_products
-from training.recipe import Phase
-from training.stems import channels_first, channels_last, cut_image_tower
+from training.fit.recipe import Phase
+from training.fit.towers.learner import Learner, trained_names
+from training.fit.towers.optimiser import MovingAverage, Rates, cosine_with_warmup, optimiser, part_of
+from training.fit.towers.products import lower_products
+from training.fit.towers.stems import channels_first, channels_last, cut_image_tower
+from training.fit.views.kept_texts import KeptTexts
 
 
 @pytest.fixture

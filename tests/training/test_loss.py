@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from training.loss import (
+from training.fit.step.loss import (
     Batch,
     PairIds,
     TeacherRows,

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from training.data.pairs import read_pairs
 from training.errors import EmptyPairSet
-from training.mixture import Mixture, build_mixture, caption_ids, distinct_views, image_ids
-from training.pairs import read_pairs
-from training.recipe import Source
+from training.fit.recipe import Source
+from training.fit.step.mixture import Mixture, build_mixture, caption_ids, distinct_views, image_ids
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from training.data.pairs import Pair, read_pairs
 from training.errors import BadSpec, EmptyPairSet, MissingFile, PairsError
-from training.pairs import Pair, read_pairs
 
 
 @pytest.fixture

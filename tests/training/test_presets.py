@@ -1,8 +1,8 @@
 import pytest
 
-from training.augment import HELD_OUT_CORRUPTIONS, NO_AUGMENTATION, Augmentation
-from training.presets import KINDS, PRESETS, check_held_out, trained_kinds
-from training.recipe import Recipe, Source
+from training.augmentation.augment import HELD_OUT_CORRUPTIONS, NO_AUGMENTATION, Augmentation
+from training.augmentation.presets import KINDS, PRESETS, check_held_out, trained_kinds
+from training.fit.recipe import Recipe, Source
 
 
 def chosen(given: object) -> Augmentation:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from training.data.pairs import read_pairs, write_manifest
 from training.errors import BadRow, BadSpec, EmptyPairSet, MissingColumn, MissingFile
-from training.pairs import read_pairs, write_manifest
 
 FIXTURES = Path(__file__).parent / "fixtures"
 

@@ -7,8 +7,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from training.data.pairs import PairSet, read_pairs
 from training.errors import BadRow, BadSpec, MissingColumn, MissingFile
-from training.pairs import PairSet, read_pairs
 
 FIXTURES = Path(__file__).parent / "fixtures"
 

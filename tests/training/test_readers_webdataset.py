@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from training.data.pairs import ImageSource, read_pairs
+from training.data.readers.webdataset import expand_braces
 from training.errors import BadRow, BadSpec, MissingFile, UnreadableImage
-from training.pairs import ImageSource, read_pairs
-from training.readers.webdataset import expand_braces
 
 
 def write_shard(path: Path, members: dict[str, bytes], *, mode: str = "w") -> Path:

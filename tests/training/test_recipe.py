@@ -1,6 +1,6 @@
 import json
 
-from training.recipe import Recipe
+from training.fit.recipe import Recipe
 
 
 def recipe(**fields: object) -> Recipe:

@@ -9,13 +9,13 @@ from PIL import Image
 from pydantic import ValidationError
 from rich.console import Console
 
-from training.charts import draw_recall
-from training.collapse import EmbeddingHealth
+from training.data.leakage import Leak
+from training.data.pairs import MissingImage
 from training.errors import BadReport
-from training.leakage import Leak
-from training.metrics import Estimate, Summary
-from training.pairs import MissingImage
-from training.report import (
+from training.evaluate.charts import draw_recall
+from training.evaluate.collapse import EmbeddingHealth
+from training.evaluate.metrics import Estimate, Summary
+from training.evaluate.report import (
     Condition,
     DatasetReport,
     RetrievalReport,

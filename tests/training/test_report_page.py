@@ -5,15 +5,15 @@ import pytest
 from test_report import dataset, report
 
 from encoders.calibration import Calibration
-from training.comparison import Comparison, Difference, UnseenGap
-from training.leakage import Leak
-from training.metrics import Estimate, Summary
+from training.data.leakage import Leak
+from training.evaluate.comparison import Comparison, Difference, UnseenGap
+from training.evaluate.metrics import Estimate, Summary
+from training.evaluate.report import Condition, DatasetReport, RetrievalReport
+from training.evaluate.zero_shot import ClassAccuracy, Confusion, ZeroShotReport
 from training.page.document import report_page
 from training.page.inputs import Failure, PageInputs, Shown
 from training.page.markup import Markup, element
 from training.page.summary import summary_sentences
-from training.report import Condition, DatasetReport, RetrievalReport
-from training.zero_shot import ClassAccuracy, Confusion, ZeroShotReport
 
 ATTACK = "a <script>alert(1)</script> & \"dog\" on <img src='https://evil.example/x'>"
 

@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from training.captions import group_captions
-from training.embedding import EmbeddedPairs
-from training.evaluate import Ranked
+from training.data.captions import group_captions
+from training.data.pairs import CaptionedImage, ImageSource, PairSet
+from training.evaluate.embedding import EmbeddedPairs
+from training.evaluate.evaluate import Ranked
+from training.evaluate.ranks import rank_pairs
+from training.evaluate.report import Condition
 from training.page.failures import FailureLog, picture_failures
-from training.pairs import CaptionedImage, ImageSource, PairSet
-from training.ranks import rank_pairs
-from training.report import Condition
 
 CAPTIONS = ("a red dog", "one dog", "a cat", "A cat .", "a car")
 CAPTION_IMAGE = np.array([0, 0, 1, 2, 3])

@@ -10,11 +10,11 @@ from typer.testing import CliRunner, Result
 
 from encoders.images import Preprocessing, to_pixels
 from training.__main__ import app
-from training.augment import NO_AUGMENTATION, Augmentation
-from training.pairs import ImageSource
-from training.recipe import Source
-from training.sheet import CELL, GAP, LINE, Pipeline, contact_sheet, described, pipelines_of
-from training.views import Picture, picture_digest
+from training.augmentation.augment import NO_AUGMENTATION, Augmentation
+from training.augmentation.sheet import CELL, GAP, LINE, Pipeline, contact_sheet, described, pipelines_of
+from training.data.pairs import ImageSource
+from training.fit.recipe import Source
+from training.fit.views.views import Picture, picture_digest
 
 RECIPE = """
 name = "r"

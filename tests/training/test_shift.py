@@ -15,12 +15,11 @@ from PIL import Image
 from encoders.bundle import Bundle, write_bundle
 from encoders.encoder import Encoder
 from encoders.towers import build_towers
-from training.embedding import Embedding, embed_pairs
 from training.errors import EvaluationError
-from training.evaluate import EvaluationOptions, measure
-from training.input_sizes import SizeRefused, encoder_at_size
-from training.report import Condition
-from training.shift import (
+from training.evaluate.embedding import Embedding, embed_pairs
+from training.evaluate.evaluate import EvaluationOptions, measure
+from training.evaluate.report import Condition
+from training.shift.conditions import (
     GROUPS,
     captions_under,
     corrupted_conditions,
@@ -31,6 +30,7 @@ from training.shift import (
     picture_under,
     subjects_of,
 )
+from training.shift.input_sizes import SizeRefused, encoder_at_size
 
 DARK = Condition(corruption="low_light", severity=5)
 SWAPPED = Condition(corruption="text_swap", severity=5)
@@ -93,8 +93,8 @@ def test_a_killed_run_goes_on_after_the_last_batch_it_finished(tmp_path: Path) -
 import os, signal
 from pathlib import Path
 from colour_encoder import ColourEncoder
-from training.embedding import embed_pairs
-from training.pairs import read_pairs
+from training.evaluate.embedding import embed_pairs
+from training.data.pairs import read_pairs
 class Killed(ColourEncoder):
     def encode_pixels(self, pixels):
         if len(self.batches) == 3:

@@ -9,12 +9,12 @@ from encoders.encoder import load_towers
 from encoders.images import Preprocessing
 from encoders.texts import open_tokenizer
 from encoders.weights import save_weights
-from training.contrast import contrastive_step
 from training.errors import RecipeError
-from training.learner import Learner
-from training.loss import PairIds
-from training.recipe import Phase
-from training.start import Start, TowerPair, resolve, starting_point
+from training.fit.recipe import Phase
+from training.fit.start import Start, TowerPair, resolve, starting_point
+from training.fit.step.contrast import contrastive_step
+from training.fit.step.loss import PairIds
+from training.fit.towers.learner import Learner
 
 
 def pair(bundle: Path, folder: Path, weights: dict[str, torch.Tensor], *, suffix: str) -> Start:

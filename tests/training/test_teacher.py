@@ -10,11 +10,11 @@ import torch
 from encoders.bundle import Bundle
 from encoders.encoder import Encoder
 from encoders.images import decode_image
-from training.cutmix import Box, followers
-from training.mixture import Mixture, build_mixture
-from training.pairs import read_pairs
-from training.recipe import Source
-from training.teacher import Teacher
+from training.data.pairs import read_pairs
+from training.fit.recipe import Source
+from training.fit.step.cutmix import Box, followers
+from training.fit.step.mixture import Mixture, build_mixture
+from training.fit.step.teacher import Teacher
 
 
 @pytest.fixture

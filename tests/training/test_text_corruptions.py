@@ -3,7 +3,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from training.text_corruptions import TEXT_CORRUPTIONS, WORD_RATES, corrupt_texts
+from training.shift.text_corruptions import TEXT_CORRUPTIONS, WORD_RATES, corrupt_texts
 
 LONG = " ".join(["two brown dogs are running along the sandy beach while children watch"] * 400)
 

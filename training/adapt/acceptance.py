@@ -10,10 +10,10 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from training.adapt.methods import Candidate
-from training.captions import group_captions
-from training.compare import paired_difference
-from training.metrics import Estimate
-from training.ranks import DIRECTIONS, Direction, Retrieval, rank_pairs
+from training.data.captions import group_captions
+from training.evaluate.compare import paired_difference
+from training.evaluate.metrics import Estimate
+from training.evaluate.ranks import DIRECTIONS, Direction, Retrieval, rank_pairs
 
 KS = (1, 5, 10)
 MOST_SOURCE_LOSS = 0.02

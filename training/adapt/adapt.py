@@ -17,8 +17,8 @@ from training.adapt.methods import Candidate, Method, apply_methods, parse_metho
 from training.adapt.proxies import measure_proxies
 from training.adapt.sets import Domain, Split, queries_among, read_domain
 from training.adapt.towers import Towers
-from training.embedding import OnProgress, silent
 from training.errors import AdaptationError
+from training.evaluate.embedding import OnProgress, silent
 
 AUTO = "auto"
 UNLABELLED_AUTO = "centre:0.5,hubness"

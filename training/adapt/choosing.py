@@ -13,10 +13,10 @@ import numpy as np
 
 from training.adapt.acceptance import MOST_SOURCE_LOSS, retrieval_of
 from training.adapt.methods import EXCLUSIVE, Candidate, Method, apply_methods, in_order
-from training.compare import paired_difference
 from training.errors import AdaptationError
-from training.metrics import Estimate
-from training.ranks import DIRECTIONS, Retrieval
+from training.evaluate.compare import paired_difference
+from training.evaluate.metrics import Estimate
+from training.evaluate.ranks import DIRECTIONS, Retrieval
 
 TRIED: tuple[tuple[str, float], ...] = (
     ("hubness", 0.25), ("hubness", 0.5), ("hubness", 0.75), ("centre", 0.5), ("centre", 1.0), ("whiten", 0.1),

@@ -16,14 +16,14 @@ from torch import nn
 
 from encoders.encoder import Encoder, normaliser
 from encoders.towers import unit_rows
-from training.captions import group_captions
-from training.decoding import decoded_pixels
-from training.embedding import OnProgress
+from training.data.captions import group_captions
+from training.data.pairs import CaptionedImage, MissingImage
 from training.errors import AdaptationError, RecipeError
-from training.loss import Batch, PairIds, softmax_loss, targets_between
-from training.pairs import CaptionedImage, MissingImage
-from training.ranks import Floats, Ints
-from training.stems import cut_image_tower, cut_text_tower
+from training.evaluate.decoding import decoded_pixels
+from training.evaluate.embedding import OnProgress
+from training.evaluate.ranks import Floats, Ints
+from training.fit.step.loss import Batch, PairIds, softmax_loss, targets_between
+from training.fit.towers.stems import cut_image_tower, cut_text_tower
 
 STEPS = 100
 BATCH = 128

@@ -30,7 +30,7 @@ from training.adapt.closed_form import (
 )
 from training.adapt.towers import Towers
 from training.errors import AdaptationError
-from training.ranks import Floats
+from training.evaluate.ranks import Floats
 
 DEFAULT_STRENGTHS: Mapping[str, float] = MappingProxyType(
     {

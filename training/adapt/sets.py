@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from training.decoding import in_threads
+from training.data.pairs import CaptionedImage, ImageSource, PairSet, read_pairs
 from training.errors import AdaptationError, EmptyPairSet, MissingFile, UnreadableImage
-from training.pairs import CaptionedImage, ImageSource, PairSet, read_pairs
+from training.evaluate.decoding import in_threads
 
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 LEAST_IMAGES = 8

@@ -16,11 +16,11 @@ from encoders.encoder import Encoder, normaliser
 from training.adapt.batchnorm import reestimate
 from training.adapt.heads import Pairing, mutual_neighbours, train_heads
 from training.adapt.sets import Domain
-from training.decoding import decoded_pixels
-from training.embedding import EmbeddedPairs, OnProgress, embed_pairs, silent
+from training.data.pairs import MissingImage, PairSet
 from training.errors import AdaptationError
-from training.pairs import MissingImage, PairSet
-from training.ranks import Floats
+from training.evaluate.decoding import decoded_pixels
+from training.evaluate.embedding import EmbeddedPairs, OnProgress, embed_pairs, silent
+from training.evaluate.ranks import Floats
 
 STATISTICS_BATCH = 32
 

@@ -6,12 +6,12 @@ Shows the figures of a bundle's calibration.json, which were measured when it wa
 from collections.abc import Mapping, Sequence
 
 from encoders.calibration import Calibration, Decision, Figures
+from training.evaluate.ranks import DIRECTIONS
 from training.page.inputs import PageInputs
 from training.page.markup import Content, Markup, element, joined
 from training.page.parts import DIRECTION_NAMES, NOTHING, card, note, section
 from training.page.svg import reliability
 from training.page.tables import table
-from training.ranks import DIRECTIONS
 
 
 def calibration_section(inputs: PageInputs) -> Markup:

@@ -3,6 +3,7 @@
 from importlib.resources import files
 from pathlib import Path
 
+from training.evaluate.report import bundle_names, dataset_names
 from training.files import replacing
 from training.page.calibration_section import calibration_section
 from training.page.example_sections import classification_section, failures_section
@@ -16,7 +17,6 @@ from training.page.sections import (
     summary_section,
 )
 from training.page.shift_sections import curves_section, heat_section
-from training.report import bundle_names, dataset_names
 
 # Nothing may load from elsewhere, even were something to slip through the escaping.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"

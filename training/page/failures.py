@@ -15,15 +15,15 @@ from PIL import Image
 
 from encoders.errors import ImageError
 from encoders.images import decode_image
+from training.data.pairs import PairSet
 from training.errors import UnreadableImage
+from training.evaluate.ranks import DIRECTIONS, Direction
+from training.evaluate.report import Condition
 from training.page.inputs import Failure, Shown
-from training.pairs import PairSet
-from training.ranks import DIRECTIONS, Direction
-from training.report import Condition
-from training.shift import picture_under
+from training.shift.conditions import picture_under
 
 if TYPE_CHECKING:  # it brings torch, which a command loads last
-    from training.evaluate import Ranked
+    from training.evaluate.evaluate import Ranked
 
 THUMBNAIL_SIDE_PIXELS = 144
 WEBP_QUALITY = 60

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from encoders.calibration import Calibration
-from training.comparison import Comparison
-from training.ranks import Direction
-from training.report import Condition, RetrievalReport
+from training.evaluate.comparison import Comparison
+from training.evaluate.ranks import Direction
+from training.evaluate.report import Condition, RetrievalReport
 
 
 @dataclass(frozen=True)

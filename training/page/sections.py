@@ -2,16 +2,9 @@
 
 from collections.abc import Sequence
 
-from training.metrics import Estimate
-from training.page.inputs import PageInputs
-from training.page.markup import Markup, element, joined
-from training.page.parts import DIRECTION_NAMES, NOTHING, card, note, section
-from training.page.shifts import recall_at
-from training.page.summary import summary_sentences
-from training.page.svg import bars, legend
-from training.page.tables import differences_table, recall_table, scores_table, table
-from training.ranks import DIRECTIONS, Direction
-from training.report import (
+from training.evaluate.metrics import Estimate
+from training.evaluate.ranks import DIRECTIONS, Direction
+from training.evaluate.report import (
     DatasetReport,
     RetrievalReport,
     bundle_names,
@@ -19,7 +12,14 @@ from training.report import (
     recall_depths,
     report_notes,
 )
-from training.zero_shot_tables import zero_shot_cautions
+from training.evaluate.zero_shot_tables import zero_shot_cautions
+from training.page.inputs import PageInputs
+from training.page.markup import Markup, element, joined
+from training.page.parts import DIRECTION_NAMES, NOTHING, card, note, section
+from training.page.shifts import recall_at
+from training.page.summary import summary_sentences
+from training.page.svg import bars, legend
+from training.page.tables import differences_table, recall_table, scores_table, table
 
 
 def summary_section(inputs: PageInputs) -> Markup:

@@ -3,15 +3,15 @@
 from collections.abc import Collection, Sequence
 from math import ceil
 
-from training.metrics import Estimate
+from training.evaluate.metrics import Estimate
+from training.evaluate.ranks import DIRECTIONS, Direction
+from training.evaluate.report import bundle_names, dataset_names, recall_depths
 from training.page.inputs import PageInputs
 from training.page.markup import Markup, element, joined
 from training.page.parts import DIRECTION_NAMES, NOTHING, card, note, section
 from training.page.shifts import Shifts, corruptions_of, in_words, recall_at, severities_of
 from training.page.svg import Line, curves, legend
 from training.page.tables import heat_map, held_out_mark, sizes_table
-from training.ranks import DIRECTIONS, Direction
-from training.report import bundle_names, dataset_names, recall_depths
 
 
 def curves_section(inputs: PageInputs) -> Markup:

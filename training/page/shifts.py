@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from training.metrics import Estimate
-from training.ranks import DIRECTIONS, Direction
-from training.report import Condition, DatasetReport, RetrievalReport
+from training.evaluate.metrics import Estimate
+from training.evaluate.ranks import DIRECTIONS, Direction
+from training.evaluate.report import Condition, DatasetReport, RetrievalReport
 
 USUAL_SEVERITY = 3
 NAMES = {

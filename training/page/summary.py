@@ -6,13 +6,13 @@ Pure: reports and a comparison in, sentences out. "Better" is said only where th
 from collections.abc import Iterator, Sequence
 from statistics import fmean
 
-from training.comparison import Difference, UnseenGap
+from training.evaluate.comparison import Difference, UnseenGap
+from training.evaluate.ranks import DIRECTIONS
+from training.evaluate.report import DatasetReport, RetrievalReport, bundle_names, dataset_names, recall_depths
+from training.evaluate.zero_shot import ZeroShotReport
 from training.page.inputs import PageInputs
 from training.page.markup import Markup, element, joined
 from training.page.shifts import Loss, Shifts, both_ways, in_words, losses, usual_severity
-from training.ranks import DIRECTIONS
-from training.report import DatasetReport, RetrievalReport, bundle_names, dataset_names, recall_depths
-from training.zero_shot import ZeroShotReport
 
 QUERIES = {"text_to_image": "for captions", "image_to_text": "for pictures"}
 

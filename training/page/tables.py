@@ -5,13 +5,13 @@ Reads reports; says figures and nothing about them.
 
 from collections.abc import Collection, Sequence
 
-from training.comparison import CorruptionScore, Difference
+from training.evaluate.comparison import CorruptionScore, Difference
+from training.evaluate.ranks import DIRECTIONS, Direction
+from training.evaluate.report import DIRECTION_TITLES, DatasetReport, RetrievalReport, bundle_names, percent
+from training.evaluate.zero_shot import ZeroShotReport
 from training.page.markup import Content, Markup, element, joined
 from training.page.shifts import Shifts, in_words, recall_at
 from training.page.summary import signed
-from training.ranks import DIRECTIONS, Direction
-from training.report import DIRECTION_TITLES, DatasetReport, RetrievalReport, bundle_names, percent
-from training.zero_shot import ZeroShotReport
 
 
 def recall_table(reports: Sequence[RetrievalReport], name: str, *, ks: Sequence[int]) -> Markup:

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from encoders.calibration import read_calibration
-from training.comparison import Comparison
+from training.data.pairs import PairSet
+from training.evaluate.comparison import Comparison
+from training.evaluate.report import Condition, RetrievalReport, bundle_names, recall_depths
 from training.page.document import write_page
 from training.page.failures import FailureLog, picture_failures
 from training.page.inputs import Failure, PageInputs
 from training.page.shifts import Shifts, losses, usual_severity
-from training.pairs import PairSet
-from training.report import Condition, RetrievalReport, bundle_names, recall_depths
 
 MOST_FAILURES = 24
 

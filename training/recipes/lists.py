@@ -20,8 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from training.leakage import HashedImages, distances, hash_images, leaks_by_hash, write_leaks
-from training.pairs import CaptionedImage, PairSet, read_pairs
+from training.data.leakage import HashedImages, distances, hash_images, leaks_by_hash, write_leaks
+from training.data.pairs import CaptionedImage, PairSet, read_pairs
 
 RECIPES = Path(__file__).parent
 GALLERY = RECIPES.parent.parent / "demo" / "gallery" / "items.jsonl"

@@ -1,0 +1,6 @@
+"""Bundles averaged weight by weight: WiSE-FT between two, soups of several.
+
+blend      the average itself, and the card of what it was made of
+measured   alphas side by side on a set
+command    python -m training interpolate, soup
+"""

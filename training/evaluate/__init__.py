@@ -1,0 +1,11 @@
+"""How well bundles retrieve, on sets of pairs, clean and under shift, and how that compares.
+
+decoding, embedding, vector_cache    sets to vectors: in order, in bounded memory, kept
+ranks, hits                          a query's rank of what it should have found, by blocks of similarities
+metrics, collapse                    recall, median rank, mAP with intervals; is the embedding healthy
+evaluate, bundles                    a bundle on sets; bundles side by side
+compare, comparison                  paired differences; means over corruptions
+zero_shot, zero_shot_run             classes by templates
+report, charts, *_tables             JSON, PNG, tables; ../page makes the HTML
+progress                             how far it is          command   python -m training evaluate
+"""

@@ -1,0 +1,12 @@
+"""A training run: a recipe in, a bundle out; killed at any moment, it goes on to the same weights.
+
+    recipe        all that decides what a run makes                     start      what it starts from
+    prepare       recipe to sets, towers and mixture, with the guard-rails
+    beginning     what is known before the first step
+    fit           the loop over phases, epochs and steps                command    python -m training fit
+    validate      retrieval on held-out pairs                           forgetting   what fell meanwhile
+    checkpoint    atomic, resumable                                     progress   bar, JSONL, TensorBoard
+    processes     torchrun's ranks
+
+A step is in step/, what it gets of pictures and captions in views/, the towers it trains in towers/.
+"""

@@ -1,0 +1,86 @@
+"""`python -m training fit`: what a person types, and what they are told. The work is `fit`'s."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+from rich.markup import escape
+from safetensors import SafetensorError
+
+from encoders.encoder import choose_device
+from encoders.errors import TwinlensError
+from training.fit.checkpoint import alone_in
+from training.fit.fit import CHECKPOINT, CHECKPOINT_SECONDS, Run
+from training.fit.prepare import check_out, prepare
+from training.fit.processes import join_processes, leave_processes
+from training.fit.progress import Reporter
+from training.fit.recipe import Recipe
+
+
+def fit_command(
+    recipe: Annotated[Path, typer.Argument(help="TOML file: see docs/training.md and training/recipes/.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder that the bundle is written to.")],
+    folder: Annotated[
+        Path | None, typer.Option("--folder", help="Checkpoints and logs. [default: runs/<name>]")
+    ] = None,
+    cache: Annotated[Path, typer.Option("--cache", help="Activations of frozen stems.")] = Path(
+        "runs/activations"
+    ),
+    until: Annotated[
+        str | None, typer.Option("--until", help="Stop after the phase of this name, and write the bundle.")
+    ] = None,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N.")] = "auto",
+    threads: Annotated[int, typer.Option("--threads", min=0, help="CPU threads; 0: one a core.")] = 0,
+    checkpoint_seconds: Annotated[
+        float, typer.Option("--checkpoint-seconds", min=0, help="At most this much work is lost to a kill.")
+    ] = CHECKPOINT_SECONDS,
+) -> None:
+    """Train a bundle by a recipe. Killed at any moment, the same command goes on from the last checkpoint."""
+    console = Console()
+    try:
+        if threads:
+            torch.set_num_threads(threads)
+        read = Recipe.read(recipe)
+        work = folder or Path("runs") / read.name
+        options = _Options(out, work, cache, device, checkpoint_seconds, until)
+        _fit(read, options, console)
+    except (TwinlensError, OSError, SafetensorError) as error:
+        console.print(f"[red]error[/] {escape(str(error))}", highlight=False)
+        raise typer.Exit(2) from error
+    finally:
+        leave_processes()
+
+
+@dataclass(frozen=True)
+class _Options:
+    out: Path
+    folder: Path
+    cache: Path
+    device: str
+    every_seconds: float
+    until: str | None
+
+
+def _fit(recipe: Recipe, options: _Options, console: Console) -> None:
+    chosen = choose_device(options.device)
+    processes = join_processes(chosen)
+    check_out(options.out)
+    folder = options.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    speaker = console if processes.first else Console(quiet=True)
+    with Reporter(speaker, None) as reporter:
+        prepared = prepare(
+            recipe, folder=folder, cache=options.cache, device=chosen, processes=processes, reporter=reporter
+        )
+    with alone_in(folder, processes):
+        training = Run(prepared, folder, checkpoint_seconds=options.every_seconds)
+        training.resume()
+        if training.steps_done:
+            speaker.print(f"resumed from {folder / CHECKPOINT} at step {training.steps_done}", markup=False)
+        log = folder if processes.first else None
+        with Reporter(speaker, log, steps_done=training.steps_done, validated=training.validated) as reporter:
+            bundle = training.train(options.out, reporter=reporter, until=options.until)
+    speaker.print(f"bundle {bundle.name} {bundle.fingerprint[:12]} written to {options.out}", markup=False)
