@@ -5,7 +5,6 @@ cores, ahead of it, and the batch size that suits it best. Knows nothing of HTTP
 """
 
 import itertools
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +16,7 @@ import numpy as np
 import torch
 
 from benchmarks.inputs import Inputs, Picture
-from benchmarks.machine import usable_cores
+from benchmarks.machine import own_cpu_seconds, usable_cores
 from encoders.encoder import Encoder
 from encoders.images import Pixels, decode_image, to_pixels
 
@@ -83,10 +82,14 @@ class Alone:
             items=batch,
         )
 
-    def embed_texts(self, seconds: float, *, batch: int) -> Rate:
-        titles = itertools.cycle(self._inputs.titles)
+    def embed_titles(self, seconds: float, *, batch: int) -> Rate:
+        return self.embed_texts(seconds, self._inputs.titles, batch=batch)
+
+    def embed_texts(self, seconds: float, texts: Sequence[str], *, batch: int) -> Rate:
+        """Strings to vectors."""
+        endless = itertools.cycle(texts)
         return _measure(
-            lambda: self.encoder.encode_texts(list(itertools.islice(titles, batch))), seconds, items=batch
+            lambda: self.encoder.encode_texts(list(itertools.islice(endless, batch))), seconds, items=batch
         )
 
     def query_vectors(self) -> np.ndarray:
@@ -116,15 +119,10 @@ def _measure(work: Callable[[], object], seconds: float, *, items: int) -> Rate:
     The clock starts with as much decoded ahead as there is when it stops, so that none of it comes free.
     """
     work()
-    times, started, cpu_before = 0, time.perf_counter(), _own_cpu()
+    times, started, cpu_before = 0, time.perf_counter(), own_cpu_seconds()
     while True:
         work()
         times += 1
         wall = time.perf_counter() - started
         if wall >= seconds:
-            return Rate(items * times, wall, _own_cpu() - cpu_before)
-
-
-def _own_cpu() -> float:
-    own = os.times()
-    return own.user + own.system
+            return Rate(items * times, wall, own_cpu_seconds() - cpu_before)

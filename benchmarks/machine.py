@@ -50,15 +50,30 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def own_cpu_seconds() -> float:
+    """CPU time of this process so far: all its threads, in user and kernel mode."""
+    own = os.times()
+    return own.user + own.system
+
+
 def peak_memory_mebibytes(pid: int | str = "self") -> float:
     """The most memory that was resident at once since the program started.
 
     Not `ru_maxrss`, which a program inherits from the one that started it.
     """
+    return _memory_mebibytes(pid, "VmHWM")
+
+
+def resident_memory_mebibytes(pid: int | str = "self") -> float:
+    """The memory that is resident now."""
+    return _memory_mebibytes(pid, "VmRSS")
+
+
+def _memory_mebibytes(pid: int | str, field: str) -> float:
     for line in Path(f"/proc/{pid}/status").read_text("ascii", errors="replace").splitlines():
-        if line.startswith("VmHWM:"):
+        if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024 / MEBIBYTE
-    raise RuntimeError(f"/proc/{pid}/status says nothing of VmHWM: has the process ended?")
+    raise RuntimeError(f"/proc/{pid}/status says nothing of {field}: has the process ended?")
 
 
 def _processor() -> str:

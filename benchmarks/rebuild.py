@@ -3,14 +3,13 @@
 The release that it publishes is the one that is served afterwards.
 """
 
-import os
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
 from benchmarks.encoder import Rate
-from benchmarks.machine import peak_memory_mebibytes
+from benchmarks.machine import own_cpu_seconds, peak_memory_mebibytes
 
 
 @dataclass(frozen=True)
@@ -37,21 +36,18 @@ def _rebuild(table: Path, root: Path, bundle: Path, releases: Path) -> Rebuilt:
 
     def on_progress(_: Tally) -> None:
         if not cpu_after_first_batch:
-            cpu_after_first_batch.append(_own_cpu())
+            cpu_after_first_batch.append(own_cpu_seconds())
 
     gallery = open_gallery(str(table), root=root)
     settings = RebuildSettings(gallery=gallery, bundle=bundle, releases=releases, use_cache=False)
     report = rebuild(settings, on_progress=on_progress)
     counts = report.manifest.counts
-    cpu = _own_cpu() - cpu_after_first_batch[0]  # what came before it is mostly the loading of the encoder
+    cpu = (
+        own_cpu_seconds() - cpu_after_first_batch[0]
+    )  # what came before it is mostly the loading of the encoder
     whole = counts.images / max(1, counts.images - settings.batch_size)
     return Rebuilt(
         rate=Rate(counts.images, report.seconds, cpu * whole),
         texts=counts.texts,
         peak_memory_mebibytes=peak_memory_mebibytes(),
     )
-
-
-def _own_cpu() -> float:
-    own = os.times()
-    return own.user + own.system

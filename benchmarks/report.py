@@ -7,9 +7,10 @@ from dataclasses import asdict
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.comparison import Served
 from benchmarks.encoder import Rate
-from benchmarks.plan import Found
+from benchmarks.evaluation import Embedded
+from benchmarks.plan import Found, ServiceFigures
+from benchmarks.ranking import Ranking
 
 
 def show(found: Found, console: Console) -> None:
@@ -25,7 +26,11 @@ def show(found: Found, console: Console) -> None:
         console.print(
             f"[bold]Other work kept about {machine.busy_cores} cores busy: trust the ratios at most[/]"
         )
-    console.print(_alone(found), _embedded(found.embedded), _rebuilt(found), _searched(found), _memory(found))
+    console.print(_alone(found))
+    if found.service:
+        console.print(*(of(found.service) for of in (_served, _rebuilt, _searched, _memory)))
+    if found.evaluation:
+        console.print(_evaluated(found.evaluation.embedded), _ranked(found.evaluation.ranking))
     console.print(f"measured in {found.seconds:.0f} s; docs/performance.md says how to read this\n")
 
 
@@ -53,7 +58,7 @@ def _alone(found: Found) -> Table:
     return table
 
 
-def _embedded(served: Sequence[Served]) -> Table:
+def _served(found: ServiceFigures) -> Table:
     table = _table(
         "Embedding over HTTP",
         "what",
@@ -66,7 +71,7 @@ def _embedded(served: Sequence[Served]) -> Table:
         "p50 ms",
         "p99 ms",
     )
-    for row in served:
+    for row in found.embedded:
         table.add_row(
             row.what,
             str(row.clients),
@@ -81,7 +86,7 @@ def _embedded(served: Sequence[Served]) -> Table:
     return table
 
 
-def _rebuilt(found: Found) -> Table:
+def _rebuilt(found: ServiceFigures) -> Table:
     rebuilt = found.rebuilding.rebuilt
     table = _table(
         f"Rebuild of {rebuilt.rate.items:,} images and {rebuilt.texts:,} texts",
@@ -106,7 +111,7 @@ def _rebuilt(found: Found) -> Table:
     return table
 
 
-def _searched(found: Found) -> Table:
+def _searched(found: ServiceFigures) -> Table:
     table = _table("Search", "what", "clients", "a second", "corrected", "CPU ms each", "p50 ms", "p99 ms")
     for row in found.searches:
         table.add_row(
@@ -130,10 +135,64 @@ def _searched(found: Found) -> Table:
     return table
 
 
-def _memory(found: Found) -> Table:
+def _memory(found: ServiceFigures) -> Table:
     table = _table("Peak memory", "what", "MiB")
     table.add_row("service", f"{found.service_peak_mebibytes:,.0f}")
     table.add_row("rebuild", f"{found.rebuilding.rebuilt.peak_memory_mebibytes:,.0f}")
+    return table
+
+
+def _evaluated(embedded: Sequence[Embedded]) -> Table:
+    table = _table(
+        "Evaluation, embedding a set",
+        "what",
+        "a second",
+        "CPU ms each",
+        "decoding alone",
+        "to encoder",
+        "by CPU",
+        "to decoded ahead",
+        "by CPU",
+        "to its parts",
+        "by CPU",
+    )
+    for row in embedded:
+        table.add_row(
+            row.what,
+            f"{row.rate.per_second:,.1f}",
+            f"{row.rate.cpu_milliseconds:.2f}",
+            "" if row.decoding is None else f"{row.decoding.per_second:,.1f}",
+            _ratio(row.to_encoder),
+            _ratio(row.to_encoder_by_cpu),
+            _ratio(row.to_decoded_ahead),
+            _ratio(row.to_decoded_ahead_by_cpu),
+            _ratio(row.to_parts),
+            _ratio(row.to_parts_by_cpu),
+        )
+    return table
+
+
+def _ranked(found: Ranking) -> Table:
+    task = found.task
+    table = _table(
+        f"Evaluation, ranking {task.captions:,} captions and {task.images:,} images, both ways",
+        "what",
+        "seconds",
+        "CPU seconds",
+        "peak MiB",
+        "above the start",
+    )
+    start = found.resident_before_mebibytes
+    table.add_row("at the start, all modules loaded", "", "", f"{start:,.0f}", "")
+    table.add_row("  of it the vectors", "", "", f"{found.vectors_mebibytes:,.0f}", "")
+    for what, wall, cpu, peak in (
+        ("ranks", found.rank_seconds, f"{found.rank_cpu_seconds:,.1f}", found.peak_ranked_mebibytes),
+        ("figures and intervals", found.figures_seconds, "", found.peak_mebibytes),
+    ):
+        table.add_row(what, f"{wall:,.1f}", cpu, f"{peak:,.0f}", f"{peak - start:,.0f}")
+    table.add_row("all similarities at once would take", "", "", "", f"{found.full_matrix_mebibytes:,.0f}")
+    for direction, share in found.recall_at_10.items():
+        table.add_row(f"recall@10 {direction.replace('_', ' ')}: {share:.1%}")
     return table
 
 

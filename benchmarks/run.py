@@ -3,56 +3,108 @@
 import itertools
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.comparison import Served, compare, quantile
 from benchmarks.encoder import IMAGE_BATCHES, TEXT_BATCHES, Alone, Rate, best_batch
+from benchmarks.evaluation import embed_set, write_set
 from benchmarks.http import Service, post, post_json, serving
 from benchmarks.inputs import GALLERY, Inputs, read_inputs, write_gallery
 from benchmarks.load import Load
 from benchmarks.machine import describe
-from benchmarks.plan import CLIENTS, EncoderAlone, Found, Plan, Rebuilding, SearchAlone
+from benchmarks.plan import (
+    CLIENTS,
+    EncoderAlone,
+    EvaluationFigures,
+    Found,
+    Part,
+    Plan,
+    Rebuilding,
+    SearchAlone,
+    ServiceFigures,
+)
+from benchmarks.ranking import Task, rank_in_own_process
 from benchmarks.rebuild import rebuild_gallery
 from benchmarks.search import NEIGHBOURS, search_alone
 
 RELEASES = "releases"
+EVALUATED = "evaluated"
 
 Say = Callable[[str], None]
 Requests = Mapping[tuple[str, int], list[bytes]]
 """By (what, items in a request)."""
 
 
-def measure_all(bundle: Path, plan: Plan, workplace: Path, *, say: Say) -> Found:
-    """Everything; temporary files go to `workplace`. Raises BenchmarkFailed or TwinlensError."""
+def measure_all(bundle: Path, plan: Plan, workplace: Path, *, parts: Collection[Part], say: Say) -> Found:
+    """The parts; temporary files go to `workplace`. Raises BenchmarkFailed, RankingFailed or TwinlensError."""
     started, machine = time.monotonic(), describe()
     inputs = read_inputs(plan.pictures)
     alone = Alone(bundle, inputs)
     say("the encoder alone, at several batch sizes")
-    found_alone = _encoder_alone(alone, inputs, plan)
-    say("a rebuild of the gallery")
-    batch = next(iter(found_alone.images))
-    rebuilding = _rebuild(alone, inputs, plan, bundle, workplace, batch)
-    queries = alone.query_vectors()
-    with serving(workplace / RELEASES, workplace, dict(os.environ)) as service:
-        bench = _Bench(service, plan, alone.cores, say)
-        embedded = bench.embed_all(alone, inputs, images=batch, texts=next(iter(found_alone.texts)))
-        searches = bench.search(_search_requests(inputs, queries.tolist(), alone.encoder.fingerprint))
-        service_peak = service.peak_memory_mebibytes()
-    rate, latencies = search_alone(workplace / RELEASES, queries, plan.search_seconds / 2)
+    found = _encoder_alone(alone, inputs, plan)
+    batches = next(iter(found.images)), next(iter(found.texts))
+    setting = _Setting(bundle, plan, workplace, inputs, alone, batches, say)
     return Found(
         machine=machine,
         bundle=alone.encoder.name,
         device=str(alone.encoder.device),
-        alone=found_alone,
+        alone=found,
+        service=_service(setting) if Part.SERVICE in parts else None,
+        evaluation=_evaluation(setting) if Part.EVALUATION in parts else None,
+        seconds=time.monotonic() - started,
+    )
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """What the parts share; `batches` are the encoder's best sizes of images and texts."""
+
+    bundle: Path
+    plan: Plan
+    workplace: Path
+    inputs: Inputs
+    alone: Alone
+    batches: tuple[int, int]
+    say: Say
+
+
+def _service(setting: _Setting) -> ServiceFigures:
+    plan, alone, inputs, releases = setting.plan, setting.alone, setting.inputs, setting.workplace / RELEASES
+    images, texts = setting.batches
+    setting.say("a rebuild of the gallery")
+    rebuilding = _rebuild(setting)
+    queries = alone.query_vectors()
+    with serving(releases, setting.workplace, dict(os.environ)) as service:
+        bench = _Bench(service, plan, alone.cores, setting.say)
+        embedded = bench.embed_all(alone, inputs, images=images, texts=texts)
+        searches = bench.search(_search_requests(inputs, queries.tolist(), alone.encoder.fingerprint))
+        service_peak = service.peak_memory_mebibytes()
+    rate, latencies = search_alone(releases, queries, plan.search_seconds / 2)
+    return ServiceFigures(
         rebuilding=rebuilding,
         embedded=embedded,
         searches=searches,
         search_alone=SearchAlone(rate, quantile(latencies, 0.5) * 1e3, quantile(latencies, 0.99) * 1e3),
         service_peak_mebibytes=service_peak,
-        seconds=time.monotonic() - started,
     )
+
+
+def _evaluation(setting: _Setting) -> EvaluationFigures:
+    plan, folder = setting.plan, setting.workplace / EVALUATED
+    pairs = write_set(folder, setting.inputs, images=plan.evaluated_images, captions=plan.evaluated_captions)
+    embedded = embed_set(
+        setting.bundle,
+        setting.alone,
+        pairs,
+        batches=setting.batches,
+        rounds=plan.rounds,
+        seconds=plan.alone_seconds,
+        say=setting.say,
+    )
+    setting.say("the ranking of a large set")
+    return EvaluationFigures(embedded, rank_in_own_process(Task(plan.ranked_images, plan.ranked_captions)))
 
 
 @dataclass(frozen=True)
@@ -76,7 +128,7 @@ class _Bench:
             ),
             *self.embed(
                 by_text,
-                lambda seconds: alone.embed_texts(seconds, batch=texts),
+                lambda seconds: alone.embed_titles(seconds, batch=texts),
                 seconds=self.plan.texts_seconds,
             ),
         ]
@@ -120,21 +172,22 @@ def _encoder_alone(alone: Alone, inputs: Inputs, plan: Plan) -> EncoderAlone:
         decoding=alone.decode(seconds, inputs.pictures),
         encoding=alone.encode(seconds, batch=next(iter(images))),
         images=images,
-        texts=best_batch(alone.embed_texts, TEXT_BATCHES, seconds),
+        texts=best_batch(alone.embed_titles, TEXT_BATCHES, seconds),
     )
 
 
-def _rebuild(alone: Alone, inputs: Inputs, plan: Plan, bundle: Path, workplace: Path, batch: int) -> Rebuilding:
+def _rebuild(setting: _Setting) -> Rebuilding:
     """The job, and before and after it what it is compared with, on the same drawings."""
-    table, seconds = workplace / "gallery.jsonl", plan.alone_seconds / 2
-    write_gallery(table, plan.gallery_items)
-    decoding = alone.decode(seconds, inputs.drawings)
-    embedding = alone.embed_images(seconds, inputs.drawings, batch=batch)
-    rebuilt = rebuild_gallery(table, root=GALLERY, bundle=bundle, releases=workplace / RELEASES)
+    alone, drawings, batch = setting.alone, setting.inputs.drawings, setting.batches[0]
+    table, seconds = setting.workplace / "gallery.jsonl", setting.plan.alone_seconds / 2
+    write_gallery(table, setting.plan.gallery_items)
+    decoding = alone.decode(seconds, drawings)
+    embedding = alone.embed_images(seconds, drawings, batch=batch)
+    rebuilt = rebuild_gallery(table, root=GALLERY, bundle=setting.bundle, releases=setting.workplace / RELEASES)
     return Rebuilding(
         rebuilt=rebuilt,
-        decoding=decoding + alone.decode(seconds, inputs.drawings),
-        embedding=embedding + alone.embed_images(seconds, inputs.drawings, batch=batch),
+        decoding=decoding + alone.decode(seconds, drawings),
+        embedding=embedding + alone.embed_images(seconds, drawings, batch=batch),
     )
 
 
