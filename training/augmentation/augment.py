@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from typing import Annotated, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageFilter
 from pydantic import (
     AfterValidator,
@@ -25,6 +26,7 @@ from pydantic import (
 )
 
 from encoders.images import Pixels, Preprocessing, to_pixels
+from training.shift.light import to_linear, to_srgb
 
 HELD_OUT_CORRUPTIONS = ("low_light", "warm", "cool", "oversaturate", "noise", "blur", "pixelate")
 """Kinds of corruption that a recipe keeps out of training unless it says otherwise."""
@@ -176,9 +178,9 @@ def _zoomed_out(image: Image.Image, spec: Preprocessing, rng: np.random.Generato
 
 def _lit(view: Image.Image, augmentation: Augmentation, rng: np.random.Generator) -> Image.Image:
     values = np.arange(256) / 255.0
-    lit = values
+    lit: NDArray[np.floating] = values
     if rng.random() < augmentation.exposure:
-        lit = _to_srgb(np.clip(_to_linear(lit) * 2.0 ** rng.uniform(*augmentation.exposure_stops), 0, 1))
+        lit = to_srgb(np.clip(to_linear(lit) * 2.0 ** rng.uniform(*augmentation.exposure_stops), 0, 1))
     if rng.random() < augmentation.gamma:
         low, high = augmentation.gamma_range
         lit = lit ** math.exp(rng.uniform(math.log(low), math.log(high)))
@@ -197,8 +199,8 @@ def _balanced(view: Image.Image, augmentation: Augmentation, rng: np.random.Gene
         return view
     low, high = augmentation.white_balance_range
     warmth = math.exp(rng.uniform(math.log(low), math.log(high)))
-    light = _to_linear(np.arange(256) / 255.0)
-    curves = [_to_srgb(np.clip(light * gain, 0, 1)) for gain in (math.sqrt(warmth), 1.0, 1 / math.sqrt(warmth))]
+    light = to_linear(np.arange(256) / 255.0)
+    curves = [to_srgb(np.clip(light * gain, 0, 1)) for gain in (math.sqrt(warmth), 1.0, 1 / math.sqrt(warmth))]
     return view.point(np.rint(np.concatenate(curves) * 255).astype(int).tolist())
 
 
@@ -243,12 +245,3 @@ def _compressed(view: Image.Image, augmentation: Augmentation, rng: np.random.Ge
     buffer = io.BytesIO()
     view.save(buffer, "JPEG", quality=int(rng.uniform(*augmentation.jpeg_quality)))
     return Image.open(buffer).convert("RGB")
-
-
-def _to_linear(values: np.ndarray) -> np.ndarray:
-    """sRGB in [0, 1] to linear light (IEC 61966-2-1)."""
-    return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
-
-
-def _to_srgb(light: np.ndarray) -> np.ndarray:
-    return np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
