@@ -28,6 +28,7 @@ def test_an_augmentation_is_a_presets_name_or_a_table_that_changes_one() -> None
     [
         ("wild", "no augmentation 'wild': the presets are none, standard, drawings, strong"),
         ({"preset": "wild"}, "no augmentation 'wild'"),
+        ({"preset": ["strong"]}, "no augmentation"),
         ({"preset": "strong", "brightness": 1}, "brightness"),
         ({"preset": "strong", "jpeg": 2}, "jpeg"),
     ],
@@ -39,7 +40,7 @@ def test_a_wrong_choice_is_an_error_that_says_what_there_is(given: object, messa
 
 def test_no_preset_trains_on_what_recipes_hold_out_unless_they_say_otherwise() -> None:
     assert set(HELD_OUT_CORRUPTIONS) <= set(KINDS)
-    check_held_out(HELD_OUT_CORRUPTIONS, PRESETS)
+    check_held_out(HELD_OUT_CORRUPTIONS, PRESETS.items())
     assert trained_kinds(NO_AUGMENTATION) == frozenset()
     assert {"under_exposure", "resolution_bicubic", "jpeg"} <= trained_kinds(PRESETS["strong"])
 
@@ -62,6 +63,12 @@ def test_a_recipe_that_trains_on_a_kind_it_holds_out_is_an_error(field: str, val
         name for name in HELD_OUT_CORRUPTIONS if name not in trained_kinds(Augmentation(**{field: value}))
     ]
     assert recipe({field: value}, held_out_corruptions=others).held_out_corruptions == others
+
+
+def test_of_two_sources_of_one_set_each_is_held_to_the_list() -> None:
+    sources = [{"pairs": "csv:x.csv", "augmentation": {"noise": noise}} for noise in (0.1, 0.0)]
+    with pytest.raises(ValueError, match=r"csv:x.csv trains on noise "):
+        recipe({}, sources=sources)
 
 
 def test_a_kind_that_is_none_is_an_error_that_names_those_there_are() -> None:

@@ -4,7 +4,7 @@ A recipe keeps some kinds out of training, so that a test with them tells more t
 holds it to its word. It does not know pictures.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator
@@ -74,13 +74,13 @@ def trained_kinds(augmentation: Augmentation) -> frozenset[str]:
     return frozenset(kind for kind, trained in shown.items() if trained)
 
 
-def check_held_out(held_out: Sequence[str], augmentations: Mapping[str, Augmentation]) -> None:
-    """Raises ValueError where one of the augmentations, by source, trains on a kind that is held out."""
+def check_held_out(held_out: Sequence[str], augmentations: Iterable[tuple[str, Augmentation]]) -> None:
+    """Raises ValueError where one of the augmentations, each under its source, trains on a held-out kind."""
     if unknown := [kind for kind in held_out if kind not in KINDS]:
         raise ValueError(
             f"held_out_corruptions names {', '.join(unknown)}: the kinds are {', '.join(sorted(KINDS))}"
         )
-    for source, augmentation in augmentations.items():
+    for source, augmentation in augmentations:
         if trained := sorted(trained_kinds(augmentation) & set(held_out)):
             named = ", ".join(f"{kind} (by {KINDS[kind]})" for kind in trained)
             raise ValueError(
@@ -95,6 +95,6 @@ def held_out_of(provenance: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _preset(name: object) -> Augmentation:
-    if name not in PRESETS:
+    if not isinstance(name, str) or name not in PRESETS:
         raise ValueError(f"there is no augmentation {name!r}: the presets are {', '.join(PRESETS)}")
-    return PRESETS[str(name)]
+    return PRESETS[name]

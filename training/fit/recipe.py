@@ -161,7 +161,7 @@ class Recipe(_Frozen):
     @model_validator(mode="after")
     def _keeps_its_word(self) -> "Recipe":
         check_held_out(
-            self.held_out_corruptions, {source.pairs: source.augmentation for source in self.sources}
+            self.held_out_corruptions, [(source.pairs, source.augmentation) for source in self.sources]
         )
         return self
 
