@@ -128,6 +128,7 @@ def test_interpolate_writes_one_bundle_or_prints_a_curve_and_picks_only_where_it
     ("options", "message"),
     [
         (["--alpha", "0.5"], "--alpha takes --out"),
+        (["--alpha", "0.5", "--data", "csv:x", "--out", "o"], "no --alphas, --data"),
         (["--alphas", "0,x", "--data", "csv:x"], "not '0,x'"),
         (["--alphas", "0,2", "--data", "csv:x"], "between 0 and 1"),
         (["--alphas", "0,1"], "name a set"),

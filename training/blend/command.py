@@ -43,7 +43,7 @@ def interpolate_command(
     """Average two bundles' weights, (1 − α) · first + α · second (WiSE-FT)."""
     with errors_shown():
         if alpha is not None:
-            _one_alpha(first, second, alpha, alphas=alphas, out=out)
+            _write(first, second, alpha, _out_alone(out, alphas, data, best_on))
             return
         wanted = _parse_alphas(alphas)
         if not data and not best_on:
@@ -102,9 +102,13 @@ def soup_command(
         typer.echo(f"bundle {made.name} {made.fingerprint[:12]} of {len(opened)} written to {out}")
 
 
-def _one_alpha(first: Path, second: Path, alpha: float, *, alphas: str | None, out: Path | None) -> None:
-    if alphas is not None or out is None:
-        raise BlendError("--alpha takes --out and no --alphas: it writes one bundle")
+def _out_alone(out: Path | None, *others: object) -> Path:
+    if out is None or any(others):
+        raise BlendError("--alpha takes --out alone, no --alphas, --data or --best-on: it writes one bundle")
+    return out
+
+
+def _write(first: Path, second: Path, alpha: float, out: Path) -> None:
     from encoders.bundle import Bundle
     from training.blend.blend import blend
 
@@ -141,7 +145,7 @@ def _curve(first: Path, second: Path, alphas: Sequence[float], measure: "Measure
 def _choose(first: Path, second: Path, points: "Sequence[Point]", out: Path) -> None:
     from training.blend.measured import best_alpha
 
-    _one_alpha(first, second, best_alpha(points), alphas=None, out=out)
+    _write(first, second, best_alpha(points), out)
 
 
 def _show_curve(points: "Sequence[Point]", *, title: str, as_json: bool) -> None:
