@@ -19,7 +19,6 @@ from training.files import replacing
 from training.fit.towers.learner import Feed, Learner
 from training.fit.validate import HeldOut, retrievals
 
-BEFORE = "before.npz"
 KS = (1, 5, 10)
 SHORT = {"t2i": "T→I", "i2t": "I→T"}
 WORTH_TELLING = 0.02
