@@ -79,9 +79,10 @@ def test_weights_of_another_tower_are_refused(tiny_bundle: Path, tmp_path: Path)
         starting_point(pair(tiny_bundle, tmp_path, wrong, suffix=".pth"), tmp_path / "scratch", seed=0)
 
 
-def test_a_package_that_is_not_installed_is_named() -> None:
-    with pytest.raises(RecipeError, match="'no_such_weights' is not installed"):
-        resolve("package:no_such_weights/model.pth")
+@pytest.mark.parametrize("name", ["no_such_weights", "no_such_weights.inner"])
+def test_a_package_that_is_not_installed_is_named(name: str) -> None:
+    with pytest.raises(RecipeError, match=f"'{name}' is not installed"):
+        resolve(f"package:{name}/model.pth")
 
 
 def test_the_start_is_exactly_one_of_three(tiny_bundle: Path) -> None:

@@ -199,7 +199,10 @@ def resolve(name: str) -> Path:
         path = Path(name).expanduser()
     else:
         package, _, rest = name.removeprefix("package:").partition("/")
-        spec = importlib.util.find_spec(package)
+        try:
+            spec = importlib.util.find_spec(package)
+        except ModuleNotFoundError:  # what a dotted name lies in
+            spec = None
         if spec is None or not spec.submodule_search_locations:
             raise RecipeError(f"{name}: the Python package {package!r} is not installed: pip install it")
         path = Path(next(iter(spec.submodule_search_locations))) / rest
