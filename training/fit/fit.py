@@ -196,16 +196,18 @@ class Run:
         saved = time.monotonic()
 
         def drawn(step: int) -> list[Draw]:
-            pictures = order[step * batch : (step + 1) * batch]
+            pictures = order[step * batch : min(step + 1, steps) * batch]  # none beyond the last step
             whole = mixture.draw(pictures, *key, step, views=phase.views, captions=phase.captions)
             return whole[self._processes.share(len(whole))]
 
         title = f"{phase.name} {self._progress.epoch + 1}/{phase.epochs}"
         with self._reporter.bar(title, steps * batch, done=self._progress.step * batch) as bar:
+            following = drawn(self._progress.step)
             for step in range(self._progress.step, steps):
                 set_rate(adam, _share_of_peak(phase, self._progress.epoch * steps + step, steps))
-                feeds.turn(drawn(step + 1) if step + 1 < steps else ())
-                self._loss = stepper.take(drawn(step), *key, step)
+                draws, following = following, drawn(step + 1)
+                feeds.turn(following)
+                self._loss = stepper.take(draws, *key, step)
                 average.update()
                 self._tell(bar, adam, batch)
                 done = self._progress.total_steps + 1
