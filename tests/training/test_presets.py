@@ -68,7 +68,7 @@ def test_a_recipe_that_trains_on_a_kind_it_holds_out_is_an_error(field: str, val
 def test_of_two_sources_of_one_set_each_is_held_to_the_list() -> None:
     sources = [{"pairs": "csv:x.csv", "augmentation": {"noise": noise}} for noise in (0.1, 0.0)]
     with pytest.raises(ValueError, match=r"csv:x.csv trains on noise "):
-        recipe({}, sources=sources)
+        recipe({}, sources=sources, held_out_corruptions=["noise"])
 
 
 def test_a_kind_that_is_none_is_an_error_that_names_those_there_are() -> None:
