@@ -103,7 +103,7 @@ def embed_set(
             found = PictureRound(evaluated, encoding, decoding, ahead)
             pictures.setdefault(str(condition or "clean"), []).append(found)
     return [
-        *(compare_pictures(f"images, {what}", each) for what, each in pictures.items()),
+        *(compare_pictures(what, each) for what, each in pictures.items()),
         compare_texts(texts),
     ]
 
@@ -149,7 +149,7 @@ def compare_pictures(what: str, rounds: Sequence[PictureRound]) -> Embedded:
 def compare_texts(rounds: Sequence[tuple[Rate, Rate]]) -> Embedded:
     """Rounds of evaluation and the encoder alone."""
     return Embedded(
-        what="texts",
+        what="captions",
         rate=_sum([evaluated for evaluated, _ in rounds]),
         decoding=None,
         to_encoder=median(_to(evaluated, alone) for evaluated, alone in rounds),
