@@ -58,7 +58,7 @@ index: $(INSTALLED) ## rebuild the index of GALLERY with BUNDLE and publish it i
 serve: $(INSTALLED) ## serve the current release of RELEASES on HOST and PORT
 	$(BIN)/python -m service --releases '$(RELEASES)' --host '$(HOST)' --port '$(PORT)'
 
-bench: $(INSTALLED) ## measure encoder, index and service on this machine
+bench: $(INSTALLED) ## measure encoder, index, service and evaluation on this machine
 	$(BIN)/python -m benchmarks
 
 image: ## build the container image `twinlens` (TORCH_INDEX_URL=... for the small CPU build)

@@ -1,4 +1,4 @@
-"""Measurements of encoder, index and service on the machine at hand: `python -m benchmarks`.
+"""Measurements of encoder, index, service and evaluation on the machine at hand: `python -m benchmarks`.
 
 Never run as tests. What each figure means is in docs/performance.md.
 """
