@@ -2,9 +2,10 @@
 
     verdict.json   passed or not, of which bundle (fingerprint), against which, by which policy, every figure
 
-A verdict counts only for the fingerprint that it names, and its checks must say what it says. The bundle's
-manifest has its SHA-256, so a changed verdict makes the bundle a corrupt one; that guards against accidents and
-hands, not against someone who rewrites the manifest too. It does not know how anything was measured.
+A verdict counts only for the fingerprint and the query bank that it names, and its checks must say what it
+says. The bundle's manifest has its SHA-256, so a changed verdict makes the bundle a corrupt one; that guards
+against accidents and hands, not against someone who rewrites the manifest too. It does not know how anything
+was measured.
 """
 
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from encoders.bundle import Bundle
 from encoders.diagnosis import Finding
 from encoders.errors import GateNotPassed
+from encoders.query_bank import QUERY_BANK
 
 VERDICT = "verdict.json"
 _NAMED = 3
@@ -44,10 +46,16 @@ class Check(_Frozen):
 
 
 class Judged(_Frozen):
-    """A bundle, as a verdict names it."""
+    """A bundle, as a verdict names it. query_bank: SHA-256 of its bank, which no fingerprint covers."""
 
     name: str
     fingerprint: str = Field(pattern=r"^[0-9a-f]{64}$")
+    query_bank: str | None = None
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> "Judged":
+        bank = bundle.config.files.get(QUERY_BANK)
+        return cls(name=bundle.name, fingerprint=bundle.fingerprint, query_bank=bank.sha256 if bank else None)
 
 
 class Verdict(_Frozen):
@@ -94,6 +102,12 @@ def read_verdict(bundle: Bundle) -> Verdict | None:
         raise GateNotPassed(
             f"{bundle.path}: its verdict is for another bundle ({verdict.candidate.fingerprint[:12]}, this is "
             f"{bundle.fingerprint[:12]}): judge it, python -m training gate"
+        )
+    if verdict.candidate.query_bank != (bank := Judged.of(bundle).query_bank):
+        judged = verdict.candidate.query_bank or "none"
+        raise GateNotPassed(
+            f"{bundle.path}: its verdict is for another query bank ({judged[:12]}, this is "
+            f"{(bank or 'none')[:12]}): judge it, python -m training gate"
         )
     return verdict
 

@@ -11,7 +11,9 @@ from typer.testing import CliRunner
 
 from encoders.bundle import Bundle
 from encoders.encoder import Encoder
+from encoders.errors import GateNotPassed
 from encoders.images import decode_image
+from encoders.query_bank import QUERY_BANK, QueryBank, query_bank_bytes
 from encoders.verdict import Check, read_verdict
 from tests.conftest import make_tiny_bundle
 from tests.encoders.broken_bundles import BREAKS, make_lively_bundle, rewrite
@@ -121,6 +123,25 @@ def test_a_recall_that_falls_and_a_floor_that_is_missed_fail_with_their_figures(
     assert fall["low"] <= fall["figure"] <= fall["high"] < -0.1
     assert read_verdict(Bundle.open(worse.path)) is None
     assert gate(lively.path, "--against", worse.path, "--policy", policy, "--no-store")[0] == 0
+
+
+def test_a_bundle_is_judged_with_its_query_bank_and_a_verdict_holds_for_no_other(
+    lively: Bundle, tmp_path: Path
+) -> None:
+    floor = f'data = "{pairs_that_suit(lively, tmp_path / "pairs")}"\ndirection = "image_to_text"\n'
+    policy = written(tmp_path, f"[[floors]]\n{floor}k = 1\nfloor = 0.99\n")
+    candidate = rewrite(lively, tmp_path / "candidate")
+    assert gate(candidate.path, "--policy", policy)[0] == 0
+    pictures = [decode_image(path.read_bytes()) for path in sorted((tmp_path / "pairs").glob("*.png"))]
+    asked = Encoder.load(lively, device="cpu").encode_images(pictures)  # every right answer is a hub
+    bank = QueryBank(rows={"images": asked}, fingerprint=candidate.fingerprint, alpha=50.0, k=1)
+    banked = Bundle.open(candidate.path).with_file(QUERY_BANK, query_bank_bytes(bank))
+    with pytest.raises(GateNotPassed, match=r"for another query bank \(none, this is [0-9a-f]{12}\)"):
+        read_verdict(banked)
+    assert gate(banked.path, "--policy", policy)[0] == 5
+    verdict = read_verdict(Bundle.open(banked.path))
+    assert verdict is not None
+    assert [check.kind for check in verdict.failures] == ["floor"]
 
 
 @pytest.mark.parametrize(("rule", "passed"), [("shown", False), ("not_refuted", True)])

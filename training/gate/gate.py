@@ -4,16 +4,17 @@ Measures what the policy names, and nothing else: every set is embedded once a b
 same cache as `evaluate`. It does not know files of policies, nor how a verdict is shown.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from encoders.adaptation import MODALITIES
 from encoders.bundle import Bundle
 from encoders.diagnosis import Finding, GoldenCheck, check_golden, diagnose
 from encoders.encoder import Encoder
-from encoders.golden import MODALITIES, Golden, read_golden
+from encoders.golden import Golden, read_golden
 from encoders.verdict import Check, Judged, Verdict
 from training.data.captions import group_captions
 from training.data.pairs import PairSet, read_pairs
@@ -63,15 +64,15 @@ def judge(
     if against is not None and policy.no_fall:
         theirs = _Recalls(_load(against, settings), sets, settings, on_progress)
         checks += [check for each in policy.no_fall for check in _no_fall(ours, theirs, each)]
-    findings = (*(diagnose(checked) if checked else ()), *_unlike(checked, policy.parity))
+    found = diagnose(checked) if checked else ()
     return Verdict(
         passed=all(check.passed for check in checks),
-        candidate=_judged(candidate),
-        against=_judged(against) if against else None,
+        candidate=Judged.of(candidate),
+        against=Judged.of(against) if against else None,
         policy=policy.name,
         policy_digest=policy.digest,
         checks=tuple(checks),
-        findings=findings,
+        findings=(*found, *_unlike(checked, policy.parity, known={finding.cause for finding in found})),
     )
 
 
@@ -94,11 +95,10 @@ def _golden_checks(golden: Golden | None, checked: GoldenCheck | None, parity: P
     return checks
 
 
-def _unlike(checked: GoldenCheck | None, parity: Parity) -> list[Finding]:
+def _unlike(checked: GoldenCheck | None, parity: Parity, *, known: Set[str]) -> list[Finding]:
     """Towers that had collapsed when the golden vectors were made: nothing differs, and all is alike."""
     if checked is None:
         return []
-    known = {finding.cause for finding in diagnose(checked)}
     return [
         Finding(
             cause="collapse",
@@ -111,7 +111,7 @@ def _unlike(checked: GoldenCheck | None, parity: Parity) -> list[Finding]:
 
 
 class _Recalls:
-    """Hits of one encoder on the policy's sets; each set and condition is ranked once."""
+    """Hits of one encoder on the policy's sets, ranked as a release of it searches; each condition once."""
 
     def __init__(
         self,
@@ -121,6 +121,7 @@ class _Recalls:
         on_progress: OnProgress,
     ) -> None:
         self.sets, self.settings = sets, settings
+        self._bank = encoder.query_bank
         self._embeddings = {
             spec: Embedding(
                 encoder, pairs, batch=settings.batch, cache=settings.cache,
@@ -143,6 +144,7 @@ class _Recalls:
                 embedded.caption_vectors,
                 caption_image=embedded.caption_image,
                 caption_group=group_captions(embedding.clean.captions),
+                bank=self._bank,
             )
         ranks = self._retrievals[key].direction(direction)
         return ranks.hit_probability(k), ranks.image
@@ -198,10 +200,6 @@ def _at_least(kind: str, subject: str, figure: float, limit: float, *, detail: s
 
 def _unmeasured(subject: str, reason: str) -> Check:
     return Check(kind="golden", subject=subject, figure=None, limit=None, passed=False, detail=reason)
-
-
-def _judged(bundle: Bundle) -> Judged:
-    return Judged(name=bundle.name, fingerprint=bundle.fingerprint)
 
 
 def _load(bundle: Bundle, settings: GateSettings) -> Encoder:
