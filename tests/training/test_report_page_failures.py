@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from encoders.query_bank import QueryBank
 from training.data.captions import group_captions
 from training.data.pairs import CaptionedImage, ImageSource, PairSet
 from training.evaluate.embedding import EmbeddedPairs
@@ -17,7 +18,7 @@ CAPTIONS = ("a red dog", "one dog", "a cat", "A cat .", "a car")
 CAPTION_IMAGE = np.array([0, 0, 1, 2, 3])
 
 
-def ranked(condition: Condition | None = None) -> Ranked:
+def ranked(condition: Condition | None = None, *, bank: QueryBank | None = None) -> Ranked:
     """Four pictures; "one dog" looks like the car, the red dog like itself; both cats are one text."""
     images = np.eye(4, dtype=np.float32)
     captions = np.array(
@@ -27,8 +28,8 @@ def ranked(condition: Condition | None = None) -> Ranked:
     embedded = EmbeddedPairs(
         images, captions, CAPTION_IMAGE, np.zeros(5, bool), tuple("abcd"), CAPTIONS, broken=()
     )
-    ranks = rank_pairs(images, captions, caption_image=CAPTION_IMAGE, caption_group=group)
-    return Ranked("pets", condition, embedded, group, ranks)
+    ranks = rank_pairs(images, captions, caption_image=CAPTION_IMAGE, caption_group=group, bank=bank)
+    return Ranked("pets", condition, embedded, group, ranks, bank)
 
 
 def pairs(folder: Path) -> PairSet:
@@ -57,6 +58,19 @@ def test_the_worst_queries_come_with_their_right_answer_and_what_came_instead(tm
     assert set(by_picture) == {"d"}  # the others have one of their captions, or the same text, at rank 1
     assert [shown.text for shown in by_picture["d"].instead] == ["one dog", "a red dog", "a cat"]
     assert all(shown.picture is None for shown in by_picture["d"].instead)
+
+
+def test_what_came_instead_is_what_the_bundles_bank_lets_through(tmp_path: Path) -> None:
+    hub = QueryBank(rows={"texts": np.eye(4, dtype=np.float32)[3:]}, fingerprint="f" * 64, alpha=0.75, k=1)
+    log = FailureLog()
+    log(ranked(bank=hub))
+    found = picture_failures(log, pairs(tmp_path), bundle="lite0", condition=None, at_most=3)
+    [asked] = [each for each in found if each.query.text == "one dog"]
+    assert [shown.text for shown in asked.instead] == [
+        "b",
+        "c",
+        "d",
+    ]  # d, the car, is the hub that is held back
 
 
 def test_pictures_are_small_and_as_the_condition_shows_them(tmp_path: Path) -> None:

@@ -54,13 +54,14 @@ class EvaluationOptions:
 
 @dataclass(frozen=True, eq=False)
 class Ranked:
-    """One set as a bundle embedded and ranked it; `group` (captions,) numbers the distinct texts."""
+    """One set as a bundle embedded and ranked it, by its `bank`; `group` (captions,) numbers the texts."""
 
     dataset: str
     condition: Condition | None
     embedded: EmbeddedPairs
     group: Ints
     retrieval: Retrieval
+    bank: QueryBank | None = None
 
 
 OnRanked: TypeAlias = Callable[[Ranked], None]
@@ -193,7 +194,7 @@ def _measure_one(
         caption_group=group,
         bank=ranking.bank,
     )
-    ranking.on_ranked(Ranked(pairs.name, condition, embedded, group, retrieval))
+    ranking.on_ranked(Ranked(pairs.name, condition, embedded, group, retrieval, ranking.bank))
     figures = summarise(retrieval, ks=options.ks, samples=options.bootstrap_samples, seed=options.seed)
     health = measure_health(
         embedded.image_vectors,

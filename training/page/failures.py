@@ -15,9 +15,10 @@ from PIL import Image
 
 from encoders.errors import ImageError
 from encoders.images import decode_image
+from encoders.query_bank import penalty_of
 from training.data.pairs import PairSet
 from training.errors import UnreadableImage
-from training.evaluate.ranks import DIRECTIONS, Direction
+from training.evaluate.ranks import DIRECTIONS, Direction, Floats
 from training.evaluate.report import Condition
 from training.page.inputs import Failure, Shown
 from training.shift.conditions import picture_under
@@ -68,6 +69,7 @@ class FailureLogs:
 def worst_misses(ranked: "Ranked", *, direction: Direction, at_most: int = KEPT) -> list[Miss]:
     """The queries whose best right answer stands lowest, never at rank 1; one caption an image at most."""
     ranks = ranked.retrieval.direction(direction)
+    penalties = _penalties(ranked, direction)
     lowest: list[Miss] = []
     seen: set[int] = set()
     for place in np.argsort(-ranks.expected_rank, kind="stable"):
@@ -77,7 +79,7 @@ def worst_misses(ranked: "Ranked", *, direction: Direction, at_most: int = KEPT)
         if image not in seen:
             seen.add(image)
             query = int(place) if direction == "text_to_image" else image
-            lowest.append(_miss(ranked, direction=direction, query=query, rank=rank))
+            lowest.append(_miss(ranked, penalties, direction=direction, query=query, rank=rank))
     return lowest
 
 
@@ -110,14 +112,26 @@ def picture_failures(
     return failures
 
 
-def _miss(ranked: "Ranked", *, direction: Direction, query: int, rank: float) -> Miss:
+def _penalties(ranked: "Ranked", direction: Direction) -> Floats | float:
+    """What the bundle's bank takes off the scores of the items, (items,); 0 without one."""
+    embedded = ranked.embedded
+    if direction == "text_to_image":
+        penalty, items = penalty_of(ranked.bank, "images"), embedded.image_vectors
+    else:
+        penalty, items = penalty_of(ranked.bank, "texts"), embedded.caption_vectors
+    return 0.0 if penalty is None else penalty(items)
+
+
+def _miss(
+    ranked: "Ranked", penalties: Floats | float, *, direction: Direction, query: int, rank: float
+) -> Miss:
     embedded, group = ranked.embedded, ranked.group
     if direction == "text_to_image":
-        scores = embedded.image_vectors @ embedded.caption_vectors[query]
+        scores = embedded.image_vectors @ embedded.caption_vectors[query] - penalties
         right = np.unique(embedded.caption_image[group == group[query]])
         said, asked, names = np.arange(len(scores)), embedded.captions[query], embedded.image_ids
     else:
-        scores = embedded.caption_vectors @ embedded.image_vectors[query]
+        scores = embedded.caption_vectors @ embedded.image_vectors[query] - penalties
         right = np.flatnonzero(np.isin(group, group[embedded.caption_image == query]))
         said, asked, names = group, embedded.image_ids[query], embedded.captions
     order = np.argsort(-scores, kind="stable")
