@@ -137,6 +137,7 @@ def test_groups_and_ranges_on_the_command_line() -> None:
 @pytest.mark.parametrize(
     ("parse", "words"),
     [(parse_corruptions, "fog"), (parse_severities, "0-3"), (parse_severities, "3-1"), (parse_severities, "x"),
+     (parse_severities, "1-999999999999"),
      (parse_input_sizes, "large"), (parse_input_sizes, "0"), (parse_input_sizes, "99999")],
 )  # fmt: skip
 def test_what_the_command_line_cannot_mean_is_refused_by_name(

@@ -63,7 +63,7 @@ def parse_severities(words: str) -> tuple[int, ...]:
             severities = range(int(low), int(high or low) + 1)
         except ValueError:
             severities = range(0)
-        if not severities or not set(severities) <= set(SEVERITIES):
+        if not severities or not {severities[0], severities[-1]} <= set(SEVERITIES):
             raise EvaluationError(f"severities {words!r}: write 1-5, 3, or 1,3,5")
         found |= set(severities)
     return tuple(sorted(found))
