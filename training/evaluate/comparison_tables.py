@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from rich.markup import escape
 from rich.table import Table
 
-from training.evaluate.comparison import Comparison, Difference, Shift
+from training.evaluate.comparison import Comparison, CorruptionScore, Difference, Shift
 from training.evaluate.metrics import Estimate
 from training.evaluate.report import DIRECTION_TITLES, percent
-
-SEVERITIES = (1, 2, 3, 4, 5)
+from training.shift.corruptions import SEVERITIES
 
 
 @dataclass(frozen=True)
@@ -151,8 +150,8 @@ def _gaps(comparison: Comparison) -> _Sheet:
     )
 
 
-def _depth(figures: Sequence[Shift] | Sequence[Difference] | Sequence[object]) -> int:
-    return max((getattr(each, "k", 0) for each in figures), default=0)
+def _depth(figures: Sequence[Shift | Difference | CorruptionScore]) -> int:
+    return max((each.k for each in figures), default=0)
 
 
 def _is_mean(figure: Shift | Difference) -> bool:
