@@ -5,6 +5,7 @@ their captions. It does NOT know metrics, nor how an encoder works.
 """
 
 import hashlib
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -294,4 +295,4 @@ def _content_digest(source: ImageSource) -> bytes:
     try:
         return hashlib.sha256(source.read()).digest()
     except UnreadableImage:
-        return bytes(32)
+        return secrets.token_bytes(32)  # should it be readable in a moment, its vector is nobody else's
