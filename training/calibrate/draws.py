@@ -3,7 +3,7 @@
 From cosines alone: knows no model, no words, no files.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,36 +79,21 @@ def draw_answers(
     rng: np.random.Generator,
 ) -> Answers:
     """Each query in a random gallery of at most `size` of its allowed items, an own one among them if any."""
-    parts = [
-        _draw(queries, range(start, min(start + _ROWS_AT_ONCE, len(queries.own))), items, size, prior, rng)
-        for start in range(0, len(queries.own), _ROWS_AT_ONCE)
-    ]
-    return Answers(
-        np.concatenate([part.best for part in parts]),
-        np.concatenate([part.background for part in parts]),
-        np.concatenate([part.hits for part in parts]),
-        np.concatenate([part.group for part in parts]),
-    )
-
-
-def _draw(  # one block of rows; the products of all of them at once would not fit
-    queries: Queries,
-    rows: range,
-    items: NDArray[np.float32],
-    size: int,
-    prior: tuple[float, float],
-    rng: np.random.Generator,
-) -> Answers:
-    cosines = (queries.vectors[rows.start : rows.stop] @ items.T).astype(np.float64)
-    best, hits, stats = [], [], []
-    for query, row in zip(rows, cosines, strict=True):
+    best, background, hits = [], [], []
+    for query, cosines in enumerate(_cosines(queries.vectors, items)):
         own, gallery = queries.own[query], _gallery(queries, query, len(items), size, rng)
-        scores = row[gallery]
+        scores = cosines[gallery]
         sample = scores[background_rows(len(scores))]
         best.append(scores.max())
+        background.append(background_features(sample[None], gallery_size=[len(scores)], prior=prior)[0])
         hits.append(_known_hits(scores, _is_one_of(gallery, own), has_own=len(own) > 0))
-        stats.append(background_features(sample[None], gallery_size=[len(scores)], prior=prior)[0])
-    return Answers(np.array(best), np.array(stats), np.array(hits), queries.group[rows.start : rows.stop])
+    return Answers(np.array(best), np.array(background), np.array(hits), queries.group)
+
+
+def _cosines(vectors: NDArray[np.float32], items: NDArray[np.float32]) -> Iterator[Doubles]:
+    """(items,) of each of the vectors; the products of all of them at once would not fit."""
+    for start in range(0, len(vectors), _ROWS_AT_ONCE):
+        yield from (vectors[start : start + _ROWS_AT_ONCE] @ items.T).astype(np.float64)
 
 
 def _gallery(queries: Queries, query: int, items: int, size: int, rng: np.random.Generator) -> Ints:
@@ -116,7 +101,6 @@ def _gallery(queries: Queries, query: int, items: int, size: int, rng: np.random
     own = queries.own[query]
     gallery = allowed if size >= len(allowed) else rng.choice(allowed, size=size, replace=False)
     if len(own) and not _is_one_of(gallery, own).any():
-        gallery = gallery.copy()
         gallery[0] = rng.choice(own)
     return np.asarray(gallery, dtype=np.int64)
 
