@@ -130,6 +130,9 @@ def test_a_list_of_absent_queries_that_cannot_be_used_is_named(tmp_path: Path, t
         read_absent(tmp_path / "list.txt")
     with pytest.raises(MissingFile, match=r"none\.txt"):
         read_absent(tmp_path / "none.txt")
+    (tmp_path / "latin.txt").write_bytes("größe".encode("latin1"))
+    with pytest.raises(CalibrationError, match="not UTF-8"):
+        read_absent(tmp_path / "latin.txt")
 
 
 def test_a_gallery_without_a_word_of_the_image_keeps_only_captions_of_other_things():

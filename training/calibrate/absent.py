@@ -4,6 +4,7 @@ Says which captions may be used with a set, by words alone: it knows no vectors,
 """
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,16 +39,19 @@ class AbsentQuery:
 def read_absent(path: Path) -> list[AbsentQuery]:
     """One query a line: the caption, or the caption, a tab and its subject's words; # starts a comment line.
 
-    Raises MissingFile, or CalibrationError where it names no query or one twice.
+    Raises MissingFile, or CalibrationError where it is not UTF-8, names no query, or names one twice.
     """
     if not path.is_file():
         raise MissingFile(f"no list of absent queries at {path}: one caption a line")
-    lines = [line.strip() for line in path.read_text(encoding="utf8").splitlines()]
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except UnicodeDecodeError as error:
+        raise CalibrationError(f"{path}: the absent queries are not UTF-8: {error}") from error
     queries = [_parsed(line) for line in lines if line and not line.startswith("#")]
     if not queries:
         raise CalibrationError(f"{path} names no query: one caption a line")
-    captions = [query.caption for query in queries]
-    if twice := next((caption for caption in captions if captions.count(caption) > 1), None):
+    counts = Counter(query.caption for query in queries)
+    if twice := next((caption for caption, count in counts.items() if count > 1), None):
         raise CalibrationError(f"{path} names {twice!r} twice: every query counts once")
     return queries
 
