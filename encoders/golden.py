@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from encoders.adaptation import MODALITIES, Modality
 from encoders.bundle import Bundle
 from encoders.encoder import Encoder, Vectors, normaliser
 from encoders.errors import CorruptBundle
@@ -49,9 +50,6 @@ _MEANING = (
     "on any machine (only the order of sums may differ); with 'reference' at least what the policy allows the "
     "encoding: least {images:.6f} (pictures, flat ones aside) and {texts:.6f} (texts) when it was made."
 )
-
-Modality = Literal["images", "texts"]
-MODALITIES: tuple[Modality, ...] = ("images", "texts")
 
 
 class _Frozen(BaseModel):
