@@ -177,6 +177,17 @@ def test_two_bundles_stand_side_by_side_and_leaks_are_said_once() -> None:
     ) == 4
 
 
+def test_only_what_every_bundle_is_known_to_have_kept_out_of_training_is_marked_in_the_curves() -> None:
+    reports = [shifted("old"), shifted("new", fingerprint="4e" * 32)]
+    both = report_page(PageInputs(reports, held_out={"old": ("blur",), "new": ("blur", "noise")}))
+    one = report_page(PageInputs(reports, held_out={"old": ("blur",)}))  # nothing is known of the other
+    curves_end = "What breaks it"
+    assert both.split(curves_end)[0].count('class="held"') == 2  # at blur, and where the mark is explained
+    assert one.split(curves_end)[0].count('class="held"') == 1
+    assert one.split(curves_end)[1].count('class="held"') == 2  # old's heat maps, both ways
+    assert 'class="held"' not in report_page(PageInputs(reports))
+
+
 def test_a_calibration_is_shown_by_its_curve_and_beside_a_flat_cutoff() -> None:
     decision = {
         "present_queries": 100, "absent_queries": 100, "recall_present": 0.88, "recall_absent": 0.86,

@@ -25,6 +25,7 @@ from training.files import replacing
 REPORT_FORMAT = 2
 """2 added `condition` and `notes`; reports of format 1 read as clean ones."""
 DIRECTION_TITLES: dict[Direction, str] = {"text_to_image": "T→I", "image_to_text": "I→T"}
+DIRECTION_NAMES: dict[Direction, str] = {"text_to_image": "text → image", "image_to_text": "image → text"}
 
 
 class Condition(BaseModel):

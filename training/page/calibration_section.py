@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 
 from encoders.calibration import Calibration, Decision, Figures
 from training.evaluate.ranks import DIRECTIONS
+from training.evaluate.report import DIRECTION_NAMES
 from training.page.inputs import PageInputs
 from training.page.markup import Content, Markup, element, joined
-from training.page.parts import DIRECTION_NAMES, NOTHING, card, note, section
+from training.page.parts import NOTHING, card, note, section
 from training.page.svg import reliability
 from training.page.tables import table
 

@@ -35,7 +35,7 @@ class Failure:
 @dataclass(frozen=True)
 class PageInputs:
     """`comparison` names bundles as `bundle_names` does, and so do `calibrations` and `held_out`, the
-    corruptions that each one's recipe kept out of training. `command`: how the page came.
+    corruptions that each one's recipe kept out of training, where that is known. `command`: how the page came.
     """
 
     reports: Sequence[RetrievalReport]

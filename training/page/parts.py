@@ -1,10 +1,8 @@
 """What every section is made of: a heading, notes, charts with captions. Knows no report."""
 
-from training.evaluate.ranks import Direction
 from training.page.markup import Markup, element
 
 NOTHING = Markup("")
-DIRECTION_NAMES: dict[Direction, str] = {"text_to_image": "text → image", "image_to_text": "image → text"}
 
 
 def section(title: str, *content: Markup) -> Markup:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from training.evaluate.metrics import Estimate
 from training.evaluate.ranks import DIRECTIONS, Direction
 from training.evaluate.report import (
+    DIRECTION_NAMES,
     DatasetReport,
     RetrievalReport,
     bundle_names,
@@ -15,7 +16,7 @@ from training.evaluate.report import (
 from training.evaluate.zero_shot_tables import zero_shot_cautions
 from training.page.inputs import PageInputs
 from training.page.markup import Markup, element, joined
-from training.page.parts import DIRECTION_NAMES, NOTHING, card, note, section
+from training.page.parts import NOTHING, card, note, section
 from training.page.shifts import recall_at
 from training.page.summary import summary_sentences
 from training.page.svg import bars, legend

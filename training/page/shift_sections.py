@@ -1,15 +1,13 @@
 """The sections on conditions: curves over severity, heat maps, other input sizes. Reads reports."""
 
-from collections.abc import Collection, Sequence
-from math import ceil
+from collections.abc import Sequence
 
-from training.evaluate.metrics import Estimate
-from training.evaluate.ranks import DIRECTIONS, Direction
-from training.evaluate.report import bundle_names, dataset_names, recall_depths
+from training.evaluate.ranks import DIRECTIONS
+from training.evaluate.report import DIRECTION_NAMES, bundle_names, dataset_names, recall_depths
 from training.page.inputs import PageInputs
 from training.page.markup import Markup, element, joined
-from training.page.parts import DIRECTION_NAMES, NOTHING, card, note, section
-from training.page.shifts import Shifts, corruptions_of, in_words, recall_at, severities_of
+from training.page.parts import NOTHING, card, note, section
+from training.page.shifts import Shifts, corruptions_of, highest_recall, in_words, severities_of
 from training.page.svg import Line, curves, legend
 from training.page.tables import heat_map, held_out_mark, sizes_table
 
@@ -20,7 +18,7 @@ def curves_section(inputs: PageInputs) -> Markup:
     if not severities:
         return NOTHING
     k, bundles = recall_depths(inputs.reports)[-1], bundle_names(inputs.reports)
-    held_out = _held_out_of_all(inputs.held_out.values())
+    held_out = set.intersection(*(set(inputs.held_out.get(bundle, ())) for bundle in bundles))
     parts = [legend(bundles, directions=True)]
     xs = [(0.0, "clean"), *((float(s), str(s)) for s in severities)]
     for name in dataset_names(inputs.reports):
@@ -32,14 +30,14 @@ def curves_section(inputs: PageInputs) -> Markup:
                     f"{bundle}, {DIRECTION_NAMES[d]}",
                     place,
                     d != DIRECTIONS[0],
-                    _points(view, corruption, d, k=k),
+                    view.over_severity(corruption, d, k=k),
                 )
                 for place, (view, bundle) in enumerate(zip(views, bundles, strict=True))
                 for d in DIRECTIONS
             ]
             mark = held_out_mark() if corruption in held_out else None
             label = f"{name}, {in_words(corruption)}: R@{k} over severity"
-            chart = curves(lines, xs=xs, label=label, top=_top(views, k))
+            chart = curves(lines, xs=xs, label=label, top=highest_recall(views, k=k))
             charts.append(card(joined(in_words(corruption), mark), chart))
         if charts:
             parts += [element("h3", name), element("div", *charts, class_="grid")]
@@ -94,22 +92,6 @@ def _heat_maps(
     ]
 
 
-def _points(view: Shifts, corruption: str, direction: Direction, *, k: int) -> list[tuple[float, Estimate]]:
-    """(severity, recall@k), the clean set at 0."""
-    measured = sorted(view.corrupted.get(corruption, {}).items())
-    places = [*([(0, view.clean)] if view.clean and measured else []), *measured]
-    return [(float(s), e) for s, dataset in places if (e := recall_at(dataset, direction, k))]
-
-
-def _top(views: Sequence[Shifts], k: int) -> float:
-    """Where the axis ends: the next quarter above the best recall of the set."""
-    shown = [
-        d for view in views for d in (view.clean, *(e for by in view.corrupted.values() for e in by.values()))
-    ]
-    best = max(estimate.high for d in shown if d for w in DIRECTIONS if (estimate := recall_at(d, w, k)))
-    return min(1.0, ceil(4 * best) / 4) or 0.25
-
-
 def _held_out_words(inputs: PageInputs) -> Markup | None:
     if not inputs.held_out:
         return None
@@ -118,8 +100,3 @@ def _held_out_words(inputs: PageInputs) -> Markup | None:
         held_out_mark(),
         " was kept out of training by the recipe; of the others, what is kept may be memory.",
     )
-
-
-def _held_out_of_all(held_out: Collection[Sequence[str]]) -> set[str]:
-    """The corruptions that no bundle was trained on."""
-    return set.intersection(*map(set, held_out)) if held_out else set()

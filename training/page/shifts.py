@@ -5,6 +5,7 @@ Pure reading of reports; it does NOT know pages, nor what a corruption does to a
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 from statistics import fmean
 
 from training.evaluate.metrics import Estimate
@@ -72,6 +73,12 @@ class Shifts:
         ]
         return fmean(shares) if len(shares) == len(directions) else None
 
+    def over_severity(self, corruption: str, direction: Direction, *, k: int) -> list[tuple[float, Estimate]]:
+        """(severity, recall@k), the clean set at 0; empty where the corruption was not measured."""
+        measured = sorted(self.corrupted.get(corruption, {}).items())
+        places = [*([(0, self.clean)] if self.clean and measured else []), *measured]
+        return [(float(s), each) for s, dataset in places if (each := recall_at(dataset, direction, k))]
+
 
 @dataclass(frozen=True)
 class Loss:
@@ -109,6 +116,15 @@ def severities_of(reports: Sequence[RetrievalReport]) -> list[int]:
 def corruptions_of(reports: Sequence[RetrievalReport], name: str) -> list[str]:
     """The corruptions that the set was measured under in any report, in order of appearance."""
     return list(dict.fromkeys(each for report in reports for each in Shifts.of(report, name).corrupted))
+
+
+def highest_recall(views: Sequence[Shifts], *, k: int) -> float:
+    """Where an axis over all severities ends: the next quarter above the best recall@k, from 0.25 to 1."""
+    shown = [
+        d for view in views for d in (view.clean, *(e for by in view.corrupted.values() for e in by.values()))
+    ]
+    best = max(estimate.high for d in shown if d for w in DIRECTIONS if (estimate := recall_at(d, w, k)))
+    return min(1.0, ceil(4 * best) / 4) or 0.25
 
 
 def recall_at(dataset: DatasetReport, direction: Direction, k: int) -> Estimate | None:

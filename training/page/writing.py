@@ -37,7 +37,7 @@ def write_report_page(
         reports=reports,
         comparison=comparison,
         failures=_failures(reports, dict(zip(names, logs, strict=True)) if logs else {}, pair_sets),
-        held_out=_held_out(comparison) if comparison else {},
+        held_out=comparison.held_out if comparison else {},
         calibrations={
             name: calibration
             for name, report, path in zip(names, reports, bundles, strict=False)
@@ -46,14 +46,6 @@ def write_report_page(
         command=command,
     )
     write_page(inputs, path)
-
-
-def _held_out(comparison: Comparison) -> dict[str, list[str]]:
-    kept_out: dict[str, list[str]] = {name: [] for name in comparison.bundles}
-    for shift in comparison.shifts:
-        if shift.held_out and shift.subject not in kept_out[shift.bundle]:
-            kept_out[shift.bundle].append(shift.subject)
-    return kept_out
 
 
 def _failures(
