@@ -60,10 +60,12 @@ def test_json_is_one_report_a_line_and_nothing_else(squares: str, tiny_bundle: P
 
 
 def test_store_keeps_the_report_in_the_bundle_and_its_fingerprint_as_it_was(
-    tmp_path: Path, squares: str, tiny_bundle: Path
+    tmp_path: Path, squares: str, tiny_bundle: Path, other_tiny_bundle: Path
 ) -> None:
     shutil.copytree(tiny_bundle, tmp_path / "bundle")
-    assert evaluate(tmp_path / "bundle", "--data", squares, "--store").exit_code == 0
+    result = evaluate(tmp_path / "bundle", "--data", squares, "--store", "--baseline", other_tiny_bundle)
+    assert result.exit_code == 0, result.output
+    assert "report.json" not in Bundle.open(other_tiny_bundle).files
     stored = Bundle.open(tmp_path / "bundle")
     assert "report.json" in stored.files
     assert read_report(stored.path / "report.json").fingerprint == stored.fingerprint

@@ -116,10 +116,10 @@ def evaluate_command(
             out.mkdir(parents=True, exist_ok=True)
         zero_shot = read_zero_shot(classify or (), templates)
         measured = _measure(bundles, data or (), train=train or (), zero_shot=zero_shot, settings=settings)
-        if store:
-            _store(bundles, measured.reports)
         if out:
             _write(measured, bundles, out)
+        if store:
+            _store(bundles, measured.reports)
     _show(measured, as_json=as_json)
     raise typer.Exit(EXIT_LEAKS if measured.leaked else 0)
 
@@ -172,7 +172,8 @@ def _store(bundles: Sequence[Path], reports: Sequence[RetrievalReport]) -> None:
     from encoders.bundle import Bundle
     from training.card import store_report
 
-    for path, report in zip(bundles, reports, strict=True):
+    # A baseline that is none of the bundles has the last report: it was not asked to keep it.
+    for path, report in zip(bundles, reports, strict=False):
         store_report(Bundle.open(path, verify=False), report)
 
 
