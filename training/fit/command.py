@@ -71,11 +71,16 @@ def _fit(recipe: Recipe, options: _Options, console: Console) -> None:
     folder = options.folder
     folder.mkdir(parents=True, exist_ok=True)
     speaker = console if processes.first else Console(quiet=True)
-    with Reporter(speaker, None) as reporter:
-        prepared = prepare(
-            recipe, folder=folder, cache=options.cache, device=chosen, processes=processes, reporter=reporter
-        )
     with alone_in(folder, processes):
+        with Reporter(speaker, None) as reporter:
+            prepared = prepare(
+                recipe,
+                folder=folder,
+                cache=options.cache,
+                device=chosen,
+                processes=processes,
+                reporter=reporter,
+            )
         training = Run(prepared, folder, checkpoint_seconds=options.every_seconds)
         training.resume()
         if training.steps_done:
