@@ -165,6 +165,11 @@ def test_a_run_stops_after_a_phase_with_its_bundle_and_goes_on_to_the_same_end(w
     heads = workplace.fit("parts", "--until", "heads")
     assert heads.exit_code == 0, heads.output
     first = Bundle.open(workplace.folder / "parts").fingerprint
+    shutil.rmtree(workplace.folder / "parts")  # as if killed before it was written
+    again = workplace.fit("parts", "--until", "heads")
+    assert again.exit_code == 0, again.output
+    assert "learn" not in again.output
+    assert Bundle.open(workplace.folder / "parts").fingerprint == first
     assert workplace.fit("parts").exit_code == 0
     whole = Bundle.open(workplace.folder / "whole").fingerprint
     assert first != Bundle.open(workplace.folder / "parts").fingerprint == whole

@@ -112,15 +112,14 @@ class Run:
         Raises Diverged, UnreadableImage, CheckpointError, RecipeError (no such phase, or it is over).
         """
         self._reporter = reporter
-        self._check_until(until)
+        wanted = self._phases_wanted(until)
         if self._progress.total_steps == 0 and self._processes.first:
             self._beginning.look(reporter)
         self._processes.wait()
         self._mimicry = open_mimicry(self._prepared, reporter)
         phases = self._recipe.phases
-        while not self._progress.finished:
-            phase = phases[self._progress.phase]
-            self._phase(phase)
+        while self._phases_done < wanted:
+            self._phase(phases[self._progress.phase])
             self._load_best()
             following = self._progress.phase + 1
             self._update(
@@ -128,22 +127,23 @@ class Run:
                 validations_without_gain=0, finished=following == len(phases),
             )  # fmt: skip
             self._save(None, None)
-            if phase.name == until:
-                break
-        self._load_best()
         if self._processes.first:
             finish_bundle(self._prepared, self._learner.model, out, measured=self._changes())
         self._processes.wait()
         return Bundle.open(out)
 
-    def _check_until(self, until: str | None) -> None:
+    @property
+    def _phases_done(self) -> int:
+        return len(self._recipe.phases) if self._progress.finished else self._progress.phase
+
+    def _phases_wanted(self, until: str | None) -> int:
         names = [phase.name for phase in self._recipe.phases]
-        if until is None:
-            return
-        if until not in names:
+        if until is not None and until not in names:
             raise RecipeError(f"no phase is called {until!r}: this recipe has {', '.join(map(repr, names))}")
-        if self._progress.finished or self._progress.phase > names.index(until):
+        wanted = len(names) if until is None else names.index(until) + 1
+        if self._phases_done + bool(self._progress.epoch or self._progress.step) > wanted:
             raise RecipeError(f"the run in {self._folder} is beyond phase {until!r}: name another --folder")
+        return wanted
 
     def _changes(self) -> dict[str, object]:
         """What became of the held-out sets, for the bundle; told, logged, and warned of where one fell."""
