@@ -114,7 +114,8 @@ def _kept(
 
     opened = stores()
     if prepared.processes.first:
-        _compute(opened, _wanted(prepared, views), reporter)
+        threads = prepared.recipe.decode_threads
+        _compute(opened, _wanted(prepared, views), threads=threads, reporter=reporter)
     prepared.processes.wait()
     return opened if prepared.processes.first else stores()
 
@@ -168,11 +169,13 @@ def _wanted(prepared: Prepared, views: int) -> list[list[tuple[Picture, int]]]:
     return [*wanted, [(picture, 0) for one in prepared.held_out for picture in one.pictures]]
 
 
-def _compute(stores: Sequence[StemViews], wanted: Sequence[Wanted], reporter: Reporter) -> None:
+def _compute(
+    stores: Sequence[StemViews], wanted: Sequence[Wanted], *, threads: int, reporter: Reporter
+) -> None:
     total = sum(len(store.missing(views)) for store, views in zip(stores, wanted, strict=True))
     if not total:
         return
     reporter.say(f"{total} views go through the frozen stem once, and are kept")
     with reporter.bar("views", total, unit="views") as bar:
         for store, views in zip(stores, wanted, strict=True):
-            store.compute(views, on_batch=bar.advance)
+            store.compute(views, threads=threads, on_batch=bar.advance)

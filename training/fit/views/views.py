@@ -122,9 +122,9 @@ class StemViews:
                 absent.setdefault(key, (picture, view))
         return list(absent.values())
 
-    def compute(self, wanted: Wanted, *, on_batch: Callable[[int], None]) -> None:
+    def compute(self, wanted: Wanted, *, threads: int, on_batch: Callable[[int], None]) -> None:
         """Compute and keep what is missing; `on_batch` hears how many views each step added."""
-        with self._store.writing(), ThreadPoolExecutor(2) as pool:
+        with self._store.writing(), ThreadPoolExecutor(threads) as pool:
             todo = self.missing(wanted)
             for batch, pixels in _prefetched(todo, pool, lambda job: self._settings.pixels(*job)):
                 records = self._run(np.stack(pixels))
