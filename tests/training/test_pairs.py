@@ -43,6 +43,21 @@ def test_only_exclude_and_limit_choose_images_in_their_order(letters: Path) -> N
         read_pairs(f"{spec}?only={letters}/held.txt&exclude={letters}/held.txt")
 
 
+def test_a_list_of_ids_may_begin_with_a_byte_order_mark_and_must_be_utf8(letters: Path) -> None:
+    marked = letters / "marked.txt"
+    marked.write_text("a.png\nb.png\n", encoding="utf-8-sig")
+    assert ids(f"csv:{letters}/captions.csv?exclude={marked}") == "cde"
+    marked.write_text("a.png\n", encoding="utf-16")
+    with pytest.raises(MissingFile, match="not a text in UTF-8"):
+        read_pairs(f"csv:{letters}/captions.csv?exclude={marked}")
+
+
+@pytest.mark.parametrize("place", [".", "/"])
+def test_a_folder_in_the_place_of_a_file_is_an_error_that_says_so(place: str) -> None:
+    with pytest.raises(MissingFile, match="is a folder, not a file"):
+        read_pairs(f"parquet:{place}")
+
+
 def test_the_digest_follows_ids_and_captions_and_not_the_place(letters: Path, tmp_path: Path) -> None:
     before = read_pairs(f"csv:{letters}/captions.csv").digest
     assert read_pairs(f"csv:{letters}/captions.csv?limit=4").digest != before

@@ -20,10 +20,10 @@ import numpy as np
 from training.data.pairs import CaptionedImage, FolderNames, MissingImage, digest_of, set_name
 from training.data.readers.class_folders import read_class_folders
 from training.data.readers.listed import Listing, normalised
-from training.data.readers.spec import Spec, existing_file, parse_spec
+from training.data.readers.spec import Spec, lines_of, parse_spec
 from training.data.readers.tables import read_csv, read_jsonl, read_parquet
 from training.data.templates import CLIP_TEMPLATES, read_templates
-from training.errors import BadSpec, EmptyPairSet, MissingFile, PairsError
+from training.errors import BadSpec, EmptyPairSet, PairsError
 from training.evaluate.ranks import Ints
 
 TABLE_READERS = {"csv": read_csv, "jsonl": read_jsonl, "parquet": read_parquet}
@@ -134,7 +134,7 @@ def _labels(listing: Listing, spec: Spec) -> tuple[list[tuple[CaptionedImage, st
 def _names(spec: Spec, labels: list[str]) -> Mapping[str, str]:
     """Label → the name to show, in the order of `classes=`, else alphabetically."""
     if "classes" in spec.options:
-        names = _read_classes(existing_file(spec.options["classes"]))
+        names = _read_classes(spec.options["classes"])
         if unknown := next((label for label in labels if label not in names), None):
             raise PairsError(f"{spec.text}: {spec.options['classes']} lacks the class {unknown!r}")
     else:
@@ -148,13 +148,9 @@ def _names(spec: Spec, labels: list[str]) -> Mapping[str, str]:
     return names
 
 
-def _read_classes(path: Path) -> dict[str, str]:
+def _read_classes(path: str) -> dict[str, str]:
     names: dict[str, str] = {}
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise MissingFile(f"{path}: not a text in UTF-8: {error}") from error
-    for line in lines:
+    for line in lines_of(path):
         label, _, name = line.partition("\t")
         label = normalised(label)
         if not label:

@@ -29,7 +29,7 @@ from training.data.readers.coco import read_coco
 from training.data.readers.flickr import read_flickr, read_kaggle
 from training.data.readers.karpathy import read_karpathy
 from training.data.readers.listed import ImageSource, ListedImage, Listing
-from training.data.readers.spec import Spec, existing_file, parse_spec
+from training.data.readers.spec import Spec, lines_of, parse_spec
 from training.data.readers.tables import read_csv, read_jsonl, read_parquet
 from training.data.readers.visual_genome import read_visual_genome
 from training.data.readers.webdataset import read_webdataset
@@ -154,11 +154,7 @@ def _wanted(listing: Listing, spec: Spec) -> Listing:
 
 def _read_ids(paths: str) -> frozenset[str]:
     """Image ids, one a line, from files separated by commas; blank lines and # comments are skipped."""
-    lines = (
-        line.strip()
-        for path in paths.split(",")
-        for line in existing_file(path).read_text(encoding="utf-8").splitlines()
-    )
+    lines = (line.strip() for path in paths.split(",") for line in lines_of(path))
     return frozenset(line for line in lines if line and not line.startswith("#"))
 
 

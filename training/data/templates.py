@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from training.data.readers.spec import existing_file
-from training.errors import EvaluationError, MissingFile
+from training.data.readers.spec import lines_of
+from training.errors import EvaluationError
 
 # The short list of CLIP's notebooks/Prompt_Engineering_for_ImageNet.ipynb, in the order of its choice.
 CLIP_TEMPLATES = (
@@ -19,11 +19,7 @@ CLIP_TEMPLATES = (
 
 def read_templates(path: Path) -> tuple[str, ...]:
     """Templates from a file, one a line, {} where the name goes. Raises MissingFile or EvaluationError."""
-    try:
-        lines = existing_file(str(path)).read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise MissingFile(f"{path}: not a text in UTF-8: {error}") from error
-    templates = tuple(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    templates = tuple(dict.fromkeys(line.strip() for line in lines_of(str(path)) if line.strip()))
     if not templates:
         raise EvaluationError(f"{path}: no template in it; write one a line, as in 'a photo of a {{}}.'")
     for template in templates:

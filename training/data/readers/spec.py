@@ -64,6 +64,15 @@ def existing_file(text: str) -> Path:
     return path
 
 
+def lines_of(text: str) -> list[str]:
+    """The lines of the text file of this path, without a byte-order mark. Raises `MissingFile`."""
+    path = existing_file(text)
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise MissingFile(f"{path}: not a text in UTF-8: {error}") from error
+
+
 def existing_folder(text: str) -> Path:
     path = Path(text).expanduser()
     if not path.is_dir():
@@ -76,6 +85,8 @@ def matching_files(pattern: str) -> list[Path]:
     path = Path(pattern).expanduser()
     if path.is_file():
         return [path]
+    if path.is_dir():
+        raise MissingFile(f"{path}: is a folder, not a file: name its files, as in {path}/*")
     anchor = Path(path.anchor)
     found = sorted(match for match in anchor.glob(str(path.relative_to(anchor))) if match.is_file())
     if not found:
