@@ -51,7 +51,7 @@ BORDER_LEVELS = 4.0
 MOST_BORDERS = 3
 BORDER_LEAST_LEFT = 8
 
-BLOCK_ROWS = 1024
+BLOCK_PAIRS = 4 * 1024 * 1024
 SETS_REMEMBERED = 16
 
 FLICKR8K_NAME = re.compile(r"(\d+)_[0-9a-f]{6,12}\.jpe?g(\.\d+)?")
@@ -192,10 +192,11 @@ def _leaks_by_photo_id(train: Sequence[CaptionedImage], test: Sequence[Captioned
 
 
 def _near(first: Hashes, second: Hashes, *, max_distance: int) -> dict[tuple[int, int], int]:
-    """(row of first, row of second) -> distance, where it is at most `max_distance`."""
+    """(row of first, row of second) -> distance, where it is at most `max_distance`; memory is a block's."""
     found: dict[tuple[int, int], int] = {}
-    for start in range(0, len(first), BLOCK_ROWS):
-        apart = distances(first[start : start + BLOCK_ROWS], second)
+    rows = max(1, BLOCK_PAIRS // max(1, len(second)))
+    for start in range(0, len(first), rows):
+        apart = distances(first[start : start + rows], second)
         for row, column in np.argwhere(apart <= max_distance).tolist():
             found[start + row, column] = round(float(apart[row, column]))
     return found
