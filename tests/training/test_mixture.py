@@ -61,6 +61,18 @@ def test_captions_drawn_together_are_one_view_of_one_picture_which_is_embedded_o
     ]
 
 
+def test_a_copy_of_a_picture_from_another_source_keeps_its_own_view(
+    tmp_path: Path, coloured_pairs: Callable[..., str]
+) -> None:
+    spec = coloured_pairs(tmp_path)
+    twice = build_mixture([Source(pairs=spec), Source(pairs=spec)], [read_pairs(spec)] * 2)
+    draws = twice.draw([examples[0] for examples in twice.examples], 0, 0, 0, 0, views=1, captions=2)
+    distinct, rows = distinct_views(draws)
+    assert [draw.example.source for draw in distinct] == [0, 1]
+    assert rows.tolist() == [0, 0, 1, 1]
+    assert len(set(image_ids(draws).tolist())) == 1
+
+
 def test_a_view_always_leaves_out_the_same_words_and_the_plain_one_none(two_sources: Mixture) -> None:
     example = two_sources.examples[1][0]
     caption = max(example.captions, key=len)

@@ -126,12 +126,15 @@ def image_ids(draws: Sequence[Draw]) -> NDArray[np.int64]:
 
 
 def distinct_views(draws: Sequence[Draw]) -> tuple[list[Draw], NDArray[np.int64]]:
-    """One draw of each (picture, view), in order of appearance, and for every draw its place among them."""
-    places: dict[tuple[bytes, int], int] = {}
+    """One draw of each (example, view), in order of appearance, and for every draw its place among them.
+
+    A copy of a picture under other captions may be augmented otherwise, or must not be mirrored.
+    """
+    places: dict[tuple[int, int], int] = {}
     distinct: list[Draw] = []
     rows = np.empty(len(draws), dtype=np.int64)
     for number, draw in enumerate(draws):
-        key = (draw.example.picture.digest, draw.view)
+        key = (draw.example.number, draw.view)
         if key not in places:
             places[key] = len(distinct)
             distinct.append(draw)
