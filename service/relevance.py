@@ -58,12 +58,13 @@ class Judge:
         self,
         scores: NDArray[np.float32],
         *,
+        best: NDArray[np.float32],
         vector: NDArray[np.float32],
         asked_by: Modality | None,
         space: Space,
         chosen_from: int,
     ) -> Judgement | None:
-        """For the cosines (k,) of the hits that were found among `chosen_from` items, the nearest one included.
+        """For the cosines (k,) of hits; the decision is about `best`: of the first of `chosen_from` items.
 
         None where no direction fits (more like this picture, a bare vector); nothing found is no good match.
         """
@@ -71,12 +72,12 @@ class Judge:
         direction = self.calibration.directions.get(name) if name else None
         if direction is None:
             return None
-        if not len(scores):
+        if not len(best):
             return Judgement([], good_match=False)
         background = self.backgrounds[space] @ vector
         return Judgement(
             direction.relevance(scores, background=background, gallery_size=chosen_from).round(4).tolist(),
-            direction.is_good_match(float(scores.max()), background=background, gallery_size=chosen_from),
+            direction.is_good_match(float(best.max()), background=background, gallery_size=chosen_from),
         )
 
 

@@ -20,7 +20,7 @@ from service.filters import Condition, PayloadFilter
 from service.relevance import Judge
 from service.schemas import Space
 
-JUDGED_HITS = 10  # looked at, even for fewer: the decision must not hang on how many were asked for
+JUDGED_HITS = 10  # looked at, no fewer and no more: the decision must not hang on how many were asked for
 MAX_ITEMS_OF_TEXT = 100  # named with a text hit; a title may be that of every item
 
 
@@ -61,17 +61,21 @@ def search(
 ) -> Found:
     """A page of hits. The decision is about the best hit of all, whatever page or threshold was asked for."""
     scores, rows, chosen_from = _ranked(release, query, payload_filter)
-    judgement = judge and judge.judge(
-        scores, vector=query.vector, asked_by=query.asked_by, space=query.space, chosen_from=chosen_from
-    )
-    relevance = np.array(judgement.relevance if judgement else [None] * len(scores), dtype=object)
-    if query.score_threshold is not None:
-        enough = scores >= query.score_threshold
-        scores, rows, relevance = scores[enough], rows[enough], relevance[enough]
+    enough = slice(None) if query.score_threshold is None else scores >= query.score_threshold
     page = slice(query.offset, query.offset + query.k)
+    shown, shown_rows = scores[enough][page], rows[enough][page]
+    judgement = judge and judge.judge(
+        shown,
+        best=scores[:JUDGED_HITS],
+        vector=query.vector,
+        asked_by=query.asked_by,
+        space=query.space,
+        chosen_from=chosen_from,
+    )
+    relevance = judgement.relevance if judgement else [None] * len(shown)
     describe = _image_hit if query.space == "images" else _text_hit
     hits = []
-    for score, row, likely in zip(scores[page].tolist(), rows[page].tolist(), relevance[page], strict=True):
+    for score, row, likely in zip(shown.tolist(), shown_rows.tolist(), relevance, strict=True):
         hit = describe(release, row, query)
         hits.append({"id": hit.pop("id"), "score": round(score, 6), "relevance": likely, **hit})
     return Found(hits, judgement.good_match if judgement else None)

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 from live_service import ITEM_COUNT, Running, publish, running
 
+from encoders.calibration import Calibration, DirectionCalibration, Weights
 from encoders.encoder import Encoder
 from encoders.query_bank import QUERY_BANK, QueryBank, query_bank_bytes
 from index.release import Release
+from service.relevance import Judge
+from service.search import Query, search
 from service.settings import Settings
 
 ASKED = "a red dog"
@@ -86,6 +89,27 @@ def test_a_threshold_is_of_cosines_and_pages_neither_repeat_nor_skip(client, cos
     shown = [hit["id"] for page in pages for hit in page]
     assert set(shown) == enough
     assert len(shown) == len(enough)
+
+
+def test_whether_anything_matches_is_told_by_the_first_hits_however_many_were_asked_for(service, cosines):
+    """The hub alone would be a match, and is out of sight unless a page reaches to the last item."""
+    state, best = service.serving.state, max(cosines.values())
+    weights = Weights(intercept=-1e5 * (best - 1e-4), score=1e5, mean=0.0, spread=0.0, best_unrelated=0.0)
+    direction = DirectionCalibration(
+        hit=weights, answer=weights, threshold=0.5, prior_mean=0.0, prior_spread=0.3, gallery_sizes=(24,)
+    )
+    calibration = Calibration(
+        fingerprint=state.release.fingerprint, directions={"text_to_image": direction}, fitted_on="", digest=""
+    )
+    judge = Judge(calibration, {"images": np.empty((0, state.encoder.dim), np.float32)})
+    vector = state.encoder.encode_texts([ASKED]).vectors[0]
+    for options in ({"k": 1}, {"k": ITEM_COUNT}, {"k": 5, "offset": ITEM_COUNT - 5}, {"score_threshold": -1.0}):
+        query = Query(vector, asked_by="texts", **options)
+        found = search(state.release, query, payload_filter=state.payload_filter, judge=judge)
+        assert found.good_match is False
+        assert [hit["relevance"] > 0.5 for hit in found.hits] == [
+            hit["score"] > best - 1e-4 for hit in found.hits
+        ]
 
 
 def test_vectors_pictures_and_items_are_searched_by_cosine_alone(client, service, plain_release):
