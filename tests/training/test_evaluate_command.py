@@ -160,6 +160,8 @@ def test_shifts_are_measured_compared_with_a_baseline_and_written(
     for shown in ("mean of resolution", "text_swap", "input 48×48", "minus that of other"):
         assert shown in markdown
     assert "mean of resolution" in result.stdout
+    pictures = {file.name for file in (tmp_path / "out").glob("*.png")}
+    assert pictures == {"report.png", "severity-squares.png", "heat-squares.png"}
 
 
 def test_one_clean_set_needs_no_comparison(tmp_path: Path, squares: str, tiny_bundle: Path) -> None:

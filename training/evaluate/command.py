@@ -1,8 +1,9 @@
-"""`python -m training evaluate`: bundles × sets to a table, JSON, a picture and Markdown.
+"""`python -m training evaluate`: bundles × sets to a table, a page, JSON, pictures and Markdown.
 
 Thin: parse, call, show. torch is imported only once the sets have been read.
 """
 
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ from training.evaluate.progress import progress_on
 from training.evaluate.report import (
     RetrievalReport,
     bundle_names,
+    dataset_names,
     report_markdown,
     report_notes,
     report_table,
@@ -33,6 +35,7 @@ from training.evaluate.report import (
 from training.evaluate.zero_shot_tables import zero_shot_markdown, zero_shot_notes, zero_shot_table
 from training.files import replacing
 from training.page.failures import FailureLogs
+from training.page.shifts import corruptions_of
 from training.page.writing import write_report_page
 from training.shift.conditions import (
     corrupted_conditions,
@@ -42,6 +45,7 @@ from training.shift.conditions import (
 )
 
 EXIT_LEAKS = 3
+LONGEST_ENDING = 80
 
 _out = Console()
 _err = Console(stderr=True)
@@ -76,7 +80,7 @@ def evaluate_command(
         str | None, typer.Option(help="The name of the set that is not unseen: gaps are from its figures.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="A folder for report.html, and the same as JSON, PNG and Markdown.")
+        Path | None, typer.Option(help="A folder for report.html, and the same as JSON, PNGs and Markdown.")
     ] = None,
     train: Annotated[
         list[str] | None,
@@ -178,14 +182,11 @@ def _store(bundles: Sequence[Path], reports: Sequence[RetrievalReport]) -> None:
 
 
 def _write(measured: _Measured, bundles: Sequence[Path], folder: Path) -> None:
-    from training.evaluate.charts import draw_recall
-
     reports, comparison = measured.reports, measured.comparison
     for report, name in zip(reports, bundle_names(reports), strict=True):
         suffix = "" if len(reports) == 1 else "-" + name.replace(" ", "-")
         write_report(report, folder / f"report{suffix}.json")
-    if any(report.datasets for report in reports):
-        draw_recall(reports, folder / "report.png")
+    _draw(reports, folder)
     parts = [report_markdown(reports), zero_shot_markdown(reports)]
     if comparison:
         write_comparison(comparison, folder / "comparison.json")
@@ -201,6 +202,24 @@ def _write(measured: _Measured, bundles: Sequence[Path], folder: Path) -> None:
         bundles=bundles,
         command=shlex.join(["python", "-m", "training", *sys.argv[1:]]),
     )
+
+
+def _draw(reports: Sequence[RetrievalReport], folder: Path) -> None:
+    """report.png, and a set's curves and heat map where it was corrupted."""
+    from training.evaluate.charts import draw_curves, draw_heat_map, draw_recall
+
+    if names := dataset_names(reports):
+        draw_recall(reports, folder / "report.png")
+    corrupted = [name for name in names if corruptions_of(reports, name)]
+    for name, ending in zip(corrupted, _endings(corrupted), strict=True):
+        draw_curves(reports, name, folder / f"severity-{ending}.png")
+        draw_heat_map(reports, name, folder / f"heat-{ending}.png")
+
+
+def _endings(names: Sequence[str]) -> list[str]:
+    """Parts of file names, all different: a set may be called anything."""
+    plain = [re.sub(r"[^\w.+-]+", "-", name)[:LONGEST_ENDING] for name in names]
+    return [each if plain.count(each) == 1 else f"{each}-{at}" for at, each in enumerate(plain, 1)]
 
 
 def _show(measured: _Measured, *, as_json: bool) -> None:
