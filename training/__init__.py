@@ -5,6 +5,7 @@
     augmentation   augmentation/: what a picture may look like, and a sheet that shows it        … augment
     recipes        recipes/: the default encoder's, the baseline's, the gate's policy
     after it       blend/: averages of bundles                                     … interpolate, soup
+    hubs           bank/: what keeps items near everything from coming up for everything            … bank
     a domain       adapt/                                                                        … adapt
     relevance      calibrate/, with queries of absent subjects in absent/                    … calibrate
     the proof      evaluate/, under shift/, as a page/                                        … evaluate

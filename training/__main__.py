@@ -4,6 +4,7 @@ import typer
 
 from training.adapt.command import adapt_command
 from training.augmentation.command import augment_command
+from training.bank.command import bank_command
 from training.blend.command import interpolate_command, soup_command
 from training.calibrate.command import calibrate_command
 from training.evaluate.command import evaluate_command
@@ -20,6 +21,7 @@ app.command("gate")(gate_command)
 app.command("augment")(augment_command)
 app.command("interpolate")(interpolate_command)
 app.command("soup")(soup_command)
+app.command("bank")(bank_command)
 app.command("adapt")(adapt_command)
 
 if __name__ == "__main__":

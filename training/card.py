@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from encoders.bundle import Bundle, BundleConfig
+from encoders.query_bank import QUERY_BANK
 from training.evaluate.report import RetrievalReport, report_markdown
 from training.evaluate.zero_shot_tables import zero_shot_markdown
 
@@ -50,6 +51,8 @@ def _what(config: BundleConfig) -> str:
         f"{config.tokenizer.context_length} tokens.",
         f"Weights are stored as {config.weights}.",
     ]
+    if QUERY_BANK in config.files:
+        lines.append("A bank of queries holds back items that stand near everything, and changes no embedding.")
     if trained:
         lines.append(
             f"The towers began from `{_bare(trained.get('image_weights'))}` "

@@ -16,6 +16,7 @@ TwinlensError
     ├── BlendError             bundles whose weights cannot be averaged
     ├── CheckpointError        a run's folder that cannot be resumed
     ├── AdaptationError        a domain that a bundle cannot be adapted to, or not by that method
+    ├── BankError              pairs that make no query bank, or a strength that cannot be
     ├── CalibrationError       nothing that a calibration could be fitted or measured on
     └── Diverged               the loss is no longer a finite number
 """
@@ -83,6 +84,10 @@ class CheckpointError(TrainingError):
 
 
 class AdaptationError(TrainingError):
+    pass
+
+
+class BankError(TrainingError):
     pass
 
 
