@@ -161,7 +161,7 @@ def _draw_curve(
     axes: Axes, points: Sequence[tuple[float, Estimate]], *, place: int, direction: Direction
 ) -> None:
     severities, heights = [s for s, _ in points], [100 * estimate.value for _, estimate in points]
-    axes.plot(severities, heights, zorder=3, **_stroke(direction, _colour(place)))
+    axes.plot(severities, heights, zorder=3, clip_on=False, **_stroke(direction, _colour(place)))
     low, high = ([100 * e.low for _, e in points], [100 * e.high for _, e in points])
     axes.vlines(severities, low, high, color=_colour(place), linewidth=0.9, alpha=0.45, zorder=2)
 
