@@ -6,6 +6,9 @@
     text/config.json     for a transformers text tower, its configuration
     adaptation.safetensors   where it was adapted to a domain: what is done to embeddings (encoders.adaptation)
     query_bank.safetensors   queries that tell hubs from answers (encoders.query_bank); changes no embedding
+    calibration.json     what a cosine is worth (encoders.calibration); changes no embedding
+    golden.*             inputs with what they became when it was made (encoders.golden)
+    verdict.json         what the gate said of it (encoders.verdict)
     report.json          how well it retrieves (training.evaluate.evaluate); changes no embedding
     README.md            its card
 
@@ -157,8 +160,7 @@ def write_bundle(
     `state` is the towers' state dict; `files` are the tokenizer's and whatever else belongs inside, by relative
     path. A bundle that was there is replaced; a folder that is no bundle is left alone (UnsupportedBundle).
     """
-    if path.exists() and not (path / MANIFEST).exists() and any(path.iterdir()):
-        raise UnsupportedBundle(f"{path} exists and is no bundle: name another folder")
+    check_replaceable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
@@ -180,6 +182,12 @@ def write_bundle(
         shutil.rmtree(staging, ignore_errors=True)
         raise
     return Bundle(path=path, config=sealed)
+
+
+def check_replaceable(path: Path) -> None:
+    """Raises UnsupportedBundle where something lies at `path` that is neither a bundle nor an empty folder."""
+    if path.exists() and not (path / MANIFEST).exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UnsupportedBundle(f"{path} exists and is no bundle: name another folder")
 
 
 def read_files(bundle: Bundle, keep: Callable[[str], bool] = lambda _: True) -> dict[str, bytes]:

@@ -15,6 +15,7 @@ from encoders.encoder import Encoder, load_towers
 from encoders.query_bank import QUERY_BANK
 from training.__main__ import app
 from training.adapt.adapt import Request, adapt
+from training.adapt.bundles import undo
 from training.adapt.methods import Method
 from training.errors import AdaptationError
 
@@ -86,6 +87,16 @@ def test_undo_gives_the_parent_back_to_the_byte(adapted, tiny_bundle, tmp_path):
     assert "nothing to undo" in again.output
 
 
+def test_what_cannot_be_undone_leaves_what_was_there(adapted, tiny_bundle, tmp_path):
+    out = shutil.copytree(tiny_bundle, tmp_path / "out")
+    damaged = Bundle.open(shutil.copytree(adapted[1].path, tmp_path / "damaged"))
+    (damaged.path / "parent.safetensors").unlink()
+    with pytest.raises(AdaptationError, match="use the original"):
+        undo(damaged, out)
+    assert Bundle.open(out).fingerprint == Bundle.open(tiny_bundle).fingerprint
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["damaged", "out"]
+
+
 def test_few_shot_moves_the_heads_alone_and_sees_no_other_caption(tiny_bundle, sets, tmp_path):
     more = ("--method", "few-shot:0.5", "--shots", "8", "--force")
     result = run(tiny_bundle, sets, tmp_path / "out", *more, target="target")
@@ -125,7 +136,7 @@ def test_no_gain_is_exit_status_4_and_no_bundle_unless_forced(tiny_bundle, sets,
     ("more", "complaint"),
     [
         (["--method", "magic"], "no method is called 'magic'"),
-        (["--method", "few-shot"], "needs --shots"),
+        (["--method", "centre,few-shot:0.3"], "needs --shots"),
         (["--queries", "none.txt"], "no such file of queries"),
         (["--target", "none:x"], "unknown format"),
         (["--source", "csv:none.csv"], "none.csv"),
@@ -143,6 +154,11 @@ def test_the_parent_is_never_overwritten_and_adaptations_are_not_stacked(adapted
     result = run(tiny_bundle, sets, tiny_bundle, "--method", "centre")
     assert (result.exit_code, (tiny_bundle / "bundle.json").read_bytes()) == (2, before)
     assert "is kept as it is" in result.output
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").touch()
+    result = run(tiny_bundle, {**sets, "source": "csv:none.csv"}, tmp_path / "other", "--method", "centre")
+    assert result.exit_code == 2
+    assert "is no bundle" in result.output  # told before any set is read
     twice = run(adapted[1].path, sets, tmp_path / "out", "--method", "centre")
     assert twice.exit_code == 2
     assert "--undo" in twice.output

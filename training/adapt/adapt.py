@@ -65,7 +65,7 @@ def adapt(
 ) -> Outcome:
     """Adapt and judge; write the bundle when accepted or forced. Raises TwinlensError."""
     fixed = None if request.method == AUTO else parse_methods(request.method)
-    bundle = _open(request)
+    bundle = _open(request, fixed or ())
     domain, notes = _domain(request, choose=fixed is None)
     encoder = Encoder.load(bundle, device=request.device, max_batch=request.batch)
     parent = Candidate((), Towers(encoder, domain, on_progress), {}, encoder.query_bank)
@@ -85,7 +85,8 @@ def adapt(
     return Outcome(adapted.methods, rows, verdict, proxies, trials, written, domain.labelled, notes)
 
 
-def _open(request: Request) -> Bundle:
+def _open(request: Request, methods: Sequence[Method]) -> Bundle:
+    """The bundle, once all that can be told without reading a picture is in order."""
     bundle = Bundle.open(request.bundle)
     check_out(request.out, bundle)
     if bundle.config.adaptation is not None:
@@ -93,9 +94,14 @@ def _open(request: Request) -> Bundle:
             f"{request.bundle} is adapted already, and two adaptations do not add up: take the bundle it was "
             "made from (python -m training adapt --undo)"
         )
-    if request.method == "few-shot" and not request.shots:
+    names = {method.name for method in methods}
+    if "few-shot" in names and not request.shots:
         raise AdaptationError(
             "few-shot needs --shots: how many captioned pictures of the target may be looked at"
+        )
+    if request.queries is None and (asking := sorted(names & {"hubness", "pseudo"})):
+        raise AdaptationError(
+            f"--queries is missing: {' and '.join(asking)} learn from what is asked there, one text a line"
         )
     return bundle
 

@@ -9,14 +9,19 @@ Files that speak of the parent (report, verdict, card) do not come along, nor it
 where embeddings changed. It does NOT know methods.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save
 
 from encoders.adaptation import ADAPTATION, adaptation_bytes
-from encoders.bundle import WEIGHTS, Bundle, BundleConfig, read_files, write_bundle
+from encoders.bundle import WEIGHTS, Bundle, BundleConfig, check_replaceable, read_files, write_bundle
+from encoders.folders import replace_folder
 from encoders.golden import GOLDEN_RECORD, GOLDEN_TENSORS, add_golden
 from encoders.query_bank import QUERY_BANK, QueryBank, query_bank_bytes
 from encoders.weights import ROW_SCALE, load_weights
@@ -30,13 +35,14 @@ SAME_EMBEDDINGS = frozenset({"calibration.json", GOLDEN_RECORD, GOLDEN_TENSORS})
 
 
 def check_out(out: Path, parent: Bundle) -> None:
-    """The parent is never overwritten: AdaptationError where `out` is its folder."""
+    """Raises AdaptationError where `out` is the parent's folder, UnsupportedBundle where it is no bundle's."""
     if out.resolve() == parent.path.resolve():
         raise AdaptationError(f"--out {out} is the bundle itself, which is kept as it is: name another folder")
+    check_replaceable(out)
 
 
 def write_adapted(out: Path, parent: Bundle, candidate: Candidate, *, provenance: dict[str, Any]) -> Bundle:
-    """Write the candidate as a bundle of its own."""
+    """Write the candidate as a bundle of its own: `out` holds all of it or what it held before."""
     check_out(out, parent)
     files = read_files(parent, keep=lambda name: name in parent.config.embedding_files)
     if candidate.adaptation:
@@ -44,12 +50,16 @@ def write_adapted(out: Path, parent: Bundle, candidate: Candidate, *, provenance
     config = _child(parent, provenance).model_copy(
         update={"adaptation": "affine" if candidate.adaptation else None}
     )
+    files[CARD] = bundle_card(config).encode()
     state = {**load_weights(parent.path / WEIGHTS), **_changed(candidate)}
-    bundle = write_bundle(out, config=config, state=state, files={**files, CARD: bundle_card(config).encode()})
-    if replaced := _replaced(parent.path / WEIGHTS, bundle.path / WEIGHTS):
-        bundle = bundle.with_file(PARENT_WEIGHTS, save(replaced))
-    bundle = _proven(bundle, parent, state)
-    return bundle if candidate.bank is None else _with_bank(bundle, candidate.bank)
+    with _beside(out) as staging:
+        bundle = write_bundle(staging, config=config, state=state, files=files)
+        if replaced := _replaced(parent.path / WEIGHTS, bundle.path / WEIGHTS):
+            bundle = bundle.with_file(PARENT_WEIGHTS, save(replaced))
+        bundle = _proven(bundle, parent, state)
+        if candidate.bank is not None:
+            bundle = _with_bank(bundle, candidate.bank)
+    return replace(bundle, path=out)
 
 
 def undo(adapted: Bundle, out: Path) -> Bundle:
@@ -67,13 +77,24 @@ def undo(adapted: Bundle, out: Path) -> Bundle:
     )
     wanted = config.embedding_files
     files = read_files(adapted, keep=lambda name: name in wanted)
-    bundle = write_bundle(out, config=config, state=state, files=files)
-    if bundle.fingerprint != parent["fingerprint"]:
-        raise AdaptationError(
-            f"{out} has fingerprint {bundle.fingerprint}, and the bundle before adaptation had "
-            f"{parent['fingerprint']}: its weights cannot be stored again as they were; use the original"
-        )
-    return bundle
+    with _beside(out) as staging:
+        bundle = write_bundle(staging, config=config, state=state, files=files)
+        if bundle.fingerprint != parent["fingerprint"]:
+            raise AdaptationError(
+                f"what comes out has fingerprint {bundle.fingerprint}, and the bundle before adaptation had "
+                f"{parent['fingerprint']}: its weights cannot be stored again as they were; use the original"
+            )
+    return replace(bundle, path=out)
+
+
+@contextmanager
+def _beside(out: Path) -> Iterator[Path]:
+    """Where to write what takes the place of `out` once the block ends well, and is gone otherwise."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
+        staging = Path(folder) / out.name
+        yield staging
+        replace_folder(staging, out)
 
 
 def _proven(bundle: Bundle, parent: Bundle, state: dict[str, torch.Tensor]) -> Bundle:
