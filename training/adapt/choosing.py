@@ -40,16 +40,20 @@ def choose_methods(
 ) -> tuple[Candidate, list[Trial]]:
     """The best candidate found, the parent itself where nothing earns its place, and all trials."""
     options = [Method(name, strength) for name, strength in TRIED if shots or name != "few-shot"]
-    best, trials = parent, []
+    source = retrieval_of(parent, "source choose")
+    best, trials = parent, list[Trial]()
     while True:
-        found = [_try(best, parent, option) for option in options if _fits(option, best.methods)]
-        for trial, _ in found:
+        before = _Before(best, parent, retrieval_of(best, "target choose"), source)
+        winner, most = None, 0.0  # one at a time: a candidate may have towers of its own
+        for option in (option for option in options if _fits(option, best.methods)):
+            trial, made = _try(before, option)
             trials.append(trial)
             on_trial(trial)
-        winners = [(trial, made) for trial, made in found if trial.kept and made is not None]
-        if not winners:
+            if made is not None and trial.gain is not None and trial.gain.value > most:
+                winner, most = made, trial.gain.value
+        if winner is None:
             return best, trials
-        best = max(winners, key=lambda each: each[0].gain.value if each[0].gain else 0.0)[1]
+        best = winner
 
 
 def _fits(option: Method, chosen: Sequence[Method]) -> bool:
@@ -57,23 +61,34 @@ def _fits(option: Method, chosen: Sequence[Method]) -> bool:
     return option.name not in names and not (option.name in EXCLUSIVE and names & EXCLUSIVE)
 
 
-def _try(best: Candidate, parent: Candidate, option: Method) -> tuple[Trial, Candidate | None]:
+@dataclass(frozen=True, eq=False)
+class _Before:
+    """What is added to, and from what it came; their ranks on the parts for choosing."""
+
+    best: Candidate
+    parent: Candidate
+    target: Retrieval
+    source: Retrieval
+
+
+def _try(before: _Before, option: Method) -> tuple[Trial, Candidate | None]:
+    """The trial, and the candidate where it is to be kept."""
+    best, parent = before.best, before.parent
     methods = in_order([*best.methods, option])
     try:
         # What acts last is put upon the best so far, whose embeddings are kept; else all are applied anew.
         made = apply_methods(best, [option]) if methods[-1] == option else apply_methods(parent, methods)
     except AdaptationError as error:
         return Trial(methods, None, None, kept=False, why=str(error)), None
-    target = [retrieval_of(each, "target choose") for each in (made, best)]
-    gain = paired_difference(*map(_both_ways, target), groups=_images(target[0]))
-    source = _least_difference(*[retrieval_of(each, "source choose") for each in (made, parent)])
+    target = retrieval_of(made, "target choose")
+    gain = paired_difference(_both_ways(target), _both_ways(before.target), groups=_images(target))
+    source = _least_difference(retrieval_of(made, "source choose"), before.source)
     if source < -MOST_SOURCE_LOSS:
-        return Trial(
-            methods, gain, source, kept=False, why="the source loses more than two points of R@1"
-        ), made
-    kept = gain.low > 0
-    why = "earns its place" if kept else "no gain whose interval is above zero"
-    return Trial(methods, gain, source, kept=kept, why=why), made
+        why = "the source loses more than two points of R@1"
+        return Trial(methods, gain, source, kept=False, why=why), None
+    if gain.low <= 0:
+        return Trial(methods, gain, source, kept=False, why="no gain whose interval is above zero"), None
+    return Trial(methods, gain, source, kept=True, why="earns its place"), made
 
 
 def _both_ways(retrieval: Retrieval) -> np.ndarray:
