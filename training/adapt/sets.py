@@ -60,7 +60,8 @@ def read_domain(target: str, source: str, *, queries: Path | None, split: Split)
     """
     target_set, labelled = read_target(target)
     source_set = _without_shared(read_pairs(source), target_set)
-    parts = part_set(target_set, split if labelled else replace(split, holdout=0.0, choose=False))
+    asked = replace(split, choose=split.choose and labelled)  # methods are chosen by the target's captions
+    parts = part_set(target_set, asked if labelled else replace(asked, holdout=0.0))
     if len(parts.learn.images) < LEAST_IMAGES:
         raise AdaptationError(
             f"{target}: {len(parts.learn.images)} pictures to adapt to (of {len(target_set.images)}); "
@@ -71,7 +72,7 @@ def read_domain(target: str, source: str, *, queries: Path | None, split: Split)
         raise AdaptationError(f"{split.shots} captioned pictures were asked for, {target} gives {len(shots)}")
     return Domain(
         target=replace(parts, learn=_unlabelled(parts.learn)),
-        source=part_set(source_set, split),
+        source=part_set(source_set, asked),
         queries=read_queries(queries) if queries is not None else (),
         shots=replace(parts.learn, images=shots),
         labelled=labelled,
