@@ -14,7 +14,7 @@ import torch
 
 from encoders.encoder import Encoder, normaliser
 from training.adapt.batchnorm import reestimate
-from training.adapt.heads import Pairing, mutual_neighbours, train_heads
+from training.adapt.heads import BATCH, STEPS, Pairing, mutual_neighbours, train_heads
 from training.adapt.sets import Domain
 from training.data.pairs import MissingImage, PairSet
 from training.errors import AdaptationError
@@ -112,7 +112,7 @@ class Towers:
 
     def _trained(self, pairs: list[tuple[Any, str]], strength: float) -> "Towers":
         twin = self._twin()
-        replay = [(image, image.captions[0]) for image in self.domain.source.learn.images]
+        replay = [(image, image.captions[0]) for image in self.domain.source.learn.images[: STEPS * BATCH]]
         train_heads(
             twin.encoder, Pairing(pairs), Pairing(replay), strength=strength, on_progress=self.on_progress
         )
