@@ -256,10 +256,11 @@ def test_patience_ends_a_phase_that_gets_no_better(workplace: Workplace) -> None
     assert result.output.count("score") < 20
 
 
-def test_more_data_under_the_same_recipe_is_another_run(workplace: Workplace) -> None:
+@pytest.mark.parametrize("grown", ["train", "held_out"])
+def test_more_data_under_the_same_recipe_is_another_run(workplace: Workplace, grown: str) -> None:
     workplace.recipe(epochs=1)
     assert workplace.fit("grown").exit_code == 0
-    with (workplace.folder / "train" / "pairs.csv").open("a") as file:
+    with (workplace.folder / grown / "pairs.csv").open("a") as file:
         file.write("red-blue-0.png,one more caption\n")
     result = workplace.fit("grown")
     assert result.exit_code == 2

@@ -43,13 +43,13 @@ SILENT = Reporter(Console(quiet=True), None)
 def run_digest(prepared: Prepared) -> str:
     """What a checkpoint must agree with to be resumed: all that decides the next step and the best one."""
     pictures = [example.picture for examples in prepared.mixture.examples for example in examples]
-    pictures += [picture for one in (*prepared.held_out, *prepared.watched) for picture in one.pictures]
     parts = [
         prepared.recipe.decisive_json(),
         str(prepared.point.parent),
         str(prepared.processes.count),
         *(one.digest for one in prepared.sets),
         *(picture.digest.hex() for picture in pictures),
+        *(one.digest for one in (*prepared.held_out, *prepared.watched)),
         *([] if prepared.teacher is None else [prepared.teacher.fingerprint]),
     ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from training.data.captions import group_captions
+from training.data.pairs import digest_of
 from training.evaluate.collapse import EmbeddingHealth, measure_health
 from training.evaluate.ranks import Floats, Retrieval, rank_pairs
 from training.fit.step.mixture import Mixture
@@ -32,6 +33,12 @@ class HeldOut:
     captions: tuple[str, ...]
     caption_image: NDArray[np.int64]
     caption_group: NDArray[np.int64]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over what the pictures hold, the captions, and which belong together."""
+        pictures = [picture.digest.hex() for picture in self.pictures]
+        return digest_of([pictures, self.captions, [str(owner) for owner in self.caption_image]])
 
 
 @dataclass(frozen=True)
