@@ -29,7 +29,7 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Release:
 
 
 def found(encoder: Encoder, release: Release, query: str, *, k: int) -> list[str]:
-    _, rows = release.images.search(encoder.encode_texts([query]).vectors, k)
+    _, rows = release.images.search(encoder.encode_texts([query]).vectors, k, corrected=True)
     return [release.items.id(int(row)) for row in rows[0]]
 
 
