@@ -1,5 +1,6 @@
 """Fitting and measuring a calibration, on synthetic vectors whose truth is known."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from training.calibrate.absent import (
     read_absent,
     without_present,
 )
-from training.calibrate.calibrate import calibrate, directions_asked
+from training.calibrate.calibrate import calibrate, directions_asked, texts_without_words
 from training.calibrate.command import show
 from training.calibrate.figures import best_threshold, decide, reliability
 from training.calibrate.logistic import fit_logistic
@@ -53,7 +54,7 @@ def fitted(pairs: EmbeddedPairs, listed: list[AbsentQuery] = LISTED) -> Calibrat
     def encode(texts: list[str]) -> np.ndarray:
         return unit(np.random.default_rng(99).normal(size=(len(texts), DIM)))
 
-    return calibrate(pairs, listed, encode=encode, fingerprint="ab" * 32, name="world")
+    return calibrate({"world": pairs}, listed, encode=encode, fingerprint="ab" * 32)
 
 
 @pytest.fixture(scope="module")
@@ -86,9 +87,17 @@ def test_vectors_that_say_the_opposite_are_refused():
         fitted(pairs)
 
 
-def test_too_few_absent_queries_leave_the_direction_out_and_too_few_images_all():
-    assert set(fitted(world(signal=1.5), LISTED[:29]).directions) == {"image_to_text"}
+def test_with_too_few_listed_queries_texts_are_judged_by_galleries_without_their_words():
+    both = fitted(world(signal=1.5), LISTED[:29]).directions
+    assert set(both) == {"text_to_image", "image_to_text"}
+    assert both["text_to_image"].figures.decision.balanced_accuracy > 0.9
+
+
+def test_no_absence_at_all_is_no_calibration_and_neither_are_too_few_images():
     pairs = world(signal=1.5)
+    alike = replace(pairs, captions=("a thing",) * len(pairs.captions))  # every caption shares its only word
+    with pytest.raises(CalibrationError, match="80 images, and too few of 29 absent queries"):
+        fitted(alike, LISTED[:29])
     few = EmbeddedPairs(
         pairs.image_vectors[:5],
         pairs.caption_vectors[:10],
@@ -98,7 +107,7 @@ def test_too_few_absent_queries_leave_the_direction_out_and_too_few_images_all()
         pairs.captions[:10],
         (),
     )
-    with pytest.raises(CalibrationError, match="5 images and 60 absent queries"):
+    with pytest.raises(CalibrationError, match="5 images, and too few of 60 absent queries"):
         fitted(few)
 
 
@@ -187,6 +196,23 @@ def test_features_that_separate_all_or_never_vary_still_have_finite_weights():
     intercept, weights = fit_logistic(features, np.repeat([0.0, 1.0], 50), weight=np.ones(100))
     assert np.isfinite([intercept, *weights]).all()
     assert weights[0] > 5
+
+
+def test_two_kinds_of_pictures_in_one_fit_are_both_judged():
+    def encode(texts: list[str]) -> np.ndarray:
+        return unit(np.random.default_rng(99).normal(size=(len(texts), DIM)))
+
+    def right(calibration: Calibration, pairs: EmbeddedPairs) -> float:
+        asked = texts_without_words(pairs)
+        assert asked is not None
+        figures = measured_figures(calibration.directions["text_to_image"], asked, measured_on="faint")
+        return figures.decision.balanced_accuracy
+
+    clear, faint, other_faint = world(signal=3.0), world(signal=0.8, seed=3), world(signal=0.8, seed=4)
+    alone = calibrate({"clear": clear}, LISTED, encode=encode, fingerprint="ab" * 32)
+    both = calibrate({"clear": clear, "faint": faint}, LISTED, encode=encode, fingerprint="ab" * 32)
+    assert both.fitted_on == "clear, faint"
+    assert right(both, other_faint) > right(alone, other_faint) + 0.05
 
 
 def test_captions_that_another_image_is_described_by_as_well_are_counted():

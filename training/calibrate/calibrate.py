@@ -1,7 +1,9 @@
 """A calibration from held-out pairs: cosines of queries with and without an answer to logistic weights.
 
-Queries about what the set does not hold are a list of captions (text → image), and galleries without a word of
-the query's own (image → text). It knows vectors and words, neither pictures nor files.
+Queries about what a set does not hold are a list of captions (text → image), and galleries without a word of
+the query's own (both ways): the former are plainly absent, the latter are asked as people ask there. Sets of
+several kinds of pictures in one fit keep it from taking one kind's cosines for all. It knows vectors and words,
+neither pictures nor files.
 """
 
 import hashlib
@@ -38,27 +40,35 @@ class Asked:
 
 
 def calibrate(
-    embedded: EmbeddedPairs,
+    sets: Mapping[str, EmbeddedPairs],
     absent: Sequence[AbsentQuery],
     *,
     encode: Callable[[Sequence[str]], NDArray[np.float32]],
     fingerprint: str,
-    name: str,
 ) -> Calibration:
-    """Fit both directions on held-out pairs; `encode` embeds the absent captions (n, d).
+    """Fit both directions on held-out pairs, sets by name; `encode` embeds the absent captions (n, d).
 
-    Absent captions of whose subject a caption of the set speaks are left out. A direction with fewer than
-    `MINIMUM_ABSENT` queries about nothing is left out. Raises CalibrationError when none remains.
+    Absent captions of whose subject a caption of the set speaks are left out of it. A direction of a set with
+    fewer than `MINIMUM_ABSENT` queries about nothing is left out. Raises CalibrationError when none remains.
     """
-    kept, _ = without_present(absent, embedded.captions)
-    asked = directions_asked(embedded, encode([query.caption for query in kept]) if kept else None)
+    asked: dict[Direction, list[Asked]] = {}
+    digest = hashlib.sha256()
+    for embedded in sets.values():
+        kept, _ = without_present(absent, embedded.captions)
+        vectors = encode([query.caption for query in kept]) if kept else None
+        for direction, each in directions_asked(embedded, vectors).items():
+            asked.setdefault(direction, []).append(each)
+        if (lonely := texts_without_words(embedded)) is not None:
+            asked.setdefault("text_to_image", []).append(lonely)
+        told = [*embedded.image_ids, *embedded.captions, *(query.caption for query in kept)]
+        digest.update("\n".join(told).encode())
+    name = ", ".join(sets)
     if not asked:
         raise CalibrationError(
-            f"{name} has {len(embedded.image_ids)} images and {len(kept)} absent queries of whose subject no "
-            f"caption speaks: a calibration takes at least {MINIMUM_IMAGES} and {MINIMUM_ABSENT}"
+            f"{name}: {', '.join(str(len(each.image_ids)) for each in sets.values())} images, and too few of "
+            f"{len(absent)} absent queries of whose subject no caption speaks: a calibration takes at least "
+            f"{MINIMUM_IMAGES} and {MINIMUM_ABSENT}"
         )
-    digest = hashlib.sha256("\n".join([*embedded.image_ids, *embedded.captions]).encode())
-    digest.update("\n".join(query.caption for query in kept).encode())
     return Calibration(
         fingerprint=fingerprint,
         directions={direction: fit_direction(each, measured_on=name) for direction, each in asked.items()},
@@ -92,6 +102,26 @@ def directions_asked(
     return asked
 
 
+def texts_without_words(embedded: EmbeddedPairs) -> Asked | None:
+    """Captions that have their picture, and captions in galleries that share no content word with them."""
+    images, captions = len(embedded.image_ids), len(embedded.captions)
+    if images < MINIMUM_IMAGES or captions > MOST_ITEMS:
+        return None
+    allowed = disjoint_captions(embedded.captions, embedded.caption_image, images).T
+    says_something = ~allowed[np.arange(captions), embedded.caption_image]
+    rows = np.flatnonzero(says_something & (allowed.sum(axis=1) >= MINIMUM_IMAGES))
+    if len(rows) < MINIMUM_ABSENT:
+        return None
+    rows = rows[:: -(-len(rows) // MOST_QUERIES)]
+    nothing = np.array([], dtype=np.int64)
+    owner, vectors = embedded.caption_image, embedded.caption_vectors
+    return Asked(
+        embedded.image_vectors,
+        Queries(vectors, [row[None] for row in owner], owner),
+        Queries(vectors[rows], [nothing] * len(rows), owner[rows], allowed[rows]),
+    )
+
+
 def _images_without_words(embedded: EmbeddedPairs) -> Queries | None:
     """Images, each in a gallery of the captions that share no content word with its own."""
     images = len(embedded.image_ids)
@@ -103,32 +133,35 @@ def _images_without_words(embedded: EmbeddedPairs) -> Queries | None:
     return Queries(embedded.image_vectors[rows], [nothing] * len(rows), rows, allowed[rows])
 
 
-def fit_direction(asked: Asked, *, measured_on: str, seed: int = 0) -> DirectionCalibration:
+def fit_direction(asked: Sequence[Asked], *, measured_on: str, seed: int = 0) -> DirectionCalibration:
     """Weights for one direction, with figures from folds that a query's group never shares with the fit."""
     rng = np.random.default_rng(seed)
-    prior = prior_of(asked.present, asked.items)
-    sizes = sizes_up_to(len(asked.items))
-    pairs = [_draw_pair(asked, size, prior=prior, rng=rng) for size in sizes]
+    mean, spread = np.mean([prior_of(each.present, each.items) for each in asked], axis=0)
+    prior = (float(mean), float(spread))
+    drawn = [(each, size) for each in asked for size in sizes_up_to(len(each.items))]
+    sizes = tuple(sorted({size for _, size in drawn}))
+    pairs = [_draw_pair(each, size, prior=prior, rng=rng) for each, size in drawn]
+    whole = [number for number, (each, size) in enumerate(drawn) if size == len(each.items)]
     fitted = _fit(pairs, prior=prior, sizes=sizes)
     held_out = [_held_out(pairs, fold, prior=prior, sizes=sizes) for fold in range(FOLDS)]
     bins, error = reliability(
         np.concatenate([fold.fits for part in held_out for fold in part]),
         np.concatenate([fold.others for part in held_out for fold in part]),
     )
-    present, absent = pairs[-1]
-    cutoff = best_threshold(present.best, absent.best)
+    present, absent = (np.concatenate([pairs[number][kind].best for number in whole]) for kind in (0, 1))
+    cutoff = best_threshold(present, absent)
     figures = Figures(
         measured_on=f"{measured_on}, {FOLDS} folds",
         gallery_items=sizes[-1],
         reliability=bins,
         expected_calibration_error=error,
         decision=decide(
-            np.concatenate([part[-1].present for part in held_out]),
-            np.concatenate([part[-1].absent for part in held_out]),
+            np.concatenate([part[number].present for part in held_out for number in whole]),
+            np.concatenate([part[number].absent for part in held_out for number in whole]),
             threshold=fitted.threshold,
         ),
         flat_cutoff=cutoff,
-        flat_decision=decide(present.best, absent.best, threshold=cutoff),
+        flat_decision=decide(present, absent, threshold=cutoff),
     )
     return fitted.model_copy(update={"figures": figures})
 

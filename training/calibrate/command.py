@@ -21,14 +21,15 @@ if TYPE_CHECKING:
     from training.evaluate.embedding import OnProgress
 
 Set: TypeAlias = tuple[PairSet, list[AbsentQuery]]
+Sets: TypeAlias = tuple[list[PairSet], list[AbsentQuery]]
 
 
 def calibrate_command(
     bundle: Annotated[Path, typer.Argument(help="The bundle to calibrate.")],
     *,
     data: Annotated[
-        str | None,
-        typer.Option(help="Held-out pairs to fit on; without, the bundle's own calibration is used."),
+        list[str] | None,
+        typer.Option(help="Held-out pairs to fit on (repeatable); without, the bundle's own is measured."),
     ] = None,
     absent: Annotated[Path, typer.Option(help="Captions of what those do not show.")] = DEFAULT_ABSENT,
     evaluate: Annotated[str | None, typer.Option(help="Other pairs, to measure on.")] = None,
@@ -50,11 +51,11 @@ def calibrate_command(
     Exit status: 0 done; 2 a bundle, a set or a list cannot be used.
     """
     with errors_shown():
-        if data is None and evaluate is None:
+        if not data and evaluate is None:
             raise CalibrationError("nothing to do: name pairs to fit on (--data) or to measure on (--evaluate)")
-        if data is None and in_place:
+        if not data and in_place:
             raise CalibrationError("--in-place writes what is fitted: name pairs to fit on (--data)")
-        fit_on = None if data is None else (read_pairs(data), read_absent(absent))
+        fit_on = ([read_pairs(spec) for spec in data], read_absent(absent)) if data else None
         test_on = None if evaluate is None else (read_pairs(evaluate), read_absent(evaluate_absent))
         from training.calibrate.run import CalibrationSettings
 
@@ -77,7 +78,7 @@ def calibrate_command(
 
 def _run(
     path: Path,
-    fit_on: Set | None,
+    fit_on: Sets | None,
     test_on: Set | None,
     *,
     settings: "CalibrationSettings",

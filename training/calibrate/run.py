@@ -1,6 +1,6 @@
 """An encoder and sets of pairs to a calibration, to its figures on another set, and into the bundle.
 
-Ties embedding, fit and figures together; `fit` calls `calibrate_encoder` with its validation pairs. Knows no
+Ties embedding, fit and figures together. Knows no
 commands, and nothing of how a calibration is fitted.
 """
 
@@ -35,23 +35,25 @@ class CalibrationSettings:
 
 def calibrate_encoder(
     encoder: Embedder,
-    pairs: PairSet,
+    sets: Sequence[PairSet],
     *,
     absent: Sequence[AbsentQuery] | None = None,
     settings: CalibrationSettings = CalibrationSettings(),
     on_progress: OnProgress = silent,
 ) -> Calibration:
-    """Fit on held-out pairs; `absent` are captions of what they do not show, the shipped list by default.
+    """Fit on held-out sets; `absent` are captions of what they do not show, the shipped list by default.
 
-    Raises CalibrationError where the pairs are too few, or the vectors say nothing about them.
+    Raises CalibrationError where two sets have one name, the pairs are too few, or the vectors say nothing
+    about them.
     """
-    embedded = _embed(encoder, pairs, settings=settings, on_progress=on_progress)
+    names = [pairs.name for pairs in sets]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise CalibrationError(f"two sets are called {twice!r}: give one another name (name=)")
     return calibrate(
-        embedded,
+        {pairs.name: _embed(encoder, pairs, settings=settings, on_progress=on_progress) for pairs in sets},
         read_absent(DEFAULT_ABSENT) if absent is None else absent,
         encode=partial(_encode, encoder),
         fingerprint=encoder.fingerprint,
-        name=pairs.name,
     )
 
 
