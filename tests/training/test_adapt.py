@@ -202,7 +202,24 @@ def test_auto_tries_on_a_part_of_its_own_and_keeps_nothing_that_gains_nothing(ti
 
 def test_a_bank_of_other_embeddings_is_left_behind_and_said_so(tiny_bundle, sets, tmp_path):
     assert run(tiny_bundle, sets, tmp_path / "bank", "--method", "hubness:0.0001").exit_code == 0
-    result = run(tmp_path / "bank", sets, tmp_path / "out", "--method", "centre:0.001", "--force")
+    result = run(tmp_path / "bank", sets, tmp_path / "out", "--method", "adabn:0.001", "--force")
     assert result.exit_code in (0, 4), result.output
     assert "query bank is left behind" in " ".join(result.output.split())
     assert not (tmp_path / "out" / QUERY_BANK).exists()
+
+
+def test_a_bundles_bank_goes_on_in_the_new_embeddings_and_new_queries_join_it(tiny_bundle, sets, tmp_path):
+    assert run(tiny_bundle, sets, tmp_path / "bank", "--method", "hubness:0.0001").exit_code == 0
+    before = Encoder.load(tmp_path / "bank", device="cpu").query_bank.rows["images"]
+    result = run(tmp_path / "bank", sets, tmp_path / "out", "--method", "centre:0.5", "--force")
+    assert result.exit_code in (0, 4), result.output
+    encoder = Encoder.load(tmp_path / "out", device="cpu")
+    carried = encoder.query_bank.rows["images"]
+    pictures = [Image.open(path).convert("RGB") for path in sorted(Path(sets["folder"]).glob("*.png"))]
+    served = encoder.encode_images(pictures)
+    np.testing.assert_allclose((served @ carried.T).max(axis=1), 1.0, atol=2e-3)
+    assert np.abs(carried - before).max() > 1e-3
+    joined = run(tmp_path / "bank", sets, tmp_path / "both", "--method", "hubness:0.5", "--force")
+    assert joined.exit_code in (0, 4), joined.output
+    bank = Encoder.load(tmp_path / "both", device="cpu").query_bank
+    assert (len(bank.rows["texts"]), len(bank.rows["images"]), bank.alpha) == (10, 60, 0.5)

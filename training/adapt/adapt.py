@@ -4,7 +4,7 @@ It does NOT know terminals; progress and trials are told to callbacks.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +69,7 @@ def adapt(
     domain, notes = _domain(request, choose=fixed is None)
     encoder = Encoder.load(bundle, device=request.device, max_batch=request.batch)
     parent = Candidate((), Towers(encoder, domain, on_progress), {}, encoder.query_bank)
-    # A bank holds for the embeddings it was made of, so the parent's is no part of what is adapted.
-    adapted, trials = _adapted(replace(parent, bank=None), fixed, domain, on_trial)
+    adapted, trials = _adapted(parent, fixed, domain, on_trial)
     if parent.bank is not None and adapted.bank is None:
         notes = (*notes, "the bundle's query bank is left behind: hubness with --queries makes a new one")
     rows = compare_on(parent, adapted, side="source", part="source measure")

@@ -46,6 +46,8 @@ DEFAULT_STRENGTHS: Mapping[str, float] = MappingProxyType(
 """In the order in which methods act: what changes the towers, then their embeddings, then the ranking."""
 
 EXCLUSIVE = frozenset({"centre", "whiten", "coral"})
+OTHER_TOWERS = frozenset({"adabn", "pseudo", "few-shot"})
+"""What they leave embeds anew, so that rows which the parent embedded say nothing any more."""
 BANK_ROWS = 10_000
 """Evenly drawn from more: a bank is read for every item that is indexed."""
 MOST_STRENGTH: Mapping[str, float] = MappingProxyType({"hubness": 10.0})
@@ -111,12 +113,17 @@ def _parse_method(text: str) -> Method:
 
 
 def apply_methods(parent: Candidate, methods: Sequence[Method]) -> Candidate:
-    """A candidate with all of the methods, in their order; AdaptationError where one cannot be applied."""
+    """A candidate with all of the methods, in their order; AdaptationError where one cannot be applied.
+
+    The parent's own query bank goes on, in the candidate's embeddings, where they can be had: see `_past_bank`.
+    """
     candidate = parent
     for method in in_order(methods):
         made = APPLY[method.name](candidate, method.strength)
         candidate = replace(made, methods=(*candidate.methods, method))
-    return candidate
+    if any(method.name == "hubness" for method in candidate.methods):
+        return candidate
+    return replace(candidate, bank=_past_bank(candidate))
 
 
 def _adabn(candidate: Candidate, strength: float) -> Candidate:
@@ -156,7 +163,11 @@ def _coral(candidate: Candidate, strength: float) -> Candidate:
 
 
 def _hubness(candidate: Candidate, strength: float) -> Candidate:
-    """Bank texts are the queries, bank images the target's pictures, both as the candidate embeds them."""
+    """Bank texts are the queries, bank images the target's pictures, both as the candidate embeds them.
+
+    They join the parent's bank: only the rows nearest to an item tell whether it is a hub, so that each domain
+    is corrected by its own.
+    """
     texts = candidate.texts("queries")
     if not len(texts):
         raise AdaptationError("hubness needs --queries: a file of what is asked there, one text a line")
@@ -164,8 +175,25 @@ def _hubness(candidate: Candidate, strength: float) -> Candidate:
         "texts": _bank_rows(texts),
         "images": _bank_rows(candidate.images("target")),
     }
-    bank = QueryBank(rows=rows, fingerprint=candidate.towers.encoder.fingerprint, alpha=strength, k=DEFAULT_K)
+    past = _past_bank(candidate)
+    if past is not None:
+        rows = {m: np.concatenate([past.rows[m], new]) if m in past.rows else new for m, new in rows.items()}
+    bank = QueryBank(
+        rows=rows,
+        fingerprint=candidate.towers.encoder.fingerprint,
+        alpha=strength,
+        k=DEFAULT_K if past is None else past.k,
+    )
     return replace(candidate, bank=bank)
+
+
+def _past_bank(candidate: Candidate) -> QueryBank | None:
+    """The parent's bank, as the candidate would embed its queries; None where its towers are others."""
+    past = candidate.towers.encoder.query_bank
+    if past is None or any(method.name in OTHER_TOWERS for method in candidate.methods):
+        return None
+    rows = {m: _as_stored(apply_map(candidate.adaptation.get(m), rows)) for m, rows in past.rows.items()}
+    return replace(past, rows=rows)
 
 
 def _mapped(candidate: Candidate, **maps: AffineMap) -> Candidate:
@@ -174,9 +202,14 @@ def _mapped(candidate: Candidate, **maps: AffineMap) -> Candidate:
 
 
 def _bank_rows(rows: Floats) -> Floats:
-    """At most BANK_ROWS, float16 as they will be stored, so that what is measured is what is served."""
+    """At most BANK_ROWS, as they will be stored."""
     kept = rows[np.linalg.norm(rows, axis=1) > 0.5]
-    stored: Floats = kept[:: -(-len(kept) // BANK_ROWS) or 1].astype(np.float16).astype(np.float32)
+    return _as_stored(kept[:: -(-len(kept) // BANK_ROWS) or 1])
+
+
+def _as_stored(rows: Floats) -> Floats:
+    """Rounded to float16, so that what is measured is what is served."""
+    stored: Floats = rows.astype(np.float16).astype(np.float32)
     return stored
 
 
