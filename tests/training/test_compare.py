@@ -126,6 +126,15 @@ def test_the_mean_corruption_score_is_the_ratio_of_errors_against_the_baseline()
     assert {d.against for d in comparison.differences} == {"weak"}
 
 
+def test_what_costs_the_baseline_nothing_is_no_part_of_the_relative_score() -> None:
+    weak = {None: 0.8, BLUR: 0.6, DARK: 0.8}
+    strong = {None: 0.9, BLUR: 0.8, DARK: 0.5}
+    score = compare({"strong": hits(strong), "weak": hits(weak)}, baseline="weak").scores[0]
+    assert score.relative is not None
+    assert score.relative.value == pytest.approx(0.1 / 0.2)
+    assert 0 < score.relative.low < score.relative.high < 2
+
+
 def test_the_unseen_gap_is_home_minus_elsewhere_with_the_noise_of_both() -> None:
     sets = [*hits({None: 0.8}, dataset="home"), *hits({None: 0.5}, dataset="away", images=50, seed=1)]
     gap = compare({"a": sets}, in_domain="home").gaps[0]

@@ -7,7 +7,8 @@ shown.
 retention    recall under a condition ÷ clean recall, of the same bundle: what is kept
 score        mean over corruptions of Σ errors ÷ Σ errors of a baseline, over the severities measured
              (mCE, Hendrycks & Dietterich 2019, with 1 − R@k for the error); below 1 is better
-relative     the same of the errors added by the corruption: how much is lost, whatever the clean figure
+relative     the same of the errors added by the corruption: how much is lost, whatever the clean figure, over
+             those that the baseline is shown to lose by: what it does not lose cannot be divided by
 gap          recall on the set the bundle was trained for − recall on another
 """
 
@@ -264,7 +265,7 @@ def _added_ratio(
     ours, theirs = (
         _mean([table.added_error(bundle, each, direction, k) for each in conditions]) for bundle in bundles
     )
-    return ours.over(theirs)
+    return ours.over(theirs) if theirs.estimate.low > 0 else None
 
 
 def _gaps(tables: Sequence[_Draws], names: Sequence[str], in_domain: str) -> Iterator[UnseenGap]:
