@@ -21,11 +21,12 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 @contextmanager
-def errors_shown() -> Iterator[None]:
-    """Errors meant for people become one line on stderr, and exit status 2."""
+def errors_shown(*others: type[Exception]) -> Iterator[None]:
+    """Errors meant for people, and `others`, become one line on stderr, and exit status 2."""
+    expected: tuple[type[Exception], ...] = (TwinlensError, OSError, *others)
     try:
         yield
-    except (TwinlensError, OSError) as error:
+    except expected as error:
         typer.echo(f"error: {' '.join(str(error).split())}", err=True)
         sys.exit(EXIT_BAD_INPUT)
 

@@ -7,11 +7,10 @@ from typing import Annotated
 import torch
 import typer
 from rich.console import Console
-from rich.markup import escape
 from safetensors import SafetensorError
 
 from encoders.encoder import choose_device
-from encoders.errors import TwinlensError
+from training.console import errors_shown
 from training.fit.checkpoint import alone_in
 from training.fit.fit import CHECKPOINT, CHECKPOINT_SECONDS, Run
 from training.fit.prepare import check_out, prepare
@@ -39,17 +38,13 @@ def fit_command(
     ] = CHECKPOINT_SECONDS,
 ) -> None:
     """Train a bundle by a recipe. Killed at any moment, the same command goes on from the last checkpoint."""
-    console = Console()
     try:
-        if threads:
-            torch.set_num_threads(threads)
-        read = Recipe.read(recipe)
-        work = folder or Path("runs") / read.name
-        options = _Options(out, work, cache, device, checkpoint_seconds, until)
-        _fit(read, options, console)
-    except (TwinlensError, OSError, SafetensorError) as error:
-        console.print(f"[red]error[/] {escape(str(error))}", highlight=False)
-        raise typer.Exit(2) from error
+        with errors_shown(SafetensorError):
+            if threads:
+                torch.set_num_threads(threads)
+            read = Recipe.read(recipe)
+            work = folder or Path("runs") / read.name
+            _fit(read, _Options(out, work, cache, device, checkpoint_seconds, until), Console())
     finally:
         leave_processes()
 
