@@ -13,6 +13,7 @@ import torch
 from typer.testing import CliRunner, Result
 
 from encoders.bundle import Bundle
+from encoders.calibration import read_calibration
 from encoders.encoder import Encoder
 from training.__main__ import app
 from training.data.pairs import read_pairs
@@ -123,6 +124,9 @@ def test_training_learns_what_the_captions_say(workplace: Workplace) -> None:
     assert recall(workplace.folder / "trained", workplace.held_out) > 0.6
     assert recall(workplace.bundle, workplace.held_out) < 0.4
     bundle = Bundle.open(workplace.folder / "trained")
+    calibration = read_calibration(bundle.path, fingerprint=bundle.fingerprint)
+    assert calibration is not None
+    assert f"calibrated on {calibration.fitted_on}" in " ".join(result.output.split())
     assert bundle.config.provenance["parent"] == Bundle.open(workplace.bundle).fingerprint
     assert bundle.config.provenance["data"][0]["images"] == 60
     lines = (workplace.folder / "trained.run" / "metrics.jsonl").read_text().splitlines()

@@ -9,14 +9,18 @@ import typer
 from rich.console import Console
 from safetensors import SafetensorError
 
-from encoders.encoder import choose_device
+from encoders.bundle import Bundle
+from encoders.encoder import Encoder, choose_device
+from encoders.errors import TwinlensError
+from training.calibrate.run import calibrate_encoder, store_calibration
 from training.console import errors_shown
+from training.data.pairs import read_pairs
 from training.fit.checkpoint import alone_in
 from training.fit.fit import CHECKPOINT, CHECKPOINT_SECONDS, Run
 from training.fit.prepare import check_out, prepare
 from training.fit.processes import join_processes, leave_processes
 from training.fit.progress import Reporter
-from training.fit.recipe import Recipe
+from training.fit.recipe import Recipe, Validation
 
 
 def fit_command(
@@ -84,3 +88,21 @@ def _fit(recipe: Recipe, options: _Options, console: Console) -> None:
         with Reporter(speaker, log, steps_done=training.steps_done, validated=training.validated) as reporter:
             bundle = training.train(options.out, reporter=reporter, until=options.until)
     speaker.print(f"bundle {bundle.name} {bundle.fingerprint[:12]} written to {options.out}", markup=False)
+    if processes.first and recipe.validation is not None:
+        speaker.print(_calibrated(bundle, recipe.validation, options.device), markup=False, highlight=False)
+
+
+def _calibrated(bundle: Bundle, validation: Validation, device: str) -> str:
+    """Fit a calibration on the validation sets into the bundle; what came of it, which is no reason to fail."""
+    try:
+        sets = [read_pairs(spec) for spec in validation.pairs]
+        calibration = calibrate_encoder(Encoder.load(bundle, device=device), sets)
+        store_calibration(bundle, calibration)
+    except TwinlensError as error:
+        return f"no calibration: {error}"
+    told = ", ".join(
+        f"{name.replace('_', ' ')} {each.figures.decision.balanced_accuracy:.1%}"
+        for name, each in calibration.directions.items()
+        if each.figures is not None
+    )
+    return f"calibrated on {calibration.fitted_on}; nothing matches, balanced accuracy: {told}"
