@@ -25,8 +25,8 @@ from training.evaluate.report import (
     bundle_names,
     recall_depths,
 )
+from training.evaluate.shifts import Shifts, corruptions_of, highest_recall, in_words, recall_at, severities_of
 from training.files import replacing
-from training.page.shifts import Shifts, corruptions_of, highest_recall, in_words, recall_at, severities_of
 
 DOTS_PER_INCH = 160
 WIDTH_INCHES = 9.0

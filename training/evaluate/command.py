@@ -32,10 +32,10 @@ from training.evaluate.report import (
     report_table,
     write_report,
 )
+from training.evaluate.shifts import corruptions_of
 from training.evaluate.zero_shot_tables import zero_shot_markdown, zero_shot_notes, zero_shot_table
 from training.files import replacing
 from training.page.failures import FailureLogs
-from training.page.shifts import corruptions_of
 from training.page.writing import write_report_page
 from training.shift.conditions import (
     corrupted_conditions,

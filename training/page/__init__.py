@@ -1,7 +1,6 @@
 """The report as one HTML page that opens from disk: no script, no resource beside it.
 
     markup      elements whose text is escaped unless it is markup already
-    shifts      what reports say about conditions: recall under each, and what part of the clean one it is
     summary     the plain-language sentences on top, with their numbers
     svg         charts, in the page's own colours (light and dark)
     tables      heat maps and tables

@@ -5,11 +5,11 @@ from itertools import groupby
 
 from training.evaluate.metrics import Estimate
 from training.evaluate.report import RetrievalReport, bundle_names
+from training.evaluate.shifts import in_words
 from training.evaluate.zero_shot import ZeroShotReport
 from training.page.inputs import Failure, PageInputs, Shown
 from training.page.markup import Markup, element, joined
 from training.page.parts import NOTHING, card, note, section
-from training.page.shifts import in_words
 from training.page.svg import bars, legend
 from training.page.tables import classes_table, confusions_table
 

@@ -13,11 +13,11 @@ from training.evaluate.report import (
     recall_depths,
     report_notes,
 )
+from training.evaluate.shifts import recall_at
 from training.evaluate.zero_shot_tables import zero_shot_cautions
 from training.page.inputs import PageInputs
 from training.page.markup import Markup, element, joined
 from training.page.parts import NOTHING, card, note, section
-from training.page.shifts import recall_at
 from training.page.summary import summary_sentences
 from training.page.svg import bars, legend
 from training.page.tables import differences_table, recall_table, scores_table, table

@@ -9,10 +9,10 @@ from statistics import fmean
 from training.evaluate.comparison import Difference, UnseenGap
 from training.evaluate.ranks import DIRECTIONS
 from training.evaluate.report import DatasetReport, RetrievalReport, bundle_names, dataset_names, recall_depths
+from training.evaluate.shifts import Loss, Shifts, both_ways, in_words, losses, usual_severity
 from training.evaluate.zero_shot import ZeroShotReport
 from training.page.inputs import PageInputs
 from training.page.markup import Markup, element, joined
-from training.page.shifts import Loss, Shifts, both_ways, in_words, losses, usual_severity
 
 QUERIES = {"text_to_image": "for captions", "image_to_text": "for pictures"}
 

@@ -8,9 +8,9 @@ from collections.abc import Collection, Sequence
 from training.evaluate.comparison import CorruptionScore, Difference
 from training.evaluate.ranks import DIRECTIONS, Direction
 from training.evaluate.report import DIRECTION_TITLES, DatasetReport, RetrievalReport, bundle_names, percent
+from training.evaluate.shifts import Shifts, in_words, recall_at
 from training.evaluate.zero_shot import ZeroShotReport
 from training.page.markup import Content, Markup, element, joined
-from training.page.shifts import Shifts, in_words, recall_at
 from training.page.summary import signed
 
 

@@ -10,10 +10,10 @@ from encoders.calibration import read_calibration
 from training.data.pairs import PairSet
 from training.evaluate.comparison import Comparison
 from training.evaluate.report import Condition, RetrievalReport, bundle_names, recall_depths
+from training.evaluate.shifts import Shifts, losses, usual_severity
 from training.page.document import write_page
 from training.page.failures import FailureLog, picture_failures
 from training.page.inputs import Failure, PageInputs
-from training.page.shifts import Shifts, losses, usual_severity
 
 MOST_FAILURES = 24
 
