@@ -10,19 +10,16 @@ and a modality that is not named stays as it is. It does not know how means and 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from encoders.errors import CorruptBundle
+from encoders.modalities import MODALITIES, Modality
 from encoders.towers import unit_rows
 
 ADAPTATION = "adaptation.safetensors"
-
-Modality = Literal["images", "texts"]
-MODALITIES: tuple[Modality, ...] = ("images", "texts")
 
 
 @dataclass(frozen=True, eq=False)

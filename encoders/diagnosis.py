@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from encoders.adaptation import MODALITIES, Modality
 from encoders.encoder import Encoder, Vectors
 from encoders.golden import REPRODUCED, Golden, Stages, cosines, golden_pixels, run_stages
 from encoders.golden_inputs import SHORT_IDS
 from encoders.images import Pixels, Preprocessing
+from encoders.modalities import MODALITIES, Modality
 
 Cause = Literal[
     "normalisation", "resize", "interpolation", "decoding", "channels", "weights", "collapse", "truncation",

@@ -14,10 +14,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from encoders.adaptation import ADAPTATION, Adaptation, Modality, read_adaptation
+from encoders.adaptation import ADAPTATION, Adaptation, read_adaptation
 from encoders.bundle import WEIGHTS, Bundle
 from encoders.errors import CorruptBundle, DeviceUnavailable
 from encoders.images import Pixels, Preprocessing, to_pixels
+from encoders.modalities import Modality
 from encoders.query_bank import QueryBank, read_query_bank
 from encoders.texts import TokenBatch, open_tokenizer
 from encoders.towers import build_towers, unit_rows

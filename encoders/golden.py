@@ -26,12 +26,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from encoders.adaptation import MODALITIES, Modality
 from encoders.bundle import Bundle
 from encoders.encoder import Encoder, Vectors, normaliser
 from encoders.errors import CorruptBundle
 from encoders.golden_inputs import GoldenPicture, Kind, Shape, golden_pictures, golden_texts
 from encoders.images import Pixels, decode_image, to_pixels
+from encoders.modalities import MODALITIES, Modality
 from encoders.reference import reference_encoder
 from encoders.weights import Encoding
 

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from encoders.adaptation import MODALITIES, Modality
 from encoders.errors import CorruptBundle
+from encoders.modalities import MODALITIES, Modality
 
 QUERY_BANK = "query_bank.safetensors"
 DEFAULT_ALPHA = 0.75
@@ -75,6 +75,12 @@ def penalty_of(bank: QueryBank | None, searched: Modality) -> Callable[[Rows], R
     if bank is None or not bank.corrects(searched):
         return None
     return partial(bank.penalty, searched=searched)
+
+
+def as_stored(rows: Rows) -> Rows:
+    """Rounded as the file holds them, so that what is measured is what is served."""
+    rounded: Rows = rows.astype(np.float16).astype(np.float32)
+    return rounded
 
 
 def query_bank_bytes(bank: QueryBank) -> bytes:

@@ -3,7 +3,7 @@
 Knows banks and manifests; not how penalties are computed (`encoders.query_bank`) or stored (`index.vectors`).
 """
 
-from encoders.adaptation import MODALITIES
+from encoders.modalities import MODALITIES
 from encoders.query_bank import ASKED_BY, QueryBank
 from index.manifest import HubnessCorrection
 

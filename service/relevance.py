@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders.adaptation import Modality
 from encoders.calibration import (
     BadCalibration,
     Calibration,
@@ -19,6 +18,7 @@ from encoders.calibration import (
     background_rows,
     read_calibration,
 )
+from encoders.modalities import Modality
 from index.release import Release
 from index.vectors import VectorIndex
 from service.schemas import Space

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders.adaptation import Modality
+from encoders.modalities import Modality
 from encoders.query_bank import ASKED_BY
 from index.release import Release
 from index.vectors import VectorIndex

@@ -153,3 +153,9 @@ def test_too_old_or_no_python_is_said_plainly(tmp_path):
     )  # fmt: skip
     assert run.returncode != 0
     assert "Python 3.11 or newer" in run.stderr
+
+
+def test_a_mistyped_training_command_is_told_before_torch_is_loaded() -> None:
+    told = "import sys, training.__main__; print([m for m in ('torch', 'matplotlib') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -9,8 +9,8 @@ from fastapi import APIRouter, Request
 from numpy.typing import NDArray
 from starlette.responses import Response
 
-from encoders.adaptation import Modality
 from encoders.errors import TwinlensError
+from encoders.modalities import Modality
 from service.answers import INLINE_NUMBERS, dump
 from service.bodies import is_json, media_type, read_files, read_json, read_query
 from service.decoding import ImageSource

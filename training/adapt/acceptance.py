@@ -12,10 +12,9 @@ from pydantic import BaseModel, ConfigDict
 from training.adapt.methods import Candidate
 from training.data.captions import group_captions
 from training.evaluate.compare import paired_difference
-from training.evaluate.metrics import Estimate
+from training.evaluate.metrics import DEFAULT_KS, Estimate
 from training.evaluate.ranks import DIRECTIONS, Direction, Retrieval, rank_pairs
 
-KS = (1, 5, 10)
 MOST_SOURCE_LOSS = 0.02
 """R@1 that the source may lose, either way: two points."""
 
@@ -63,7 +62,7 @@ def compare_on(parent: Candidate, adapted: Candidate, *, side: Side, part: str) 
     return [
         _row(before, after, side=side, direction=direction, k=k, images=images)
         for direction in DIRECTIONS
-        for k in KS
+        for k in DEFAULT_KS
     ]
 
 

@@ -17,8 +17,9 @@ from types import MappingProxyType
 
 import numpy as np
 
-from encoders.adaptation import Adaptation, AffineMap, Modality
-from encoders.query_bank import DEFAULT_ALPHA, DEFAULT_K, QueryBank
+from encoders.adaptation import Adaptation, AffineMap
+from encoders.modalities import Modality
+from encoders.query_bank import DEFAULT_ALPHA, DEFAULT_K, QueryBank, as_stored
 from training.adapt.closed_form import (
     CENTRE_STRENGTH,
     CORAL_STRENGTH,
@@ -192,7 +193,7 @@ def _past_bank(candidate: Candidate) -> QueryBank | None:
     past = candidate.towers.encoder.query_bank
     if past is None or any(method.name in OTHER_TOWERS for method in candidate.methods):
         return None
-    rows = {m: _as_stored(apply_map(candidate.adaptation.get(m), rows)) for m, rows in past.rows.items()}
+    rows = {m: as_stored(apply_map(candidate.adaptation.get(m), rows)) for m, rows in past.rows.items()}
     return replace(past, rows=rows)
 
 
@@ -204,13 +205,7 @@ def _mapped(candidate: Candidate, **maps: AffineMap) -> Candidate:
 def _bank_rows(rows: Floats) -> Floats:
     """At most BANK_ROWS, as they will be stored."""
     kept = rows[np.linalg.norm(rows, axis=1) > 0.5]
-    return _as_stored(kept[:: -(-len(kept) // BANK_ROWS) or 1])
-
-
-def _as_stored(rows: Floats) -> Floats:
-    """Rounded to float16, so that what is measured is what is served."""
-    stored: Floats = rows.astype(np.float16).astype(np.float32)
-    return stored
+    return as_stored(kept[:: -(-len(kept) // BANK_ROWS) or 1])
 
 
 APPLY: Mapping[str, Callable[[Candidate, float], Candidate]] = MappingProxyType(

@@ -9,10 +9,9 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
-from numpy.typing import NDArray
 
 from encoders.bundle import Bundle
-from encoders.query_bank import QUERY_BANK, QueryBank, query_bank_bytes
+from encoders.query_bank import QUERY_BANK, QueryBank, as_stored, query_bank_bytes
 from training.card import CARD, bundle_card
 from training.data.captions import group_captions
 from training.data.pairs import CaptionedImage, PairSet
@@ -20,8 +19,6 @@ from training.errors import BankError
 from training.evaluate.embedding import EmbeddedPairs, Embedder, OnProgress, embed_pairs, silent
 from training.evaluate.metrics import DEFAULT_KS
 from training.evaluate.ranks import DIRECTIONS, rank_pairs
-
-Floats = NDArray[np.float32]
 
 DEFAULT_PAIRS = 3000
 """6 MB at 512 dimensions. A third of it gains a little less: LOG.md."""
@@ -80,8 +77,8 @@ def make_bank(
     embedded = [embed_pairs(encoder, pairs, batch=batch, on_progress=on_progress) for pairs in sets]
     return QueryBank(
         rows={
-            "texts": _stored([one.caption_vectors for one in embedded]),
-            "images": _stored([one.image_vectors for one in embedded]),
+            "texts": as_stored(np.concatenate([one.caption_vectors for one in embedded])),
+            "images": as_stored(np.concatenate([one.image_vectors for one in embedded])),
         },
         fingerprint=encoder.fingerprint,
         alpha=alpha,
@@ -121,8 +118,3 @@ def _score(embedded: EmbeddedPairs, bank: QueryBank | None) -> float:
     return float(
         np.mean([retrieval.direction(d).hit_probability(k).mean() for d in DIRECTIONS for k in DEFAULT_KS])
     )
-
-
-def _stored(blocks: Sequence[Floats]) -> Floats:
-    rows: Floats = np.concatenate(blocks).astype(np.float16).astype(np.float32)
-    return rows

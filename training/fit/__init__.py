@@ -3,7 +3,8 @@
     recipe        all that decides what a run makes                     start      what it starts from
     prepare       recipe to sets, towers and mixture, with the guard-rails
     beginning     what is known before the first step
-    fit           the loop over phases, epochs and steps                command    python -m training fit
+    fit           the loop over phases, epochs and steps
+    job           all of it as one process does it, the calibration too   command    python -m training fit
     validate      retrieval on held-out pairs                           forgetting   what fell meanwhile
     checkpoint    atomic, resumable                                     progress   bar, JSONL, TensorBoard
     processes     torchrun's ranks

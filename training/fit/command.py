@@ -1,26 +1,18 @@
-"""`python -m training fit`: what a person types, and what they are told. The work is `fit`'s."""
+"""`python -m training fit`: what a person types, and what they are told. The work is `job`'s.
 
-from dataclasses import dataclass
+torch is imported only once the command line has been read.
+"""
+
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 from rich.console import Console
 from safetensors import SafetensorError
 
-from encoders.bundle import Bundle
-from encoders.encoder import Encoder, choose_device
-from encoders.errors import TwinlensError
-from training.calibrate.run import calibrate_encoder, store_calibration
 from training.console import errors_shown
-from training.data.pairs import read_pairs
-from training.fit.checkpoint import alone_in
-from training.fit.fit import CHECKPOINT, CHECKPOINT_SECONDS, Run
-from training.fit.prepare import check_out, prepare
-from training.fit.processes import join_processes, leave_processes
-from training.fit.progress import Reporter
-from training.fit.recipe import Recipe, Validation
+
+CHECKPOINT_SECONDS = 120.0
 
 
 def fit_command(
@@ -42,67 +34,17 @@ def fit_command(
     ] = CHECKPOINT_SECONDS,
 ) -> None:
     """Train a bundle by a recipe. Killed at any moment, the same command goes on from the last checkpoint."""
-    try:
-        with errors_shown(SafetensorError):
-            if threads:
-                torch.set_num_threads(threads)
-            read = Recipe.read(recipe)
-            work = folder or Path("runs") / read.name
-            _fit(read, _Options(out, work, cache, device, checkpoint_seconds, until), Console())
-    finally:
-        leave_processes()
+    with errors_shown(SafetensorError):
+        from training.fit.job import JobOptions, run_job
+        from training.fit.recipe import Recipe
 
-
-@dataclass(frozen=True)
-class _Options:
-    out: Path
-    folder: Path
-    cache: Path
-    device: str
-    every_seconds: float
-    until: str | None
-
-
-def _fit(recipe: Recipe, options: _Options, console: Console) -> None:
-    chosen = choose_device(options.device)
-    processes = join_processes(chosen)
-    check_out(options.out)
-    folder = options.folder
-    folder.mkdir(parents=True, exist_ok=True)
-    speaker = console if processes.first else Console(quiet=True)
-    with alone_in(folder, processes):
-        with Reporter(speaker, None) as reporter:
-            prepared = prepare(
-                recipe,
-                folder=folder,
-                cache=options.cache,
-                device=chosen,
-                processes=processes,
-                reporter=reporter,
-            )
-        training = Run(prepared, folder, checkpoint_seconds=options.every_seconds)
-        training.resume()
-        if training.steps_done:
-            speaker.print(f"resumed from {folder / CHECKPOINT} at step {training.steps_done}", markup=False)
-        log = folder if processes.first else None
-        with Reporter(speaker, log, steps_done=training.steps_done, validated=training.validated) as reporter:
-            bundle = training.train(options.out, reporter=reporter, until=options.until)
-    speaker.print(f"bundle {bundle.name} {bundle.fingerprint[:12]} written to {options.out}", markup=False)
-    if processes.first and recipe.validation is not None:
-        speaker.print(_calibrated(bundle, recipe.validation, options.device), markup=False, highlight=False)
-
-
-def _calibrated(bundle: Bundle, validation: Validation, device: str) -> str:
-    """Fit a calibration on the validation sets into the bundle; what came of it, which is no reason to fail."""
-    try:
-        sets = [read_pairs(spec) for spec in validation.pairs]
-        calibration = calibrate_encoder(Encoder.load(bundle, device=device), sets)
-        store_calibration(bundle, calibration)
-    except TwinlensError as error:
-        return f"no calibration: {error}"
-    told = ", ".join(
-        f"{name.replace('_', ' ')} {each.figures.decision.balanced_accuracy:.1%}"
-        for name, each in calibration.directions.items()
-        if each.figures is not None
-    )
-    return f"calibrated on {calibration.fitted_on}; nothing matches, balanced accuracy: {told}"
+        options = JobOptions(
+            out=out,
+            folder=folder,
+            cache=cache,
+            device=device,
+            threads=threads,
+            checkpoint_seconds=checkpoint_seconds,
+            until=until,
+        )
+        run_job(Recipe.read(recipe), options, Console())

@@ -36,7 +36,6 @@ from training.fit.views.feeds import Feeds
 
 CHECKPOINT = "checkpoint.safetensors"
 BEST = "best.safetensors"
-CHECKPOINT_SECONDS = 120.0
 SILENT = Reporter(Console(quiet=True), None)
 
 
@@ -58,9 +57,7 @@ def run_digest(prepared: Prepared) -> str:
 class Run:
     """One training run in `folder`, from where it stands to its end."""
 
-    def __init__(
-        self, prepared: Prepared, folder: Path, *, checkpoint_seconds: float = CHECKPOINT_SECONDS
-    ) -> None:
+    def __init__(self, prepared: Prepared, folder: Path, *, checkpoint_seconds: float) -> None:
         self._recipe = prepared.recipe
         self._prepared = prepared
         self._folder = folder

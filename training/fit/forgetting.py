@@ -13,13 +13,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from training.evaluate.metrics import Estimate, bootstrap_means
+from training.evaluate.metrics import DEFAULT_KS, Estimate, bootstrap_means
 from training.evaluate.ranks import Retrieval
 from training.files import replacing
 from training.fit.towers.learner import Feed, Learner
 from training.fit.validate import HeldOut, retrievals
 
-KS = (1, 5, 10)
 SHORT = {"t2i": "T→I", "i2t": "I→T"}
 WORTH_TELLING = 0.02
 """A fall of more is told whatever its interval, a smaller one when its 95% interval lies below 0."""
@@ -141,7 +140,7 @@ def _standing(name: str, retrieval: Retrieval) -> Standing:
     directions = {"t2i": retrieval.text_to_image, "i2t": retrieval.image_to_text}
     return Standing(
         name,
-        {f"{short}@{k}": ranks.hit_probability(k) for short, ranks in directions.items() for k in KS},
+        {f"{short}@{k}": ranks.hit_probability(k) for short, ranks in directions.items() for k in DEFAULT_KS},
         {short: ranks.image for short, ranks in directions.items()},
     )
 

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from training.evaluate.metrics import DEFAULT_KS
 from training.fit.checkpoint import cut_log
 from training.fit.forgetting import Change
 from training.fit.validate import Outcome
@@ -72,8 +73,8 @@ class Reporter:
         """Say and record a validation."""
         for outcome in outcomes:
             recall = {name: 100 * value for name, value in outcome.recall.items()}
-            t2i = "/".join(f"{recall[f't2i@{k}']:.1f}" for k in (1, 5, 10))
-            i2t = "/".join(f"{recall[f'i2t@{k}']:.1f}" for k in (1, 5, 10))
+            t2i = "/".join(f"{recall[f't2i@{k}']:.1f}" for k in DEFAULT_KS)
+            i2t = "/".join(f"{recall[f'i2t@{k}']:.1f}" for k in DEFAULT_KS)
             self.say(f"  {outcome.name}: T→I R@1/5/10 {t2i}  I→T {i2t}  score {100 * outcome.score:.2f}")
             self.record(
                 step, set=outcome.name, **{name: round(value, 6) for name, value in outcome.recall.items()}

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from training.data.captions import group_captions
 from training.data.pairs import digest_of
 from training.evaluate.collapse import EmbeddingHealth, measure_health
+from training.evaluate.metrics import DEFAULT_KS
 from training.evaluate.ranks import Floats, Retrieval, rank_pairs
 from training.fit.step.mixture import Mixture
 from training.fit.towers.learner import Feed, Learner
@@ -121,7 +122,7 @@ def _recall(retrieval: Retrieval) -> dict[str, float]:
     return {
         f"{name}@{k}": float(ranks.hit_probability(k).mean())
         for name, ranks in directions.items()
-        for k in (1, 5, 10)
+        for k in DEFAULT_KS
     }
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from encoders.adaptation import MODALITIES
 from encoders.bundle import Bundle
 from encoders.diagnosis import Finding, GoldenCheck, check_golden, diagnose
 from encoders.encoder import Encoder
 from encoders.golden import Golden, read_golden
+from encoders.modalities import MODALITIES
 from encoders.verdict import Check, Judged, Verdict
 from training.data.captions import group_captions
 from training.data.pairs import PairSet, read_pairs
