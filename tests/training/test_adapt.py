@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,9 @@ from training.__main__ import app
 from training.adapt.adapt import Request, adapt
 from training.adapt.bundles import undo
 from training.adapt.methods import Method
+from training.data.pairs import read_pairs
 from training.errors import AdaptationError
+from training.evaluate.embedding import embed_pairs
 
 QUERIES = ["a red square on the blue", "yellow on black", "a dog", "a dark cat", "white on green"]
 ALL = "adabn:0.05,centre:0.001,hubness:0.01"
@@ -164,13 +167,16 @@ def test_the_parent_is_never_overwritten_and_adaptations_are_not_stacked(adapted
     assert "--undo" in twice.output
 
 
-def test_hubness_without_queries_says_what_it_needs(tiny_bundle, sets, tmp_path):
+def test_hubness_without_queries_corrects_the_search_by_pictures_alone(tiny_bundle, sets, tmp_path):
     request = Request(
         bundle=tiny_bundle, target=sets["folder"], source=sets["source"], out=tmp_path / "out",
-        method="hubness", device="cpu",
+        method="hubness", device="cpu", force=True,
     )  # fmt: skip
+    adapt(request)
+    bank = Encoder.load(tmp_path / "out", device="cpu").query_bank
+    assert {modality: len(rows) for modality, rows in bank.rows.items()} == {"images": 30}
     with pytest.raises(AdaptationError, match="--queries"):
-        adapt(request)
+        adapt(replace(request, method="pseudo", out=tmp_path / "pseudo"))
 
 
 def test_a_tower_whose_vectors_are_not_finite_is_refused(tiny_bundle, sets, tmp_path):
@@ -200,12 +206,19 @@ def test_auto_tries_on_a_part_of_its_own_and_keeps_nothing_that_gains_nothing(ti
     assert outcome.methods == () or all(isinstance(method, Method) for method in outcome.methods)
 
 
-def test_a_bank_of_other_embeddings_is_left_behind_and_said_so(tiny_bundle, sets, tmp_path):
-    assert run(tiny_bundle, sets, tmp_path / "bank", "--method", "hubness:0.0001").exit_code == 0
-    result = run(tmp_path / "bank", sets, tmp_path / "out", "--method", "adabn:0.001", "--force")
+def test_other_towers_take_the_source_for_the_bank_they_cannot_embed(tiny_bundle, sets, tmp_path):
+    assert run(tiny_bundle, sets, tmp_path / "bank", "--method", "hubness:0.5", "--force").exit_code in (0, 4)
+    result = run(tmp_path / "bank", sets, tmp_path / "out", "--method", "adabn:0.5,centre", "--force")
     assert result.exit_code in (0, 4), result.output
-    assert "query bank is left behind" in " ".join(result.output.split())
-    assert not (tmp_path / "out" / QUERY_BANK).exists()
+    assert "15 source pairs replace it" in " ".join(result.output.split())
+    encoder = Encoder.load(tmp_path / "out", device="cpu")
+    bank, source = encoder.query_bank, embed_pairs(encoder, read_pairs(sets["source"]))
+    assert (bank.alpha, len(bank.rows["images"])) == (0.5, 15)
+    for rows, served in (
+        (bank.rows["images"], source.image_vectors),
+        (bank.rows["texts"], source.caption_vectors),
+    ):
+        np.testing.assert_allclose((rows @ served.T).max(axis=1), 1.0, atol=2e-3)
 
 
 def test_a_bundles_bank_goes_on_in_the_new_embeddings_and_new_queries_join_it(tiny_bundle, sets, tmp_path):

@@ -13,7 +13,7 @@ from encoders.encoder import Encoder
 from training.adapt.acceptance import Row, Verdict, compare_on, judge
 from training.adapt.bundles import check_out, write_adapted
 from training.adapt.choosing import Trial, choose_methods
-from training.adapt.methods import Candidate, Method, apply_methods, parse_methods
+from training.adapt.methods import Candidate, Method, apply_methods, changes_towers, parse_methods
 from training.adapt.proxies import measure_proxies
 from training.adapt.sets import Domain, Split, queries_among, read_domain
 from training.adapt.towers import Towers
@@ -70,8 +70,9 @@ def adapt(
     encoder = Encoder.load(bundle, device=request.device, max_batch=request.batch)
     parent = Candidate((), Towers(encoder, domain, on_progress), {}, encoder.query_bank)
     adapted, trials = _adapted(parent, fixed, domain, on_trial)
-    if parent.bank is not None and adapted.bank is None:
-        notes = (*notes, "the bundle's query bank is left behind: hubness with --queries makes a new one")
+    if parent.bank is not None and changes_towers(adapted.methods):
+        pairs = len(domain.source.learn.images)
+        notes = (*notes, f"the bundle's query bank is of other embeddings now: {pairs} source pairs replace it")
     rows = compare_on(parent, adapted, side="source", part="source measure")
     if domain.can_measure:
         rows += compare_on(parent, adapted, side="target", part="target measure")
@@ -98,10 +99,8 @@ def _open(request: Request, methods: Sequence[Method]) -> Bundle:
         raise AdaptationError(
             "few-shot needs --shots: how many captioned pictures of the target may be looked at"
         )
-    if request.queries is None and (asking := sorted(names & {"hubness", "pseudo"})):
-        raise AdaptationError(
-            f"--queries is missing: {' and '.join(asking)} learn from what is asked there, one text a line"
-        )
+    if request.queries is None and "pseudo" in names:
+        raise AdaptationError("--queries is missing: pseudo learns from what is asked there, one text a line")
     return bundle
 
 
@@ -131,8 +130,7 @@ def _adapted(
         return apply_methods(parent, fixed), []
     if domain.can_measure:
         return choose_methods(parent, shots=bool(domain.shots.images), on_trial=on_trial)
-    mild = UNLABELLED_AUTO if domain.queries else "centre:0.5"
-    return apply_methods(parent, parse_methods(mild)), []
+    return apply_methods(parent, parse_methods(UNLABELLED_AUTO)), []
 
 
 def _proxies(candidate: Candidate) -> dict[str, float]:

@@ -48,7 +48,6 @@ DEFAULT_STRENGTHS: Mapping[str, float] = MappingProxyType(
 
 EXCLUSIVE = frozenset({"centre", "whiten", "coral"})
 OTHER_TOWERS = frozenset({"adabn", "pseudo", "few-shot"})
-"""What they leave embeds anew, so that rows which the parent embedded say nothing any more."""
 BANK_ROWS = 10_000
 """Evenly drawn from more: a bank is read for every item that is indexed."""
 MOST_STRENGTH: Mapping[str, float] = MappingProxyType({"hubness": 10.0})
@@ -79,6 +78,9 @@ class Candidate:
 
     def texts(self, part: str) -> Floats:
         return apply_map(self.adaptation.get("texts"), self.towers.texts(part))
+
+    def rows(self, modality: Modality, part: str) -> Floats:
+        return self.images(part) if modality == "images" else self.texts(part)
 
 
 def parse_methods(text: str) -> tuple[Method, ...]:
@@ -116,7 +118,7 @@ def _parse_method(text: str) -> Method:
 def apply_methods(parent: Candidate, methods: Sequence[Method]) -> Candidate:
     """A candidate with all of the methods, in their order; AdaptationError where one cannot be applied.
 
-    The parent's own query bank goes on, in the candidate's embeddings, where they can be had: see `_past_bank`.
+    The parent's own query bank goes on in the candidate's embeddings: see `_past_bank`.
     """
     candidate = parent
     for method in in_order(methods):
@@ -144,13 +146,13 @@ def _centre(candidate: Candidate, strength: float) -> Candidate:
     return _mapped(
         candidate,
         images=centring(towers.images("target"), strength=strength),
-        texts=centring(towers.domain_texts(), strength=strength),
+        texts=centring(_domain_texts(candidate), strength=strength),
     )
 
 
 def _whiten(candidate: Candidate, strength: float) -> Candidate:
     towers = candidate.towers
-    images, texts = whitening(towers.images("target"), towers.domain_texts(), strength=strength)
+    images, texts = whitening(towers.images("target"), _domain_texts(candidate), strength=strength)
     return _mapped(candidate, images=images, texts=texts)
 
 
@@ -164,21 +166,18 @@ def _coral(candidate: Candidate, strength: float) -> Candidate:
 
 
 def _hubness(candidate: Candidate, strength: float) -> Candidate:
-    """Bank texts are the queries, bank images the target's pictures, both as the candidate embeds them.
+    """Bank images are the target's pictures, bank texts the queries where there are some, as the candidate
+    embeds them.
 
     They join the parent's bank: only the rows nearest to an item tell whether it is a hub, so that each domain
     is corrected by its own.
     """
-    texts = candidate.texts("queries")
-    if not len(texts):
-        raise AdaptationError("hubness needs --queries: a file of what is asked there, one text a line")
-    rows: dict[Modality, Floats] = {
-        "texts": _bank_rows(texts),
-        "images": _bank_rows(candidate.images("target")),
-    }
+    rows: dict[Modality, Floats] = {"images": _bank_rows(candidate.images("target"))}
+    if len(texts := candidate.texts("queries")):
+        rows["texts"] = _bank_rows(texts)
     past = _past_bank(candidate)
-    if past is not None:
-        rows = {m: np.concatenate([past.rows[m], new]) if m in past.rows else new for m, new in rows.items()}
+    for modality, kept in ({} if past is None else past.rows).items():
+        rows[modality] = np.concatenate([kept, rows[modality]]) if modality in rows else kept
     bank = QueryBank(
         rows=rows,
         fingerprint=candidate.towers.encoder.fingerprint,
@@ -189,12 +188,33 @@ def _hubness(candidate: Candidate, strength: float) -> Candidate:
 
 
 def _past_bank(candidate: Candidate) -> QueryBank | None:
-    """The parent's bank, as the candidate would embed its queries; None where its towers are others."""
+    """The parent's bank as the candidate would embed its queries.
+
+    Other towers cannot embed what only vectors are left of: the source's pairs stand in for it then.
+    """
     past = candidate.towers.encoder.query_bank
-    if past is None or any(method.name in OTHER_TOWERS for method in candidate.methods):
+    if past is None:
         return None
-    rows = {m: as_stored(apply_map(candidate.adaptation.get(m), rows)) for m, rows in past.rows.items()}
+    if changes_towers(candidate.methods):
+        rows = {m: _bank_rows(candidate.rows(m, "source")) for m in past.rows}
+    else:
+        rows = {m: as_stored(apply_map(candidate.adaptation.get(m), kept)) for m, kept in past.rows.items()}
     return replace(past, rows=rows)
+
+
+def changes_towers(methods: Sequence[Method]) -> bool:
+    """Whether rows that the parent embedded say nothing any more."""
+    return any(method.name in OTHER_TOWERS for method in methods)
+
+
+def _domain_texts(candidate: Candidate) -> Floats:
+    """What is asked there; where nobody told, the queries of the bundle's bank, else the source's captions."""
+    towers, past = candidate.towers, candidate.towers.encoder.query_bank
+    if towers.domain.queries:
+        return towers.texts("queries")
+    if past is None or "texts" not in past.rows or changes_towers(candidate.methods):
+        return towers.texts("source")
+    return past.rows["texts"]
 
 
 def _mapped(candidate: Candidate, **maps: AffineMap) -> Candidate:

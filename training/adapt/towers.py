@@ -73,10 +73,6 @@ class Towers:
             self._kept[part] = made
         return cast("Floats", self._kept[part])
 
-    def domain_texts(self) -> Floats:
-        """What is asked there, or what the source's captions say where nobody told."""
-        return self.texts("queries") if self.domain.queries else self.texts("source")
-
     def with_statistics(self, strength: float) -> "Towers":
         """AdaBN on the target's pictures."""
         twin = self._twin()
