@@ -1,7 +1,7 @@
-"""Bytes to the pixels a tower reads, in a pool of threads off the event loop.
+"""Bytes to the pixels a tower reads, and to what a gallery keeps of a picture.
 
-Takes what callers send: raw bytes, base64, data URIs. Knows nothing of HTTP, tickets or devices, and
-fetches nothing: a URL is refused.
+Takes what callers send: raw bytes, base64, data URIs. Knows nothing of HTTP, tickets or devices, nor in which
+process it runs, and fetches nothing: a URL is refused.
 """
 
 import binascii
@@ -9,8 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from encoders.images import Preprocessing, decode_image, to_pixels
+from index.pictures import digest_of
+from index.thumbnails import make_thumbnail
 from service.errors import InvalidField
 
 ImageSource = bytes | str
@@ -26,6 +29,20 @@ class ImageLimits:
 
     max_pixels: int
     min_side_pixels: int
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A whole picture, for a gallery: `pixels` (height, width, 3) uint8 as the tower reads them.
+
+    `digest` is the SHA-256 of the file's bytes; `thumbnail` is WebP, at most 256 px on its long side.
+    """
+
+    pixels: NDArray[np.uint8]
+    width_pixels: int
+    height_pixels: int
+    digest: bytes
+    thumbnail: bytes
 
 
 def image_bytes(source: ImageSource) -> bytes:
@@ -59,7 +76,20 @@ def decode_pixels(
     source: ImageSource, preprocessing: Preprocessing, *, limits: ImageLimits
 ) -> NDArray[np.uint8]:
     """(height, width, 3) uint8. Raises InvalidField, UndecodableImage or ImageTooLarge."""
-    image = decode_image(image_bytes(source), max_pixels=limits.max_pixels)
+    return to_pixels(_decode(image_bytes(source), limits), preprocessing)
+
+
+def decode_picture(source: ImageSource, preprocessing: Preprocessing, *, limits: ImageLimits) -> Picture:
+    """Decoded once for the tower and for the gallery. Raises as `decode_pixels` does."""
+    data = image_bytes(source)
+    image = _decode(data, limits)
+    return Picture(
+        to_pixels(image, preprocessing), image.width, image.height, digest_of(data), make_thumbnail(image)
+    )
+
+
+def _decode(data: bytes, limits: ImageLimits) -> Image.Image:
+    image = decode_image(data, max_pixels=limits.max_pixels)
     short, long = sorted(image.size)
     if short < limits.min_side_pixels:
         raise InvalidField(
@@ -72,4 +102,4 @@ def decode_pixels(
             f"image of {image.width}×{image.height} pixels is more than {MAX_ASPECT} times as long as wide",
             code="image_too_narrow",
         )
-    return to_pixels(image, preprocessing)
+    return image

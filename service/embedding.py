@@ -6,7 +6,6 @@ Every item ends as an `Embedded` or as its own error. Knows nothing of HTTP.
 import re
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import cast
 
@@ -16,7 +15,8 @@ from numpy.typing import NDArray
 from encoders.encoder import Encoder
 from encoders.errors import TwinlensError
 from service.batching import Device
-from service.decoding import ImageLimits, ImageSource, decode_pixels
+from service.decoding import ImageSource
+from service.decoding_pool import Decoders
 from service.errors import DeadlineExceeded, EncodingFailed, InvalidField, TextTooLong
 from service.settings import Settings
 from service.telemetry import Telemetry, Timings
@@ -33,12 +33,11 @@ class TextItem:
 
 
 class Embedder:
-    """Joins the decoding pool and the device. Its coroutines belong to the event loop."""
+    """Joins the decoders and the device. Its coroutines belong to the event loop."""
 
-    def __init__(self, settings: Settings, *, pool: ThreadPoolExecutor, telemetry: Telemetry) -> None:
-        self._pool = pool
+    def __init__(self, settings: Settings, *, decoders: Decoders, telemetry: Telemetry) -> None:
+        self._decoders = decoders
         self._telemetry = telemetry
-        self._limits = ImageLimits(settings.max_image_pixels, settings.min_image_side_pixels)
         self._max_text_characters = settings.max_text_characters
         self.device = Device(
             (
@@ -58,7 +57,7 @@ class Embedder:
             return []
         ticket = self.device.admit("image", encoder, size=len(sources), deadline=deadline)
         for position, source in enumerate(sources):
-            self._pool.submit(self._decode, ticket, position, source, timings)
+            self._decoders.submit(self._decode, ticket, position, source, timings)
         return await self._wait(ticket, timings)
 
     async def texts(
@@ -97,7 +96,7 @@ class Embedder:
             self.device.fail(ticket, position, DeadlineExceeded("the deadline passed before decoding"))
             return
         try:
-            pixels = decode_pixels(source, ticket.encoder.preprocessing, limits=self._limits)
+            pixels = self._decoders.pixels(source, ticket.encoder.preprocessing)
         except TwinlensError as error:
             self.device.fail(ticket, position, error)
         except Exception as error:  # noqa: BLE001 - a hostile file costs its own item, whatever it makes Pillow do

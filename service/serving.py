@@ -24,6 +24,7 @@ from encoders.encoder import Encoder
 from encoders.errors import FingerprintMismatch, TwinlensError
 from index.cores import available_cores
 from index.release import Release, current_release_id
+from service.decoding_pool import Decoders
 from service.embedding import Embedder, probe
 from service.errors import ReloadFailed
 from service.filters import PayloadFilter
@@ -95,11 +96,10 @@ class Serving:
         self.in_flight = 0  # requests
         self.bodies_bytes = 0  # of the requests in flight
         self.warm = False
-        threads = settings.decode_threads or available_cores()
-        self._decoders = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        self.decoders = Decoders(settings)
         # Files and large JSON have their own: a page's thumbnails must not wait for a queue of decoding.
         self.pool = ThreadPoolExecutor(available_cores(), thread_name_prefix="aside")
-        self.embedder = Embedder(settings, pool=self._decoders, telemetry=self.telemetry)
+        self.embedder = Embedder(settings, decoders=self.decoders, telemetry=self.telemetry)
         self.searcher = Searcher(
             queue_limit=settings.search_queue,
             telemetry=self.telemetry,
@@ -133,7 +133,7 @@ class Serving:
                 await task
         await asyncio.to_thread(self.embedder.device.stop, timeout_seconds=STOP_SECONDS)
         self.searcher.stop()
-        self._decoders.shutdown(wait=False, cancel_futures=True)
+        self.decoders.stop()
         self.pool.shutdown(wait=False, cancel_futures=True)
         self._loader.shutdown(wait=False, cancel_futures=True)
 
