@@ -25,6 +25,11 @@ def dump(answer: object) -> bytes:
     return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
 
 
+def count_numbers(hits: Sequence[dict[str, Any]], *, dim: int) -> int:
+    """About how many numbers it costs to write hits with vectors of `dim`; a payload costs about 32 of them."""
+    return sum(32 + dim + len(hit.get("items", ())) for hit in hits)
+
+
 @dataclass(frozen=True, slots=True)
 class VectorForm:
     """How a caller wants vectors: cut to `dimensions` (None: whole) and as a list or base64."""
@@ -60,7 +65,7 @@ class Model:
     dim: int
 
 
-def raise_when_all_failed(outcomes: Sequence[Outcome]) -> None:
+def raise_when_all_failed(outcomes: Sequence[object]) -> None:
     """Raises the items' error when none succeeded: theirs where all agree, else AllItemsFailed (400)."""
     errors = [outcome for outcome in outcomes if isinstance(outcome, TwinlensError)]
     if not outcomes or len(errors) < len(outcomes):
@@ -69,7 +74,7 @@ def raise_when_all_failed(outcomes: Sequence[Outcome]) -> None:
     if len({(problem.status, problem.code) for problem in reports}) == 1:
         raise errors[0]
     causes = "; ".join(f"{index}: {problem.message}" for index, problem in enumerate(reports[:5]))
-    failure = AllItemsFailed(f"none of the {len(errors)} items could be embedded: {causes}")
+    failure = AllItemsFailed(f"none of the {len(errors)} could be answered: {causes}")
     if len({problem.status for problem in reports}) == 1:
         failure.status = reports[0].status
     raise failure

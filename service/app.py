@@ -18,11 +18,13 @@ from starlette.staticfiles import StaticFiles
 from encoders.errors import TwinlensError
 from service.edge import Edge, context_of, error_response
 from service.errors import ErrorReport, report
-from service.routes import embed, gallery, openai, operation, search
+from service.routes import embed, gallery, openai, operation, search, search_batch
 from service.schemas import (
     EmbedImageRequest,
     EmbedTextRequest,
     OpenAIRequest,
+    SearchBatchQuery,
+    SearchBatchRequest,
     SearchImageRequest,
     SearchItemRequest,
     SearchTextRequest,
@@ -39,6 +41,8 @@ _BODIES = (
     EmbedImageRequest,
     EmbedTextRequest,
     OpenAIRequest,
+    SearchBatchQuery,
+    SearchBatchRequest,
     SearchImageRequest,
     SearchItemRequest,
     SearchTextRequest,
@@ -70,7 +74,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.serving = serving
     app.add_middleware(Edge, serving=serving)
-    for part in (embed, openai, search, gallery, operation):
+    for part in (embed, openai, search, search_batch, gallery, operation):
         app.include_router(part.router)
     _serve_page(app)
     _map_errors(app)

@@ -4,9 +4,9 @@ Answers are written by `answers` without going through these: an embedding is th
 Knows nothing of how requests are served.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema, model_validator
 
 Space = Literal["images", "texts"]
 EncodingFormat = Literal["float", "base64"]
@@ -99,6 +99,33 @@ class SearchItemRequest(SearchOptions):
     id: Text
 
 
+class SearchBatchQuery(SearchOptions):
+    """One query of a batch: exactly one of text, image, vector and id; options win over the batch's."""
+
+    text: Text | None = None
+    image: Text | None = Field(None, description="base64 or data: URI; URLs are refused")
+    vector: list[float] | None = Field(None, min_length=1)
+    model_fingerprint: str | None = Field(None, description="of the encoder that made the vector")
+    id: Text | None = Field(None, description="more like this item, which itself is left out")
+
+    @model_validator(mode="after")
+    def _asks_one_thing(self) -> Self:
+        asked = [name for name in ("text", "image", "vector", "id") if getattr(self, name) is not None]
+        if len(asked) != 1:
+            told = " and ".join(asked) or "none"
+            raise ValueError(f'a query needs exactly one of "text", "image", "vector" and "id", and has {told}')
+        return self
+
+
+class SearchBatchRequest(SearchOptions):
+    """Options stand for every query that has none of its own. Queries are checked one by one."""
+
+    queries: list[Annotated[Any, WithJsonSchema({"$ref": "#/components/schemas/SearchBatchQuery"})]] = Field(
+        min_length=1
+    )
+    model_fingerprint: str | None = Field(None, description="of the encoder that made the vectors")
+
+
 class ErrorDetail(BaseModel):
     code: str
     message: str
@@ -173,6 +200,23 @@ class SearchAnswer(BaseModel):
         None, description="false when nothing in the gallery answers the query; null without a calibration"
     )
     truncated: bool = False
+
+
+class SearchBatchItem(BaseModel):
+    """The answer to one query: its results, or its error."""
+
+    index: int
+    results: list[SearchHit] | None = None
+    good_match: bool | None = None
+    truncated: bool | None = None
+    error: ItemError | None = None
+
+
+class SearchBatchAnswer(BaseModel):
+    model_config = ConfigDict(protected_namespaces=())
+    answers: list[SearchBatchItem]
+    release: str
+    model_fingerprint: str
 
 
 class ItemAnswer(BaseModel):

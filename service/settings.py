@@ -47,6 +47,7 @@ class Settings(BaseModel):
     search_queue: int = Field(512, ge=1, description="searches admitted and not yet answered")
     max_images: int = Field(128, ge=1, description="most images in one request")
     max_texts: int = Field(512, ge=1, description="most texts in one request")
+    max_queries: int = Field(64, ge=1, description="most queries in one /search/batch")
     max_body_bytes: int = Field(64 * MEBIBYTE, ge=1024)
     max_bodies_bytes: int = Field(512 * MEBIBYTE, ge=1024, description="bodies of all requests in flight")
     max_image_pixels: int = Field(DEFAULT_MAX_PIXELS, ge=1)

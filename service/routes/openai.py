@@ -1,6 +1,5 @@
 """`/v1/embeddings` and `/v1/models`: OpenAI's shape, with Jina's objects for images."""
 
-from collections.abc import Sequence
 from functools import partial
 
 from fastapi import APIRouter, Request
@@ -10,12 +9,13 @@ from encoders.errors import TwinlensError
 from service.answers import INLINE_NUMBERS, Model, VectorForm, dump, openai_json
 from service.bodies import check_count, read_json
 from service.decoding import ImageSource
-from service.edge import RequestContext, context_of
+from service.edge import context_of
 from service.embedding import TextItem
 from service.errors import InvalidField, NotFound, ServiceError, report
+from service.mixed import embed_mixed
 from service.routes.parts import answers, computed, json_answer, serving_of, takes_json
 from service.schemas import OpenAIAnswer, OpenAIItem, OpenAIRequest
-from service.serving import Serving, ServingState
+from service.serving import ServingState
 from service.tickets import Embedded, Outcome
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"])
@@ -37,7 +37,9 @@ async def embeddings(request: Request) -> Response:
     inputs = _inputs(asked)
     for kind, limit in ((str, serving.settings.max_images), (TextItem, serving.settings.max_texts)):
         check_count(sum(isinstance(item, kind) for item in inputs), limit, name="inputs")
-    outcomes = await _embed(serving, state, inputs, context)
+    outcomes = await embed_mixed(
+        serving.embedder, state.encoder, inputs, deadline=context.deadline, timings=context.timings
+    )
     embedded = [_succeeded(index, outcome) for index, outcome in enumerate(outcomes)]
     model = Model(state.encoder.name, state.encoder.fingerprint, state.encoder.dim)
     inline = len(embedded) * model.dim <= INLINE_NUMBERS
@@ -87,30 +89,6 @@ def _input(item: str | OpenAIItem | int | list[int], index: int, modality: str) 
     if item.text is not None and item.image is None:
         return TextItem(item.text, may_be_cut=True)
     raise InvalidField(f'input.{index} needs exactly one of "text" and "image"', param="input")
-
-
-async def _embed(
-    serving: Serving,
-    state: ServingState,
-    inputs: Sequence[ImageSource | TextItem],
-    context: RequestContext,
-) -> list[Outcome]:
-    """Outcomes in the order of the inputs, whatever their mixture."""
-    texts = [(index, item) for index, item in enumerate(inputs) if isinstance(item, TextItem)]
-    images = [(index, item) for index, item in enumerate(inputs) if not isinstance(item, TextItem)]
-    embedder, deadline, timings = serving.embedder, context.deadline, context.timings
-    outcomes: dict[int, Outcome] = {}
-    if images:
-        found = await embedder.images(
-            state.encoder, [item for _, item in images], deadline=deadline, timings=timings
-        )
-        outcomes.update(zip((index for index, _ in images), found, strict=True))
-    if texts:
-        found = await embedder.texts(
-            state.encoder, [item for _, item in texts], deadline=deadline, timings=timings
-        )
-        outcomes.update(zip((index for index, _ in texts), found, strict=True))
-    return [outcomes[index] for index in range(len(inputs))]
 
 
 def _succeeded(index: int, outcome: Outcome) -> Embedded:

@@ -1,23 +1,19 @@
 """`/search/text`, `/search/image`, `/search/vector` and `/search/item`."""
 
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
 from fastapi import APIRouter, Request
-from numpy.typing import NDArray
 from starlette.responses import Response
 
 from encoders.errors import TwinlensError
-from encoders.modalities import Modality
-from service.answers import INLINE_NUMBERS, dump
+from service.answers import INLINE_NUMBERS, count_numbers, dump
 from service.bodies import is_json, media_type, read_files, read_json, read_query
 from service.decoding import ImageSource
 from service.edge import context_of
 from service.embedding import TextItem
-from service.errors import InvalidField, UnsupportedMediaType, WrongModel
-from service.filters import Condition, parse_filter
+from service.errors import UnsupportedMediaType
+from service.filters import parse_filter
 from service.routes.parts import answers, computed, json_answer, serving_of, takes_json
 from service.schemas import (
     SearchAnswer,
@@ -27,9 +23,9 @@ from service.schemas import (
     SearchTextRequest,
     SearchVectorRequest,
 )
-from service.search import Query, search
 from service.serving import Serving, ServingState
 from service.tickets import Embedded, Outcome
+from service.wanted import Wanted, find, unit_vector
 
 router = APIRouter(prefix="/search", tags=["search"])
 PICTURE = {"schema": {"type": "string", "format": "binary"}}
@@ -63,7 +59,7 @@ async def search_text(request: Request) -> Response:
     return await _answer(
         request,
         state,
-        Wanted(embedded.vector, asked, condition, truncated=embedded.truncated, asked_by="texts"),
+        Wanted(asked, condition, vector=embedded.vector, truncated=embedded.truncated, asked_by="texts"),
     )
 
 
@@ -87,7 +83,8 @@ async def search_image(request: Request) -> Response:
     outcomes = await serving.embedder.images(
         state.encoder, [source], deadline=context.deadline, timings=context.timings
     )
-    return await _answer(request, state, Wanted(_only(outcomes).vector, options, condition, asked_by="images"))
+    vector = _only(outcomes).vector
+    return await _answer(request, state, Wanted(options, condition, vector=vector, asked_by="images"))
 
 
 @router.post(
@@ -100,8 +97,8 @@ async def search_vector(request: Request) -> Response:
     serving = serving_of(request)
     state = serving.state
     asked = await read_json(request, SearchVectorRequest, pool=serving.pool)
-    vector = _unit(asked, state)
-    return await _answer(request, state, Wanted(vector, asked, parse_filter(asked.filter)))
+    vector = unit_vector(asked.vector, asked.model_fingerprint, encoder=state.encoder)
+    return await _answer(request, state, Wanted(asked, parse_filter(asked.filter), vector=vector))
 
 
 @router.post(
@@ -111,42 +108,11 @@ async def search_vector(request: Request) -> Response:
 )
 async def search_item(request: Request) -> Response:
     """More like an item of the gallery, which itself is left out."""
-    serving, context = serving_of(request), context_of(request)
+    serving = serving_of(request)
     state = serving.state
     asked = await read_json(request, SearchItemRequest, pool=serving.pool)
-    condition = parse_filter(asked.filter)
-    row = state.release.items.row(asked.id)
-    vector = await serving.searcher.run(partial(state.release.images.reconstruct, row), timings=context.timings)
-    return await _answer(
-        request, state, Wanted(vector, asked, condition, excluded_item_row=row, asked_by="images")
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """A query vector (dim,) with the options of its request."""
-
-    vector: NDArray[np.float32]
-    options: SearchOptions
-    condition: Condition | None
-    truncated: bool = False
-    excluded_item_row: int | None = None
-    asked_by: Modality | None = None
-
-    def query(self) -> Query:
-        options = self.options
-        return Query(
-            vector=self.vector,
-            asked_by=self.asked_by,
-            space=options.space,
-            k=options.k,
-            offset=options.offset,
-            score_threshold=options.score_threshold,
-            condition=self.condition,
-            excluded_item_row=self.excluded_item_row,
-            with_payload=options.with_payload,
-            with_vector=options.with_vector,
-        )
+    wanted = Wanted(asked, parse_filter(asked.filter), like_item=asked.id, asked_by="images")
+    return await _answer(request, state, wanted)
 
 
 async def _image_request(request: Request, serving: Serving) -> tuple[ImageSource, SearchOptions]:
@@ -172,31 +138,9 @@ def _only(outcomes: list[Outcome]) -> Embedded:
     return outcome
 
 
-def _unit(asked: SearchVectorRequest, state: ServingState) -> NDArray[np.float32]:
-    encoder = state.encoder
-    if asked.model_fingerprint != encoder.fingerprint:
-        raise WrongModel(
-            f"the vector is of {asked.model_fingerprint}, and {encoder.fingerprint} ({encoder.name}) "
-            "is served: embed the query again",
-            param="model_fingerprint",
-        )
-    vector = np.asarray(asked.vector, dtype=np.float64)
-    length = float(np.linalg.norm(vector))
-    if len(vector) != encoder.dim or not np.isfinite(length) or length == 0.0:
-        raise InvalidField(
-            f"vector has {len(vector)} numbers and length {length:g}: "
-            f"expected {encoder.dim} finite numbers, not all zero",
-            param="vector",
-        )
-    return (vector / length).astype(np.float32)
-
-
 async def _answer(request: Request, state: ServingState, wanted: Wanted) -> Response:
     serving, options = serving_of(request), wanted.options
-    found = await serving.searcher.run(
-        partial(search, state.release, wanted.query(), payload_filter=state.payload_filter, judge=state.judge),
-        timings=context_of(request).timings,
-    )
+    found = await serving.searcher.run(partial(find, state, wanted), timings=context_of(request).timings)
     answer: dict[str, Any] = {
         "results": found.hits,
         "release": state.release.id,
@@ -204,6 +148,5 @@ async def _answer(request: Request, state: ServingState, wanted: Wanted) -> Resp
         "good_match": found.good_match,
         "truncated": wanted.truncated,
     }
-    each = 32 + (state.encoder.dim if options.with_vector else 0)  # a payload costs about as much as 32 numbers
-    numbers = sum(each + len(hit.get("items", ())) for hit in found.hits)
+    numbers = count_numbers(found.hits, dim=state.encoder.dim if options.with_vector else 0)
     return json_answer(await computed(serving, partial(dump, answer), inline=numbers <= INLINE_NUMBERS))

@@ -1,0 +1,166 @@
+"""`/search/batch`: many queries of any kind at once. One bad query never fails the others."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from fastapi import APIRouter, Request
+from pydantic import ValidationError
+from starlette.responses import Response
+
+from encoders.encoder import Encoder
+from encoders.errors import TwinlensError
+from service.answers import INLINE_NUMBERS, count_numbers, dump, raise_when_all_failed
+from service.bodies import check_count, explain, read_json
+from service.decoding import ImageSource
+from service.edge import RequestContext, context_of
+from service.embedding import TextItem
+from service.errors import InvalidField, TooLarge, report
+from service.filters import parse_filter
+from service.mixed import embed_mixed
+from service.routes.parts import answers, computed, json_answer, serving_of, takes_json
+from service.schemas import SearchBatchAnswer, SearchBatchQuery, SearchBatchRequest
+from service.search import Found
+from service.serving import Serving, ServingState
+from service.settings import Settings
+from service.tickets import Embedded
+from service.wanted import Wanted, find_each, unit_vector
+
+router = APIRouter(prefix="/search", tags=["search"])
+MAX_RESULTS = 10_000  # of all queries together: what ten searches may give
+INLINE_QUERIES = 8  # are checked within 0.5 ms
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A sound query, and what has yet to be embedded for it, if anything."""
+
+    wanted: Wanted
+    source: ImageSource | TextItem | None = None
+
+
+@router.post(
+    "/batch",
+    responses=answers(SearchBatchAnswer, 400, 404, 409, 413, 415, 422, 429, 500, 503, 504),
+    openapi_extra=takes_json(SearchBatchRequest),
+)
+async def search_batch(request: Request) -> Response:
+    """Several queries (texts, images, vectors, items), each with its own answer or error, in order."""
+    serving, context = serving_of(request), context_of(request)
+    state = serving.state
+    batch = await read_json(request, SearchBatchRequest, pool=serving.pool, max_bytes=None)
+    check_count(len(batch.queries), serving.settings.max_queries, name="queries")
+    ask = partial(_ask_all, batch, encoder=state.encoder)
+    asked = await computed(serving, ask, inline=len(batch.queries) <= INLINE_QUERIES)
+    _check_totals(asked, serving.settings)
+    wanted = await _embedded(serving, state, asked, context)
+    raise_when_all_failed(wanted)
+    search = partial(find_each, state, wanted, deadline=context.deadline)
+    found = await serving.searcher.run(search, timings=context.timings)
+    raise_when_all_failed(found)
+    return await _answer(serving, state, wanted, found)
+
+
+def _ask_all(batch: SearchBatchRequest, *, encoder: Encoder) -> list[Asked | TwinlensError]:
+    """Each query with the batch's options where it has none of its own, or what is wrong with it."""
+    common = {name: getattr(batch, name) for name in batch.model_fields_set - {"queries"}}
+    return [_ask_or_error(raw, common, encoder=encoder) for raw in batch.queries]
+
+
+def _ask_or_error(raw: object, common: Mapping[str, Any], *, encoder: Encoder) -> Asked | TwinlensError:
+    try:
+        own = SearchBatchQuery.model_validate(raw)
+        missing = common.keys() - own.model_fields_set
+        return _ask(own.model_copy(update={name: common[name] for name in missing}), encoder=encoder)
+    except ValidationError as error:
+        return explain(error)
+    except TwinlensError as error:
+        return error
+
+
+def _ask(query: SearchBatchQuery, *, encoder: Encoder) -> Asked:
+    """Raises InvalidField for a filter or a vector, WrongModel."""
+    plain = Wanted(query, parse_filter(query.filter))
+    if query.text is not None:
+        source = TextItem(query.text, may_be_cut=query.truncate == "end")
+        return Asked(replace(plain, asked_by="texts"), source)
+    if query.image is not None:
+        return Asked(replace(plain, asked_by="images"), query.image)
+    if query.id is not None:
+        return Asked(replace(plain, asked_by="images", like_item=query.id))
+    if query.model_fingerprint is None:
+        raise InvalidField(
+            "a vector needs model_fingerprint: that of the encoder it is of, as /release tells it",
+            param="model_fingerprint",
+        )
+    return Asked(
+        replace(plain, vector=unit_vector(query.vector or (), query.model_fingerprint, encoder=encoder))
+    )
+
+
+def _check_totals(asked: Sequence[Asked | TwinlensError], settings: Settings) -> None:
+    """Raises TooLarge for more than one request may ask of the device, or have written."""
+    sound = [one for one in asked if isinstance(one, Asked)]
+    texts = sum(isinstance(one.source, TextItem) for one in sound)
+    images = sum(one.source is not None for one in sound) - texts
+    check_count(images, settings.max_images, name="images")
+    check_count(texts, settings.max_texts, name="texts")
+    results = sum(one.wanted.options.k for one in sound)
+    if results > MAX_RESULTS:
+        raise TooLarge(
+            f"the queries ask for {results} results together and {MAX_RESULTS} are given: lower k or send fewer",
+            param="k",
+            code="too_many_items",
+        )
+
+
+async def _embedded(
+    serving: Serving, state: ServingState, asked: Sequence[Asked | TwinlensError], context: RequestContext
+) -> list[Wanted | TwinlensError]:
+    """What to search for; all images and all texts are embedded as one batch each."""
+    sources = {
+        place: one.source
+        for place, one in enumerate(asked)
+        if isinstance(one, Asked) and one.source is not None
+    }
+    outcomes = await embed_mixed(
+        serving.embedder,
+        state.encoder,
+        list(sources.values()),
+        deadline=context.deadline,
+        timings=context.timings,
+    )
+    wanted = [one.wanted if isinstance(one, Asked) else one for one in asked]
+    for place, outcome in zip(sources, outcomes, strict=True):
+        plain = wanted[place]
+        if isinstance(plain, Wanted) and isinstance(outcome, Embedded):
+            wanted[place] = replace(plain, vector=outcome.vector, truncated=outcome.truncated)
+        elif isinstance(outcome, TwinlensError):
+            wanted[place] = outcome
+    return wanted
+
+
+async def _answer(
+    serving: Serving,
+    state: ServingState,
+    wanted: Sequence[Wanted | TwinlensError],
+    found: Sequence[Found | TwinlensError],
+) -> Response:
+    answer = {
+        "answers": [_item(index, *both) for index, both in enumerate(zip(wanted, found, strict=True))],
+        "release": state.release.id,
+        "model_fingerprint": state.encoder.fingerprint,
+    }
+    hits = [hit for one in found if isinstance(one, Found) for hit in one.hits]
+    with_vectors = any(isinstance(one, Wanted) and one.options.with_vector for one in wanted)
+    numbers = count_numbers(hits, dim=state.encoder.dim if with_vectors else 0)
+    return json_answer(await computed(serving, partial(dump, answer), inline=numbers <= INLINE_NUMBERS))
+
+
+def _item(index: int, wanted: Wanted | TwinlensError, found: Found | TwinlensError) -> dict[str, Any]:
+    if isinstance(found, TwinlensError):
+        problem = report(found)
+        return {"index": index, "error": {"code": problem.code, "message": problem.message}}
+    truncated = isinstance(wanted, Wanted) and wanted.truncated
+    return {"index": index, "results": found.hits, "good_match": found.good_match, "truncated": truncated}
