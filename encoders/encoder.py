@@ -1,6 +1,6 @@
 """The Encoder: pictures or texts in, float32 unit rows out; device and precision chosen once.
 
-It is not thread-safe: one thread owns it. It does not know files of pictures, HTTP or indexes.
+It is not thread-safe: one thread owns it; `tokenize` alone may be called from any. It does not know files of pictures, HTTP or indexes.
 """
 
 import contextlib
@@ -16,9 +16,11 @@ from PIL import Image
 
 from encoders.adaptation import ADAPTATION, Adaptation, read_adaptation
 from encoders.bundle import WEIGHTS, Bundle
+from encoders.causal import shortened_text
 from encoders.errors import CorruptBundle, DeviceUnavailable
 from encoders.images import Pixels, Preprocessing, to_pixels
 from encoders.modalities import Modality
+from encoders.passes import passes
 from encoders.query_bank import QueryBank, read_query_bank
 from encoders.texts import TokenBatch, open_tokenizer
 from encoders.towers import build_towers, unit_rows
@@ -29,6 +31,9 @@ Precision = Literal["fp32", "bf16"]
 CPU_IMAGES_AT_ONCE = 4
 """On a CPU the activations of more images than fit its cache cost memory traffic and page faults, which take
 more than a larger batch saves."""
+
+PASS_PRICE_TOKENS = {"cpu": 32, "cuda": 2048}
+"""What a pass of the text tower costs by itself, in tokens: LOG 2026-11-23. A GPU waits for its launches."""
 
 Vectors = NDArray[np.float32]
 """(n, dim), rows of length 1."""
@@ -72,6 +77,7 @@ class Encoder:
         self._encode_image: Callable[[torch.Tensor], torch.Tensor] = cast("Any", self._model).encode_image
         self._encode_text: Callable[[torch.Tensor], torch.Tensor] = cast("Any", self._model).encode_text
         self._tokenizer = open_tokenizer(bundle.config.tokenizer, bundle.path)
+        self._encode_shortened = self._shortened()
         self._image_batch = min(max_batch, CPU_IMAGES_AT_ONCE) if device.type == "cpu" else max_batch
         self._normalise = normaliser(self.preprocessing, device)
         self._adaptation = {modality: each.to(device) for modality, each in load_adaptation(bundle).items()}
@@ -128,20 +134,28 @@ class Encoder:
         return self._tokenizer(texts)
 
     def encode_tokens(self, tokens: TokenBatch) -> Vectors:
-        """(n, dim) unit rows, in the order given; run sorted by length, so that padding costs little."""
+        """(n, dim) unit rows, in the order given; texts of like length share a pass: padding costs little."""
         vectors = np.empty((len(tokens), self.dim), dtype=np.float32)
-        order = np.argsort(tokens.lengths, kind="stable")
-        padded_to_context = self.bundle.config.tokenizer.pad_to == "context"
-        for rows in _chunks(order, self.max_batch):
-            width = tokens.ids.shape[1] if padded_to_context else max(1, int(tokens.lengths[rows].max()))
-            ids = torch.from_numpy(tokens.ids[rows][:, :width])
-            vectors[rows] = self._run(self._encode_text, ids.to(self.device), modality="texts")
+        needs_context = self.bundle.config.tokenizer.pad_to == "context" and self._encode_shortened is None
+        encode = self._encode_shortened or self._encode_text
+        price = PASS_PRICE_TOKENS.get(self.device.type, PASS_PRICE_TOKENS["cuda"])
+        lengths = np.full_like(tokens.lengths, tokens.ids.shape[1]) if needs_context else tokens.lengths
+        for rows in passes(lengths, most_rows=self.max_batch, price_tokens=price):
+            ids = torch.from_numpy(tokens.ids[rows][:, : max(1, int(lengths[rows[-1]]))])
+            vectors[rows] = self._run(encode, ids.to(self.device), modality="texts")
         return vectors
 
     def encode_texts(self, texts: Sequence[str]) -> TextEmbeddings:
         """Unit rows of texts, and which of them were cut."""
         tokens = self.tokenize(texts)
         return TextEmbeddings(vectors=self.encode_tokens(tokens), truncated=tokens.truncated)
+
+    def _shortened(self) -> Callable[[torch.Tensor], torch.Tensor] | None:
+        """Where texts are padded to the context: the tower that does without, if that is exact."""
+        if self.bundle.config.tokenizer.pad_to != "context":
+            return None
+        sample = self.tokenize(["a"])
+        return shortened_text(self._model, torch.from_numpy(sample.ids), length=int(sample.lengths[0]))
 
     def _embed_pixels(self, pixels: Pixels) -> Vectors:
         batch = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device, non_blocking=True)

@@ -5,6 +5,7 @@ Two kinds of tokenizer: "clip_bpe" (CLIP's lower-cased byte-pair encoding, open_
 """
 
 import re
+import threading
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -73,7 +74,7 @@ class TokenBatch:
 
 
 class Tokenizer(Protocol):
-    """Texts in, a TokenBatch out; never more than the context length."""
+    """Texts in, a TokenBatch out; never more than the context length. Any thread may call it."""
 
     def __call__(self, texts: Sequence[str]) -> TokenBatch: ...
 
@@ -119,13 +120,15 @@ class _ClipTokenizer:
             raise CorruptBundle(f"{path} is no readable vocabulary: it is empty")
         self._tokenizer.clean_fn = _cleaner(spec.clean)
         self._spec = spec
+        self._turn = threading.Lock()  # its memory of words is emptied at times, which none may be reading
 
     def __call__(self, texts: Sequence[str]) -> TokenBatch:
         room = self._spec.context_length - 2
-        encoded = [self._tokenizer.encode(_LONG_WORD.sub(r"\1 ", text)) for text in texts]
-        if len(self._tokenizer.cache) > _MOST_WORDS_KEPT:
-            self._tokenizer.cache.clear()
-            self._tokenizer.cache.update({mark: mark for mark in ("<start_of_text>", "<end_of_text>")})
+        with self._turn:
+            encoded = [self._tokenizer.encode(_LONG_WORD.sub(r"\1 ", text)) for text in texts]
+            if len(self._tokenizer.cache) > _MOST_WORDS_KEPT:
+                self._tokenizer.cache.clear()
+                self._tokenizer.cache.update({mark: mark for mark in ("<start_of_text>", "<end_of_text>")})
         start, end = self._tokenizer.sot_token_id, self._tokenizer.eot_token_id
         rows = [[start, *ids[:room], end] for ids in encoded]
         return _padded(rows, [len(ids) + 2 for ids in encoded], self._spec)

