@@ -1,6 +1,7 @@
 """The Encoder: pictures or texts in, float32 unit rows out; device and precision chosen once.
 
-It is not thread-safe: one thread owns it; `tokenize` alone may be called from any. It does not know files of pictures, HTTP or indexes.
+It is not thread-safe: one thread owns it; `tokenize` alone may be called from any. It does not know files of
+pictures, HTTP or indexes.
 """
 
 import contextlib
