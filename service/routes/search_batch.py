@@ -109,7 +109,7 @@ def _check_totals(asked: Sequence[Asked | TwinlensError], settings: Settings) ->
     results = sum(one.wanted.options.k for one in sound)
     if results > MAX_RESULTS:
         raise TooLarge(
-            f"the queries ask for {results} results together and {MAX_RESULTS} are given: lower k or send fewer",
+            f"the queries ask for {results} results and {MAX_RESULTS} are given at once: lower k or send fewer",
             param="k",
             code="too_many_items",
         )
