@@ -1,4 +1,4 @@
-"""`python -m service`: serve the current release over HTTP.
+"""`python -m service`: serve the current release over HTTP; `python -m service keys`: its API keys.
 
 Exit status: 0 stopped as asked; 1 nothing fit to serve; 2 a wrong option; 3 the address is taken, or the
 encoder failed to warm up.
@@ -10,13 +10,13 @@ from typing import Annotated
 import typer
 
 from encoders.errors import TwinlensError
-from service.app import create_app
 from service.errors import SettingsError
-from service.server import Server
+from service.key_commands import keys
+from service.logs import log_as_json
 from service.settings import Settings
-from service.telemetry import log_as_json
 
 command = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+command.add_typer(keys, name="keys")
 Releases = Annotated[Path | None, typer.Option(help="folder of releases; its CURRENT names the one to serve")]
 Release = Annotated[
     str | None, typer.Option(help="serve this release id, not the current one; pruning does not spare it")
@@ -25,8 +25,9 @@ Gallery = Annotated[Path | None, typer.Option(help="where the original pictures 
 AccessLog = Annotated[bool | None, typer.Option("--access-log/--no-access-log", help="a log line a request")]
 
 
-@command.command()
+@command.callback(invoke_without_command=True)
 def serve(
+    context: typer.Context,
     *,
     releases: Releases = None,
     release: Release = None,
@@ -38,12 +39,18 @@ def serve(
     access_log: AccessLog = None,
 ) -> None:
     """Serve embeddings and search over HTTP. Every setting is also a variable TWINLENS_<NAME>."""
-    options = {key: value for key, value in locals().items() if value is not None}
+    options = {name: value for name, value in locals().items() if value is not None and name != "context"}
+    if context.invoked_subcommand:
+        return
     try:
         settings = Settings.from_environment(**options)
     except SettingsError as error:
         _refuse(error, status=2)
     log_as_json(settings.log_level)
+    # Not before: the keys' commands need no encoder, and torch takes seconds to load.
+    from service.app import create_app
+    from service.server import Server
+
     try:
         app = create_app(settings)
     except TwinlensError as error:

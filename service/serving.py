@@ -24,11 +24,15 @@ from encoders.encoder import Encoder
 from encoders.errors import FingerprintMismatch, TwinlensError
 from index.cores import available_cores
 from index.release import Release, current_release_id
+from service.access import Access
 from service.decoding_pool import Decoders
 from service.embedding import Embedder, probe
 from service.errors import ReloadFailed
+from service.fields import Once, count_fields
 from service.filters import PayloadFilter
+from service.gauges import announce, watch_service
 from service.patience import Patience
+from service.refusal import Refusal
 from service.relevance import Judge
 from service.searching import Searcher
 from service.settings import Settings
@@ -49,6 +53,7 @@ class ServingState:
     payload_filter: PayloadFilter  # the search thread's
     report: dict[str, Any] | None  # how well the encoder retrieves, as its evaluation wrote it
     judge: Judge | None  # how relevant hits are; the search thread's
+    fields: Once[dict[str, Any]]  # what there is to filter by; counted when first asked for
     loaded_at: float = field(default_factory=time.time)  # seconds since the epoch
 
     @classmethod
@@ -81,6 +86,7 @@ class ServingState:
             PayloadFilter(release.items),
             _read_report(release.bundle_path),
             Judge.of(release),
+            Once(partial(count_fields, release.items)),
         )
 
 
@@ -90,13 +96,16 @@ class Serving:
     def __init__(self, settings: Settings) -> None:
         """Load the release; raises TwinlensError when it cannot be served."""
         self.settings = settings
+        self.access = Access(settings)
         self.telemetry = Telemetry()
-        self.state = ServingState.load(settings)
+        self.decoders = Decoders(settings, telemetry=self.telemetry)
+        with self.decoders.starting():  # their processes come up while the release loads
+            self.state = ServingState.load(settings)
+        self.refused: Refusal | None = None  # the release that CURRENT names, where it could not be served
         self.draining = False
         self.in_flight = 0  # requests
         self.bodies_bytes = 0  # of the requests in flight
         self.warm = False
-        self.decoders = Decoders(settings)
         # Files and large JSON have their own: a page's thumbnails must not wait for a queue of decoding.
         self.pool = ThreadPoolExecutor(available_cores(), thread_name_prefix="aside")
         self.embedder = Embedder(settings, decoders=self.decoders, telemetry=self.telemetry)
@@ -109,9 +118,8 @@ class Serving:
         self._reload_turn = asyncio.Lock()
         self._waiting: asyncio.Task[bool] | None = None  # the reload that has not begun yet
         self._tasks: set[asyncio.Task[Any]] = set()  # reloads and the watcher; a finished one holds nothing
-        self._announce(self.state)
-        self.telemetry.watch_in_flight(lambda: self.in_flight)
-        self.telemetry.watch_ready(lambda: float(self.trouble() is None))
+        announce(self.state, self.telemetry)
+        watch_service(self)
 
     async def start(self) -> None:
         """Start the threads and warm both towers and the index; only then is the service ready."""
@@ -119,8 +127,11 @@ class Serving:
         device.start()
         await asyncio.wrap_future(device.call(partial(torch.set_num_threads, self._torch_threads())))
         await self._warm(self.state)
+        await asyncio.to_thread(self.decoders.wait_until_ready)
         device.call(partial(device.adopt, self.state.encoder))
         self.warm = True
+        if self.access.has_keys:
+            self._keep(asyncio.create_task(self.access.watch()))
         if self.settings.watch_seconds and not self.settings.release:
             self._keep(asyncio.create_task(self._watch(self.settings.watch_seconds)))
         logger.info("serving release %s with %s", self.state.release.id, self.state.encoder.name)
@@ -133,7 +144,7 @@ class Serving:
                 await task
         await asyncio.to_thread(self.embedder.device.stop, timeout_seconds=STOP_SECONDS)
         self.searcher.stop()
-        self.decoders.stop()
+        await asyncio.to_thread(self.decoders.stop)
         self.pool.shutdown(wait=False, cancel_futures=True)
         self._loader.shutdown(wait=False, cancel_futures=True)
 
@@ -143,7 +154,7 @@ class Serving:
             return "the service is shutting down"
         if not self.warm:
             return "the encoder and the index are being warmed"
-        return self.embedder.device.trouble() or self.searcher.trouble()
+        return self.embedder.device.trouble() or self.searcher.trouble() or self.decoders.trouble()
 
     async def reload(self) -> bool:
         """Serve what is current now: True when that is another release than before.
@@ -169,24 +180,27 @@ class Serving:
 
     async def _reload(self) -> bool:
         loop = asyncio.get_running_loop()
+        wanted: str | None = None
         try:
             wanted = self.settings.release or await loop.run_in_executor(
                 self._loader, current_release_id, self.settings.releases
             )
             if wanted == self.state.release.id:
+                self.refused = None
                 return False
             fresh = await loop.run_in_executor(self._loader, ServingState.load, self.settings, wanted)
             await self._warm(fresh)
         except Exception as error:
             self.telemetry.reload("failed")
-            logger.error("reload failed, release %s stays: %s", self.state.release.id, error)
+            self._refuse(wanted, error)
             raise ReloadFailed(f"release {self.state.release.id} stays served: {error}") from error
         previous, self.state = self.state, fresh
+        self.refused = None
         device = self.embedder.device
         device.call(partial(device.adopt, fresh.encoder))  # trouble with the previous one is over
         weakref.finalize(previous, logger.info, "release %s is freed", previous.release.id)
         self.telemetry.reload("swapped")
-        self._announce(fresh)
+        announce(fresh, self.telemetry)
         logger.info("release %s replaces %s", fresh.release.id, previous.release.id)
         return True
 
@@ -207,18 +221,22 @@ class Serving:
                 wanted = await loop.run_in_executor(self._loader, current_release_id, self.settings.releases)
             except TwinlensError as error:
                 if str(error) != complaint:
-                    logger.error("release %s stays: %s", self.state.release.id, error)
+                    self._refuse(None, error)
                 complaint = str(error)
                 continue
             complaint = ""
+            if wanted == self.state.release.id:
+                self.refused = None  # what was refused is current no more
             if wanted != self.state.release.id and patience.allows(wanted, time.monotonic()):
                 with contextlib.suppress(TwinlensError):  # logged where it was raised
                     await self.reload()
 
-    def _announce(self, state: ServingState) -> None:
-        self.telemetry.serving(
-            release=state.release.id, model=state.encoder.name, fingerprint=state.encoder.fingerprint
-        )
+    def _refuse(self, release_id: str | None, error: Exception) -> None:
+        """What is served stays; /release, /readyz, the log and a metric tell why."""
+        self.refused = Refusal.of(release_id, error, before=self.refused)
+        self.telemetry.refusal(self.refused.reason)
+        fields = {"refused": release_id, "reason": self.refused.reason, "tries": self.refused.tries}
+        logger.error("release %s stays: %s", self.state.release.id, error, extra={"fields": fields})
 
     def _torch_threads(self) -> int:
         return self.settings.torch_threads or available_cores()

@@ -1,38 +1,49 @@
-"""Metrics, request timings and log lines.
+"""Metrics and request timings.
 
 Every application has its own registry: nothing here is global, so several can live in one process.
+Labels come from small fixed sets (route templates, error codes, names of parts): no caller can add one.
 Knows nothing of what the numbers are about.
 """
 
-import json
-import logging
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
+from prometheus_client.metrics_core import Metric
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
 
 STAGES = ("queue", "decode", "inference", "search", "total")
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+ROUTES_TIMED_APART = ("/metrics", "/healthz", "/readyz")  # probes, which would flatter the percentiles
+Reading = Callable[[], float]
 
 
 @dataclass(slots=True)
 class Timings:
-    """Seconds one request spent in each stage; of several items the slowest counts."""
+    """Seconds one request spent in each stage; of several items the slowest counts.
+
+    `spans` holds for each stage when it first began and last ended, in time.perf_counter() seconds.
+    """
 
     started: float = field(default_factory=time.perf_counter)
     queue: float = 0.0
     decode: float = 0.0
     inference: float = 0.0
     search: float = 0.0
+    spans: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def total(self) -> float:
         return time.perf_counter() - self.started
+
+    def span(self, stage: str, began: float, ended: float) -> None:
+        """Work on `stage` from `began` to `ended`; several spans of a stage become the one around them."""
+        first, last = self.spans.get(stage, (began, ended))
+        self.spans[stage] = (min(first, began), max(last, ended))
 
     def header(self) -> str:
         """The value of `server-timing`, in milliseconds."""
@@ -40,59 +51,71 @@ class Timings:
 
 
 class Telemetry:
-    """The metrics of one application."""
+    """The metrics of one application. What only some parts have (a cache, CUDA) appears when they say so."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
-        self._requests = Counter(
+        self._requests = self._counter(
             "twinlens_requests",
             "Answered requests by route, status and error code (empty when it succeeded)",
-            ("route", "status", "cause"),
-            registry=self.registry,
+            "route",
+            "status",
+            "cause",
         )
-        self._stages = Histogram(
-            "twinlens_stage_seconds",
-            "Seconds a request spent in each stage",
-            ("stage",),
-            buckets=_SECONDS,
-            registry=self.registry,
+        self._request_seconds = self._histogram(
+            "twinlens_request_seconds", "Seconds from a request's first byte to its answer", "route"
+        )
+        self._stages = self._histogram(
+            "twinlens_stage_seconds", "Seconds a request spent in each stage, probes left out", "stage"
         )
         self._stage_of = {stage: self._stages.labels(stage) for stage in STAGES}
-        self._batches = Histogram(
-            "twinlens_batch_items",
-            "Items in one device batch",
-            ("kind",),
-            buckets=_BATCHES,
-            registry=self.registry,
+        self._batches = self._histogram(
+            "twinlens_batch_items", "Items in one device batch", "kind", buckets=_BATCHES
         )
-        self._batch_seconds = Histogram(
-            "twinlens_batch_seconds",
-            "Seconds of one device batch",
-            ("kind",),
-            buckets=_SECONDS,
-            registry=self.registry,
+        self._batch_seconds = self._histogram("twinlens_batch_seconds", "Seconds of one device batch", "kind")
+        self._items = self._counter(
+            "twinlens_items", "Items by kind and outcome: ok, or the error code", "kind", "outcome"
         )
-        self._depth = Gauge(
-            "twinlens_pending_items", "Items admitted and not yet answered", ("kind",), registry=self.registry
+        self._admissions = self._counter(
+            "twinlens_admissions",
+            "Items (searches: requests) by queue and whether it took them: admitted, or the error code",
+            "kind",
+            "outcome",
         )
-        self._items = Counter(
-            "twinlens_items", "Items by kind and outcome", ("kind", "outcome"), registry=self.registry
+        self._depth = self._gauge("twinlens_pending_items", "Items admitted and not yet answered", "kind")
+        self._limit = self._gauge("twinlens_queue_limit_items", "Most items a queue admits", "kind")
+        self._oldest = self._gauge(
+            "twinlens_queue_oldest_seconds", "Age of the item that has waited longest; 0: none waits", "kind"
         )
-        self._reloads = Counter(
-            "twinlens_reloads", "Reloads of the release by outcome", ("outcome",), registry=self.registry
+        self._cache = self._counter(
+            "twinlens_cache_lookups", "Lookups in the embedding cache by outcome: hit, miss", "outcome"
+        )
+        self._reloads = self._counter("twinlens_reloads", "Reloads of the release by outcome", "outcome")
+        self._refusals = self._counter(
+            "twinlens_release_refusals", "Releases that were not taken into service, by reason", "reason"
+        )
+        self._decoder_starts = self._counter("twinlens_decoder_starts", "Decoding processes started")
+        self._decoder_ends = self._counter(
+            "twinlens_decoder_ends",
+            "Decoding processes that ended, by cause: crashed, too_slow, stalled, idle, retired",
+            "cause",
         )
         self._release = Info("twinlens_release", "What is served", registry=self.registry)
-        self._in_flight = Gauge(
-            "twinlens_requests_in_flight",
-            "Requests not yet answered, this one included",
-            registry=self.registry,
+        self._created = self._gauge(
+            "twinlens_release_created_timestamp_seconds", "When the release that is served was built"
         )
-        self._ready = Gauge("twinlens_ready", "1 when /readyz is 200", registry=self.registry)
+        self._loaded = self._gauge(
+            "twinlens_release_loaded_timestamp_seconds", "When the release that is served was loaded"
+        )
+        self._release_items = self._gauge("twinlens_release_items", "What the release holds", "kind")
 
     def request(self, route: str, status: int, *, cause: str, timings: Timings) -> None:
         self._requests.labels(route, str(status), cause).inc()
+        self._request_seconds.labels(route).observe(timings.total)
+        if route in ROUTES_TIMED_APART:
+            return
         for stage in STAGES:
             seconds = getattr(timings, stage)
             if seconds > 0:
@@ -105,45 +128,93 @@ class Telemetry:
     def item(self, kind: str, outcome: str) -> None:
         self._items.labels(kind, outcome).inc()
 
+    def admission(self, kind: str, outcome: str, *, size: int = 1) -> None:
+        """`size` items that queue `kind` admitted ("admitted") or refused (an error code)."""
+        self._admissions.labels(kind, outcome).inc(size)
+
+    def cache(self, outcome: str) -> None:
+        """A lookup in the embedding cache: "hit" or "miss"."""
+        self._cache.labels(outcome).inc()
+
+    def decoder_started(self) -> None:
+        self._decoder_starts.inc()
+
+    def decoder_ended(self, cause: str) -> None:
+        self._decoder_ends.labels(cause).inc()
+
     def reload(self, outcome: str) -> None:
         self._reloads.labels(outcome).inc()
 
-    def serving(self, *, release: str, model: str, fingerprint: str) -> None:
-        self._release.info({"release": release, "model": model, "model_fingerprint": fingerprint})
+    def refusal(self, reason: str) -> None:
+        """A release that was not taken into service; `reason` is one of a few words, not the whole story."""
+        self._refusals.labels(reason).inc()
 
-    def watch_depth(self, kind: str, depth: Callable[[], float]) -> None:
+    def serving(
+        self,
+        *,
+        release: str,
+        model: str,
+        fingerprint: str,
+        created: float,
+        loaded: float,
+        counts: Mapping[str, int],
+    ) -> None:
+        """What is served from now on; `created` and `loaded` are seconds since the epoch."""
+        self._release.info({"release": release, "model": model, "model_fingerprint": fingerprint})
+        self._created.set(created)
+        self._loaded.set(loaded)
+        for kind, count in counts.items():
+            self._release_items.labels(kind).set(count)
+
+    def watch_depth(self, kind: str, depth: Reading) -> None:
         self._depth.labels(kind).set_function(depth)
 
-    def watch_in_flight(self, in_flight: Callable[[], float]) -> None:
-        self._in_flight.set_function(in_flight)
+    def watch_queue(
+        self, kind: str, *, depth: Reading, limit: int, oldest_seconds: Reading | None = None
+    ) -> None:
+        """A queue by its name: how many it holds and may hold, and how long its oldest item has waited."""
+        self.watch_depth(kind, depth)
+        self._limit.labels(kind).set(limit)
+        if oldest_seconds is not None:
+            self._oldest.labels(kind).set_function(oldest_seconds)
 
-    def watch_ready(self, ready: Callable[[], float]) -> None:
-        self._ready.set_function(ready)
+    def watch_cache(self, *, size_bytes: Reading, limit_bytes: int, entries: Reading) -> None:
+        """The embedding cache, where there is one."""
+        self._gauge("twinlens_cache_bytes", "Bytes the embedding cache holds").set_function(size_bytes)
+        self._gauge("twinlens_cache_limit_bytes", "Most bytes the embedding cache holds").set(limit_bytes)
+        self._gauge("twinlens_cache_entries", "Embeddings in the cache").set_function(entries)
+
+    def watch(self, name: str, words: str, reading: Reading) -> None:
+        """A gauge of its own: `twinlens_<name>`, read whenever metrics are."""
+        self._gauge(f"twinlens_{name}", words).set_function(reading)
+
+    def collect(self, metrics: Callable[[], Iterable[Metric]]) -> None:
+        """Whole families, computed whenever metrics are read; their names are this application's."""
+        self.registry.register(_Computed(metrics))
 
     def render(self) -> bytes:
         """The Prometheus text format."""
         return generate_latest(self.registry)
 
+    def _counter(self, name: str, words: str, *labels: str) -> Counter:
+        return Counter(name, words, labels, registry=self.registry)
 
-class JsonLines(logging.Formatter):
-    """One JSON object a log line: when, level, logger, message, and what `extra={"fields": …}` adds."""
+    def _gauge(self, name: str, words: str, *labels: str) -> Gauge:
+        return Gauge(name, words, labels, registry=self.registry)
 
-    def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, object] = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-            + f".{int(record.msecs):03d}Z",
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        line.update(getattr(record, "fields", {}))
-        if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False, default=str)
+    def _histogram(
+        self, name: str, words: str, *labels: str, buckets: tuple[float, ...] = _SECONDS
+    ) -> Histogram:
+        return Histogram(name, words, labels, buckets=buckets, registry=self.registry)
 
 
-def log_as_json(level: str) -> None:
-    """Send every log line of the process to standard error as JSON; only the command calls this."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines())
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+class _Computed(Collector):
+    def __init__(self, metrics: Callable[[], Iterable[Metric]]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterable[Metric]:
+        return self._metrics()
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing ahead of time: what it takes to compute them may not be there yet."""
+        return ()

@@ -1,5 +1,6 @@
 """`/healthz`, `/readyz`, `/metrics`, `/release` and `/release/reload`."""
 
+import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,7 +10,8 @@ from starlette.responses import Response
 
 from service.answers import dump
 from service.errors import Unavailable
-from service.routes.parts import answers, json_answer, serving_of
+from service.refusal import Refusal
+from service.routes.parts import answers, json_answer, requires, serving_of
 from service.schemas import ReloadAnswer
 
 router = APIRouter(tags=["operation"])
@@ -22,30 +24,41 @@ async def healthz() -> dict[str, str]:
 
 
 @router.get("/readyz")
-async def readyz(request: Request) -> dict[str, str]:
-    """200 only when both towers and the index are warm and the last batch came back."""
+async def readyz(request: Request) -> dict[str, Any]:
+    """200 only when both towers and the index are warm and the last batch came back.
+
+    `refused`: the release that CURRENT names, where it could not be served; the one before it serves on.
+    """
     serving = serving_of(request)
     trouble = serving.trouble()
     if trouble:
         raise Unavailable(trouble, code="not_ready", retry_after_seconds=1)
-    return {"status": "ready", "release": serving.state.release.id}
+    refused = serving.refused
+    told = {"refused": {"release": refused.release, "reason": refused.reason}} if refused else {}
+    return {"status": "ready", "release": serving.state.release.id, **told}
 
 
 @router.get("/metrics")
 async def metrics(request: Request) -> Response:
     """Prometheus' text format."""
-    return Response(serving_of(request).telemetry.render(), media_type=CONTENT_TYPE_LATEST)
+    # In a thread of neither pool: what fills the pools is what one looks for here.
+    body = await asyncio.to_thread(serving_of(request).telemetry.render)
+    return Response(body, media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/release")
 async def release(request: Request) -> Response:
-    """What is served: release, encoder, counts, recall against exact search, the gate's verdict."""
-    state = serving_of(request).state
+    """What is served: release, encoder, counts, recall against exact search, the gate's verdict.
+
+    `refused`: the release that CURRENT names, where it could not be served, with the reason; else null.
+    """
+    serving = serving_of(request)
+    state = serving.state
     manifest, encoder = state.release.manifest, state.encoder
     answer: dict[str, Any] = {
         "release": manifest.id,
         "created": manifest.created.isoformat(),
-        "loaded": datetime.fromtimestamp(state.loaded_at, UTC).isoformat(timespec="seconds"),
+        "loaded": _moment(state.loaded_at),
         "model": encoder.name,
         "model_fingerprint": encoder.fingerprint,
         "dim": encoder.dim,
@@ -57,13 +70,32 @@ async def release(request: Request) -> Response:
         "gallery": {"kind": manifest.gallery.kind},
         "gate": manifest.gate.model_dump(mode="json") if manifest.gate else None,
         "report": state.report,
+        "refused": _refused(serving.refused),
     }
     return json_answer(dump(answer))
 
 
-@router.post("/release/reload", responses=answers(ReloadAnswer, 500, 503, 504))
+@router.post(
+    "/release/reload", dependencies=[requires("write")], responses=answers(ReloadAnswer, 500, 503, 504)
+)
 async def reload(request: Request) -> dict[str, str | bool]:
     """Serve what CURRENT names now, without dropping a request."""
     serving = serving_of(request)
     swapped = await serving.reload()
     return {"release": serving.state.release.id, "swapped": swapped}
+
+
+def _refused(refusal: Refusal | None) -> dict[str, Any] | None:
+    if refusal is None:
+        return None
+    return {
+        "release": refusal.release,
+        "reason": refusal.reason,
+        "message": refusal.message,
+        "tries": refusal.tries,
+        "since": _moment(refusal.since),
+    }
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

@@ -1,0 +1,45 @@
+"""A release that was not taken into service: which, why, since when. Pure: knows no thread and no release.
+
+The reason is one of a few words, for a metric's label; the message is the whole story, for people.
+"""
+
+import time
+from dataclasses import dataclass, field, replace
+
+from encoders.errors import BundleError, FingerprintMismatch, UnsupportedBundle
+from index.errors import CorruptRelease, NoRelease, UnknownRelease, UnsupportedRelease
+from service.errors import EncodingFailed
+
+_REASONS: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
+    ((FingerprintMismatch,), "fingerprint_mismatch"),
+    ((UnsupportedRelease, UnsupportedBundle), "unsupported"),
+    ((CorruptRelease, BundleError), "corrupt"),
+    ((UnknownRelease, NoRelease), "missing"),
+    ((EncodingFailed,), "failed_to_warm"),
+    ((MemoryError,), "out_of_memory"),
+    ((OSError,), "unreadable"),
+)
+REASONS = (*(word for _, word in _REASONS), "other")
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """`release` is None where not even CURRENT could be read. Times are seconds since the epoch."""
+
+    release: str | None
+    reason: str
+    message: str
+    tries: int = 1
+    since: float = field(default_factory=time.time)
+
+    @classmethod
+    def of(cls, release: str | None, error: Exception, *, before: "Refusal | None") -> "Refusal":
+        """Another try of what was refused `before` keeps its beginning."""
+        refusal = cls(release, reason_of(error), str(error) or repr(error))
+        if before is None or before.release != release:
+            return refusal
+        return replace(refusal, tries=before.tries + 1, since=before.since)
+
+
+def reason_of(error: Exception) -> str:
+    return next((word for kinds, word in _REASONS if isinstance(error, kinds)), "other")
