@@ -5,17 +5,21 @@ Knows nothing of what the values are used for.
 
 import logging
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
 from encoders.images import DEFAULT_MAX_PIXELS
 from service.errors import SettingsError
 
 PREFIX = "TWINLENS_"
 MEBIBYTE = 1 << 20
+_ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?")
+_FOR_DECODERS = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR")
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 logger = logging.getLogger(__name__)
 
 
@@ -38,7 +42,14 @@ class Settings(BaseModel):
     image_batch: int = Field(32, ge=1, le=4096, description="most images in one device batch")
     text_batch: int = Field(64, ge=1, le=4096, description="most texts in one device batch")
     torch_threads: int = Field(0, ge=0, description="threads of the encoder on CPU; 0: one a core")
-    decode_threads: int = Field(0, ge=0, description="threads that decode images; 0: one a core")
+    decode_workers: int | None = Field(
+        None, ge=0, le=256, description="processes that decode images; unset: one a core; 0: threads, to debug"
+    )
+    decode_threads: int = Field(0, ge=0, description="with decode_workers=0: how many; 0: one a core")
+    decode_seconds: float = Field(10.0, gt=0, description="of a processor that decoding one image may take")
+    decode_memory_mebibytes: int = Field(
+        0, ge=0, description="that a decoding process may use; 0: what max_image_pixels can come to"
+    )
     search_device: Literal["auto", "cpu", "gpu"] = "auto"
     search_threads: int = Field(0, ge=0, description="OpenMP threads of faiss; 0: one a core")
 
@@ -54,6 +65,31 @@ class Settings(BaseModel):
     min_image_side_pixels: int = Field(2, ge=1, description="an image with a shorter side shows nothing")
     max_text_characters: int = Field(100_000, ge=1)
 
+    keys_file: Path | None = Field(
+        None, description="API keys, by `python -m service keys`; unset: who comes may do everything"
+    )
+    metrics_without_key: bool = Field(False, description="let /metrics be read without a key")
+    key_max_concurrent: int = Field(
+        0, ge=0, description="requests at once for a key that names no number itself; 0: any"
+    )
+    address_max_concurrent: int = Field(
+        0, ge=0, description="requests at once for an address, where there are no keys; 0: any"
+    )
+    picture_secret: SecretStr | None = Field(
+        None, min_length=32, description="signs the page's passes for pictures; shared by replicas"
+    )
+    cors_origins: tuple[str, ...] = Field((), description="sites whose pages may call, as https://app.example")
+    allowed_hosts: tuple[str, ...] = Field((), description="host names to answer to; none: what is safe")
+    trusted_proxies: tuple[str, ...] = Field(
+        ("127.0.0.1", "::1"), description="whose x-forwarded-for and x-forwarded-proto are believed"
+    )
+    max_connections: int = Field(512, ge=1, description="open at once; beyond them the idlest is closed")
+    max_header_bytes: int = Field(32_768, ge=1024, description="request line and headers together")
+    header_seconds: float = Field(10.0, gt=0, description="that a request's head may take")
+    body_seconds: float = Field(20.0, gt=0, description="that any body may take; more as its bytes come")
+    body_bytes_per_second: int = Field(16_384, ge=1, description="each so many bytes give a body a second more")
+    send_seconds: float = Field(30.0, gt=0, description="that a caller may leave an answer unread")
+
     deadline_seconds: float = Field(30.0, gt=0, description="of a request that names no x-deadline-ms")
     stall_seconds: float = Field(30.0, gt=0, description="a batch that takes longer turns /readyz red")
     shutdown_grace_seconds: float = Field(20.0, ge=0)
@@ -62,6 +98,23 @@ class Settings(BaseModel):
 
     access_log: bool = False
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @field_validator("cors_origins", "allowed_hosts", "trusted_proxies", mode="before")
+    @classmethod
+    def _commas_separate(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins_are_exact(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"{origin!r} is no origin: name each as https://app.example or http://host:port"
+                )
+        return origins
 
     @model_validator(mode="after")
     def _requests_fit_their_queue(self) -> Self:
@@ -89,6 +142,11 @@ class Settings(BaseModel):
             raise SettingsError(_explain(error)) from error
 
 
+def environment_of_decoders() -> dict[str, str]:
+    """All that a decoding process gets of the environment: what finds its libraries, and no secret."""
+    return {name: os.environ[name] for name in _FOR_DECODERS if name in os.environ} | _ONE_THREAD
+
+
 def _variables(environment: Mapping[str, str], *, known: frozenset[str]) -> dict[str, str]:
     named = {key[len(PREFIX) :].lower(): value for key, value in environment.items() if key.startswith(PREFIX)}
     for name in sorted(named.keys() - known):
@@ -103,7 +161,8 @@ def _explain(error: ValidationError) -> str:
         if problem["type"] == "missing":
             problems.append(f"{name} is not set: give --{name.replace('_', '-')} or {PREFIX}{name.upper()}")
         elif name:
-            problems.append(f"{name} ({PREFIX}{name.upper()}) = {problem['input']!r}: {problem['msg']}")
+            value = "(hidden)" if name == "picture_secret" else repr(problem["input"])
+            problems.append(f"{name} ({PREFIX}{name.upper()}) = {value}: {problem['msg']}")
         else:
             problems.append(problem["msg"])
     return "; ".join(problems)
