@@ -16,9 +16,11 @@ from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from encoders.errors import TwinlensError
+from service.documentation import document_access
 from service.edge import Edge, context_of, error_response
 from service.errors import ErrorReport, report
-from service.routes import embed, gallery, openai, operation, search, search_batch
+from service.origins import allow_origins
+from service.routes import embed, gallery, openai, operation, picture_pass, search, search_batch
 from service.schemas import (
     EmbedImageRequest,
     EmbedTextRequest,
@@ -74,11 +76,12 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.serving = serving
     app.add_middleware(Edge, serving=serving)
-    for part in (embed, openai, search, search_batch, gallery, operation):
+    allow_origins(app, settings)  # outside of the edge: its refusals too may be read by those who may call
+    for part in (embed, openai, search, search_batch, gallery, picture_pass, operation):
         app.include_router(part.router)
     _serve_page(app)
     _map_errors(app)
-    _document_bodies(app)
+    _document_bodies(app, has_keys=serving.access.has_keys)
     return app
 
 
@@ -129,7 +132,7 @@ def _told(request: Request, problem: ErrorReport) -> Response:
     return error_response(problem)
 
 
-def _document_bodies(app: FastAPI) -> None:
+def _document_bodies(app: FastAPI, *, has_keys: bool) -> None:
     """Endpoints parse their bodies themselves, so the documentation must be told of them."""
     generate = app.openapi
 
@@ -140,6 +143,7 @@ def _document_bodies(app: FastAPI) -> None:
                 [(model, "validation") for model in _BODIES], ref_template="#/components/schemas/{model}"
             )
             schema.setdefault("components", {}).setdefault("schemas", {}).update(found["$defs"])
+            document_access(schema, has_keys=has_keys)
             app.openapi_schema = schema
         return app.openapi_schema
 

@@ -1,7 +1,7 @@
 """The outermost layer: what holds for every request, whatever its route.
 
-Request ids, server timings, the deadline, the cap on bodies while they stream in, callers that leave,
-refusal while shutting down, metrics, the access log, and an answer in our shape when anything breaks.
+Request ids, server timings, who calls and what they may have, the deadline, callers that leave, refusal while
+shutting down, metrics, the access log, safe headers, and an answer in our shape when anything breaks.
 Knows no route and no model.
 """
 
@@ -11,6 +11,7 @@ import re
 import time
 import uuid
 from dataclasses import dataclass, field
+from functools import partial
 from typing import cast
 
 import orjson
@@ -20,27 +21,34 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from encoders.errors import TwinlensError
+from service.access import Caller
 from service.errors import (
+    BodyTooSlow,
     CallerGone,
     DeadlineExceeded,
     ErrorReport,
     InvalidField,
-    QueueFull,
     TooLarge,
+    Unauthorized,
     Unavailable,
     report,
 )
+from service.inflow import Inflow
 from service.serving import Serving
 from service.telemetry import Timings
 
 logger = logging.getLogger(__name__)
 access_logger = logging.getLogger("service.access")
 CONTEXT_KEY = "twinlens.context"
-DISCARD_SECONDS = 5.0
-SMALL_BODY_BYTES = 65_536  # taken even when the bodies in flight are too much: a query must get through
 MAX_DEADLINE_MS = 3_600_000
+SAFE_HEADERS = {"x-content-type-options": "nosniff", "referrer-policy": "no-referrer"}
+# The page says in its own <meta> what it may load, and the API's description loads Swagger UI from elsewhere.
+# Nothing else is a document: opened as one, it may load and run nothing.
+_PAGE_POLICY = "frame-ancestors 'none'"
+_DATA_POLICY = "default-src 'none'; frame-ancestors 'none'; sandbox"
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _DEADLINE_MS = re.compile(r"[1-9][0-9]{0,6}")
+_BODY_UNREAD = frozenset({TooLarge.status, BodyTooSlow.status})
 _SERVED_WHILE_DRAINING = ("/healthz", "/readyz", "/metrics")
 
 
@@ -53,6 +61,7 @@ class RequestContext:
     timings: Timings = field(default_factory=Timings)
     status: int = 0
     cause: str = ""
+    caller: Caller = field(default_factory=partial(Caller, ""))
 
 
 def context_of(request: Request) -> RequestContext:
@@ -62,6 +71,9 @@ def context_of(request: Request) -> RequestContext:
 def error_response(problem: ErrorReport) -> Response:
     """The one shape of every error."""
     headers = {}
+    if problem.status == Unauthorized.status:
+        wrong = "" if problem.code == Unauthorized.code else ', error="invalid_token"'
+        headers["www-authenticate"] = f'Bearer realm="twinlens"{wrong}'
     if problem.retry_after_seconds is not None:
         headers["retry-after"] = str(problem.retry_after_seconds)
     content = orjson.dumps(problem.body())
@@ -98,6 +110,7 @@ class Edge:
                 "path": scope["path"],
                 "status": context.status,
                 "cause": context.cause,
+                "caller": context.caller.name,
                 "milliseconds": round(context.timings.total * 1e3, 2),
             }
             access_logger.info("%s %s", scope["method"], scope["path"], extra={"fields": fields})
@@ -108,17 +121,12 @@ class _Exchange:
 
     def __init__(self, app: ASGIApp, serving: Serving, scope: Scope, receive: Receive, send: Send) -> None:
         self._app, self._serving = app, serving
-        self._scope, self._receive, self._send = scope, receive, send
+        self._scope, self._send = scope, send
         self._headers = Headers(scope=scope)
         given_id = self._headers.get("x-request-id", "")
         request_id = given_id if _REQUEST_ID.fullmatch(given_id) else uuid.uuid4().hex
         self.context = RequestContext(request_id, time.perf_counter() + serving.settings.deadline_seconds)
-        self._started = False
-        self._body_bytes = 0
-        self._body_begun = False
-        self._body_ended = False
-        self._watcher: asyncio.Task[None] | None = None
-        self._caller_gone = False
+        self._inflow = Inflow(receive, self._headers, serving=serving)
 
     async def run(self) -> None:
         self._scope[CONTEXT_KEY] = self.context
@@ -128,7 +136,7 @@ class _Exchange:
             await self._answer(report(error))
         except asyncio.CancelledError:
             task = asyncio.current_task()
-            if not (self._caller_gone and task):
+            if not (self._inflow.caller_gone and task):
                 raise
             task.uncancel()
             self.context.status, self.context.cause = CallerGone.status, CallerGone.code
@@ -137,23 +145,28 @@ class _Exchange:
             message = f"an internal error; the log has it under request id {self.context.request_id}"
             await self._answer(ErrorReport(500, "internal_error", message))
         finally:
-            self._release_body()
-            if self._watcher is not None:
-                self._watcher.cancel()
+            self._inflow.close()
 
     async def _guarded(self) -> None:
         try:
             self._refuse_when_draining()
             self._set_deadline()
-            self._refuse_announced_size()
+            self._inflow.refuse_announced_size()
+            caller = self.context.caller = self._serving.access.enter(self._scope, self._headers)
         except TwinlensError:
-            await self._discard_body()
+            await self._inflow.discard()
             raise
+        try:
+            await self._in_time()
+        finally:
+            self._serving.access.leave(caller, seconds=self.context.timings.total)
+
+    async def _in_time(self) -> None:
         loop = asyncio.get_running_loop()
         limit = asyncio.timeout_at(loop.time() + self.context.deadline - time.perf_counter())
         try:
             async with limit:
-                await self._app(self._scope, self._limited_receive, self._stamped_send)
+                await self._app(self._scope, self._inflow.receive, self._stamped_send)
         except TimeoutError:
             if not limit.expired():  # somebody else's, and no news of the deadline
                 raise
@@ -178,80 +191,24 @@ class _Exchange:
             )
         self.context.deadline = self.context.timings.started + int(value) / 1e3
 
-    def _refuse_announced_size(self) -> None:
-        announced = self._headers.get("content-length", "0")
-        limit = self._serving.settings.max_body_bytes
-        if announced.isascii() and announced.isdigit() and (len(announced) > 18 or int(announced) > limit):
-            raise TooLarge(f"the body has {announced[:40]} bytes and {limit} are taken: send less at once")
-
-    async def _discard_body(self) -> None:
-        """Read and forget a while: closing while the caller still sends would cost it the answer."""
-        self._release_body()
-        if not self._body_begun and self._headers.get("expect", "").lower() == "100-continue":
-            return  # it waits to be asked for the body
-        try:
-            async with asyncio.timeout(DISCARD_SECONDS):
-                while (await self._receive()).get("more_body", False):
-                    pass
-        except TimeoutError:
-            pass
-
-    def _release_body(self) -> None:
-        self._serving.bodies_bytes -= self._body_bytes
-        self._body_bytes = 0
-
-    async def _limited_receive(self) -> Message:
-        if self._body_ended:
-            return await self._receive()
-        self._body_begun = True
-        message = await self._receive()
-        if message["type"] != "http.request":
-            raise CallerGone(f"the caller left after {self._body_bytes} bytes of the body")
-        size = len(message.get("body", b""))
-        self._body_bytes += size
-        self._serving.bodies_bytes += size
-        await self._refuse_too_much()
-        if not message.get("more_body", False):
-            self._body_ended = True
-            self._watcher = asyncio.create_task(self._watch_caller(asyncio.current_task()))
-        return message
-
-    async def _refuse_too_much(self) -> None:
-        settings = self._serving.settings
-        if self._body_bytes > settings.max_body_bytes:
-            await self._discard_body()
-            raise TooLarge(
-                f"the body exceeds the {settings.max_body_bytes} bytes that are taken: send less at once"
-            )
-        crowded = self._serving.bodies_bytes > settings.max_bodies_bytes
-        if crowded and self._body_bytes > SMALL_BODY_BYTES:
-            await self._discard_body()
-            raise QueueFull(
-                f"the requests in flight hold {settings.max_bodies_bytes} bytes already: send this again",
-                code="bodies_full",
-                retry_after_seconds=1,
-            )
-
-    async def _watch_caller(self, handler: "asyncio.Task[object] | None") -> None:
-        """Once the body is in, the next thing to hear of the caller is that it left."""
-        message = await self._receive()
-        if message["type"] == "http.disconnect" and not self._started and handler is not None:
-            self._caller_gone = True
-            handler.cancel()
-
     async def _stamped_send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self._started = True
+            self._inflow.answered = True
             self.context.status = message["status"]
             headers = MutableHeaders(scope=message)
             headers["x-request-id"] = self.context.request_id
             headers["server-timing"] = self.context.timings.header()
-            headers["x-content-type-options"] = "nosniff"
-            if self._serving.draining or message["status"] == TooLarge.status:
+            headers.update(SAFE_HEADERS)
+            is_page = headers.get("content-type", "").startswith("text/html")
+            headers["content-security-policy"] = _PAGE_POLICY if is_page else _DATA_POLICY
+            if self._serving.access.has_keys and headers.get("cache-control", "").startswith("public"):
+                headers["cache-control"] = headers["cache-control"].replace("public", "private", 1)
+            hanging = message["status"] in _BODY_UNREAD or self._inflow.unasked
+            if self._serving.draining or hanging:
                 headers["connection"] = "close"
         await self._send(message)
 
     async def _answer(self, problem: ErrorReport) -> None:
         self.context.cause = problem.code
-        if not self._started:
-            await error_response(problem)(self._scope, self._receive, self._stamped_send)
+        if not self._inflow.answered:
+            await error_response(problem)(self._scope, self._inflow.receive, self._stamped_send)

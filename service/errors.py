@@ -3,15 +3,20 @@
 TwinlensError
 └── ServiceError
     ├── SettingsError            a TWINLENS_ variable or option that cannot be used (start is refused)
+    │   └── KeyFileError         the file of API keys cannot be used
     ├── InvalidJson              400  the body is not JSON
     ├── AllItemsFailed           400  every item of a request is bad, for different reasons
+    ├── Unauthorized             401  a key is required and missing, wrong or expired; with www-authenticate
+    ├── Forbidden                403  a scope the key lacks; a host name or a site that is not let in
     ├── NotFound                 404  no such path, item or model
+    ├── BodyTooSlow              408  the body did not come in time
     ├── WrongModel               409  a vector of another model
     ├── TooLarge                 413  too many bytes or items
     ├── UnsupportedMediaType     415
     ├── InvalidField             422  a field out of range or of the wrong form
     │   └── TextTooLong          422  `truncate: "none"` and the text does not fit
     ├── QueueFull                429  with retry-after; also: cannot be served before its deadline
+    │   └── KeyLimit             429  the caller has as many requests running as it may have
     ├── CallerGone               499  nobody is left to answer; seen in metrics only
     ├── EncodingFailed           500  the encoder failed on this very input
     ├── ReloadFailed             500  the new release cannot be served; the old one still is
@@ -52,6 +57,10 @@ class SettingsError(ServiceError):
     code = "invalid_settings"
 
 
+class KeyFileError(SettingsError):
+    code = "invalid_keys"
+
+
 class InvalidJson(ServiceError):
     status, code = 400, "invalid_json"
 
@@ -60,8 +69,20 @@ class AllItemsFailed(ServiceError):
     status, code = 400, "all_items_failed"
 
 
+class Unauthorized(ServiceError):
+    status, code = 401, "missing_key"
+
+
+class Forbidden(ServiceError):
+    status, code = 403, "forbidden"
+
+
 class NotFound(ServiceError):
     status, code = 404, "not_found"
+
+
+class BodyTooSlow(ServiceError):
+    status, code = 408, "body_too_slow"
 
 
 class WrongModel(ServiceError):
@@ -86,6 +107,10 @@ class TextTooLong(InvalidField):
 
 class QueueFull(ServiceError):
     status, code = 429, "queue_full"
+
+
+class KeyLimit(QueueFull):
+    code = "key_limit"
 
 
 class CallerGone(ServiceError):

@@ -15,12 +15,17 @@ import uvicorn
 from fastapi import FastAPI
 
 from encoders.errors import TwinlensError
+from service.connections import Crowd
 from service.serving import Serving
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
 POLL_SECONDS = 0.02
 KEEP_ALIVE_SECONDS = 75  # more than balancers wait (60 s), so that it is never we who close on their request
+
+
+def _log_turned_away(cause: str) -> None:
+    logger.debug("a connection was closed: %s", cause)
 
 
 class Server(uvicorn.Server):
@@ -31,11 +36,14 @@ class Server(uvicorn.Server):
         self._settings = settings
         self._draining: asyncio.Task[None] | None = None
         self._reloading: asyncio.Task[None] | None = None
+        self._crowd = Crowd(settings, turned_away=_log_turned_away)
         super().__init__(
             uvicorn.Config(
                 app,
                 host=settings.host,
                 port=settings.port,
+                http=self._crowd.protocol(),
+                forwarded_allow_ips=list(settings.trusted_proxies),
                 log_config=None,
                 access_log=False,
                 server_header=False,

@@ -4,10 +4,13 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
-from fastapi import Request
+from fastapi import Depends, Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
+from service.access import refuse_without
+from service.edge import context_of
+from service.keys import Scope
 from service.schemas import ErrorAnswer
 from service.serving import Serving
 
@@ -16,12 +19,15 @@ Responses = dict[int | str, dict[str, Any]]
 
 _WORDS = {
     400: "The body is not JSON, or not an image",
+    401: "A key is required, and missing, wrong or expired",
+    403: "The key lacks the scope, or this host name or site is not let in",
     404: "No such item, model or path",
+    408: "The body did not come in time",
     409: "A vector of another model",
     413: "Too many bytes, pixels or items",
     415: "A content type that is not taken",
     422: "A field out of range",
-    429: "The queue is full, or the deadline cannot be met; see retry-after",
+    429: "The queue is full, the deadline cannot be met, or the key has too much running; see retry-after",
     500: "The encoder failed",
     503: "Not ready, or shutting down; see retry-after",
     504: "The deadline passed",
@@ -30,6 +36,15 @@ _WORDS = {
 
 def serving_of(request: Request) -> Serving:
     return cast("Serving", request.app.state.serving)
+
+
+def requires(scope: Scope) -> Any:
+    """A dependency that refuses callers whose key lacks `scope`. Every key may read; writing takes more."""
+
+    async def check(request: Request) -> None:
+        refuse_without(context_of(request).caller, scope)
+
+    return Depends(check)
 
 
 def json_answer(body: bytes) -> Response:
