@@ -9,7 +9,11 @@
     │   ├── CorruptRelease      a file is missing, cut or changed; the message names it
     │   ├── UnsupportedRelease  written by a newer version of this program
     │   ├── ReleasesBusy        another process is changing the same folder
-    │   └── PublishRefused      what was built is not fit to be served
+    │   ├── PublishRefused      what was built is not fit to be served
+    │   ├── CorruptJournal      the changes beside the releases are damaged; the message names the place
+    │   ├── JournalBusy         another service writes changes there
+    │   └── JournalFailed       a change could not be made durable; it is not in
+    │       └── JournalFull     for want of room on the disk
     ├── UnknownItem             no item has that id
     ├── ImageMissing            an item's original picture is gone, or is another one by now
     └── BadQuery                a query that cannot be searched with
@@ -58,6 +62,22 @@ class ReleasesBusy(ReleaseError):
 
 class PublishRefused(ReleaseError):
     """What was built is not fit to be served, so the release before it stays current."""
+
+
+class CorruptJournal(ReleaseError):
+    """The changes beside the releases are damaged; nothing of them is dropped in silence."""
+
+
+class JournalBusy(ReleaseError):
+    """Another service writes changes into the same folder of releases."""
+
+
+class JournalFailed(ReleaseError):
+    """A change could not be made durable, and is not in."""
+
+
+class JournalFull(JournalFailed):
+    """There was no room for a change, which is not in; those before it are untouched."""
 
 
 class UnknownItem(TwinlensError):
