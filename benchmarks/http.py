@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.load import Job, Load, write_requests
-from benchmarks.machine import peak_memory_mebibytes
+from benchmarks.machine import peak_memory_mebibytes, process_tree
 
 ROOT = Path(__file__).resolve().parent.parent
 READY_SECONDS = 120.0
@@ -34,7 +34,8 @@ class Service:
     workplace: Path
 
     def peak_memory_mebibytes(self) -> float:
-        return peak_memory_mebibytes(self.process.pid)
+        """Of all its processes; what they share counts in each."""
+        return sum(peak_memory_mebibytes(pid) for pid in process_tree(self.process.pid))
 
     def put_load(
         self, requests: Sequence[bytes], *, clients: int, warm_up_seconds: float, seconds: float
@@ -62,18 +63,28 @@ class Service:
 
 @contextmanager
 def serving(releases: Path, workplace: Path, settings: Mapping[str, str]) -> Iterator[Service]:
-    """`python -m service` over the releases, ready; `settings` are added to its environment."""
-    port = _free_port()
+    """`python -m service` over the releases, ready; `settings` are its environment."""
+    port = free_port()
     command = [sys.executable, "-m", "service", "--releases", str(releases), "--port", str(port)]
+    with running(command, port=port, ready="/readyz", workplace=workplace, settings=settings) as service:
+        yield service
+
+
+@contextmanager
+def running(
+    command: Sequence[str], *, port: int, ready: str, workplace: Path, settings: Mapping[str, str]
+) -> Iterator[Service]:
+    """Any server, once it answers at the path `ready`; ended with the block. Raises BenchmarkFailed, with the
+    end of its log."""
     with tempfile.TemporaryFile(dir=workplace) as log:
-        process = subprocess.Popen(command, cwd=ROOT, env={**settings}, stderr=log)
+        process = subprocess.Popen(command, cwd=ROOT, env={**settings}, stderr=log, stdout=log)
         try:
-            _wait_until_ready(process, port)
+            _wait_until_ready(process, port, ready)
             yield Service(port, process, workplace)
         except BenchmarkFailed as error:
             log.seek(0)
             tail = log.read()[-2000:].decode(errors="replace")
-            raise BenchmarkFailed(f"{error}\nthe service's log ends:\n{tail}") from error
+            raise BenchmarkFailed(f"{error}\nthe server's log ends:\n{tail}") from error
         finally:
             process.terminate()
             try:
@@ -96,20 +107,20 @@ def post_json(path: str, content: object) -> bytes:
     return post(path, json.dumps(content).encode(), media_type="application/json")
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], port: int) -> None:
+def _wait_until_ready(process: subprocess.Popen[bytes], port: int, path: str) -> None:
     give_up = time.monotonic() + READY_SECONDS
     while time.monotonic() < give_up:
         if process.poll() is not None:
-            raise BenchmarkFailed(f"the service ended with status {process.returncode}")
+            raise BenchmarkFailed(f"the server ended with status {process.returncode}")
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5):
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5):
                 return
         except OSError:
             time.sleep(0.1)
-    raise BenchmarkFailed(f"the service was not ready after {READY_SECONDS:.0f} s")
+    raise BenchmarkFailed(f"the server was not ready after {READY_SECONDS:.0f} s")
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
