@@ -30,10 +30,10 @@ class Column:
         self.close()
 
     def add(self, row: int, value: Any) -> None:
-        for element in _elements(value):
+        for element in elements_of(value):
             self.filled[row] = True
-            self._found.setdefault(_token(element), []).append(row)
-            number = _number(element)
+            self._found.setdefault(token_of(element), []).append(row)
+            number = number_of(element)
             if number is not None:
                 self._number_rows.append(row)
                 self._numbers.append(number)
@@ -48,7 +48,7 @@ class Column:
     def equal_any(self, wanted: Iterable[Scalar]) -> Mask:
         mask = np.zeros_like(self.filled)
         for value in wanted:
-            found = self._rows_of.get(_token(value))
+            found = self._rows_of.get(token_of(value))
             if found is not None:
                 mask[found] = True
         return mask
@@ -123,7 +123,7 @@ def _reach(payload: dict[str, Any], key: str) -> Any:
     return value
 
 
-def _elements(value: Any) -> Iterator[Scalar]:
+def elements_of(value: Any) -> Iterator[Scalar]:
     for element in value if isinstance(value, list) else (value,):
         if isinstance(element, str | bool | int | float) and not (
             isinstance(element, float) and math.isnan(element)
@@ -131,7 +131,7 @@ def _elements(value: Any) -> Iterator[Scalar]:
             yield element
 
 
-def _number(value: Scalar) -> float | None:
+def number_of(value: Scalar) -> float | None:
     """None for what is no number, or one beyond float64."""
     if isinstance(value, bool | str):
         return None
@@ -141,6 +141,6 @@ def _number(value: Scalar) -> float | None:
         return None
 
 
-def _token(value: Scalar) -> tuple[str, Scalar]:
+def token_of(value: Scalar) -> tuple[str, Scalar]:
     """True is not 1, though Python says so; 1 is 1.0."""
     return ("bool" if isinstance(value, bool) else "text" if isinstance(value, str) else "number", value)

@@ -227,6 +227,35 @@ class ItemAnswer(BaseModel):
     release: str
 
 
+class FieldValue(BaseModel):
+    value: str | bool | int | float
+    count: int = Field(description="items that have it")
+
+
+class PayloadField(BaseModel):
+    """A field of the payloads, as a filter's `key` names it: what lies in an object is `a.b`."""
+
+    key: str
+    kind: Literal["text", "number", "bool", "mixed"]
+    filled: int = Field(description="items that have a value")
+    distinct: int
+    more_distinct: bool = Field(description="there are more distinct values than were told apart")
+    values: list[FieldValue] = Field(
+        description="up to 50 values that repeat, most common first; none where nearly every item has its own"
+    )
+    minimum: float | None = Field(None, description="of the numbers in the field")
+    maximum: float | None = None
+
+
+class FieldsAnswer(BaseModel):
+    """What there is to filter by. Of a release; items put since its building are not counted."""
+
+    release: str
+    items: int
+    counted: int = Field(description="items that were looked at: of very many only some, evenly spread")
+    fields: list[PayloadField]
+
+
 class ReloadAnswer(BaseModel):
     release: str
     swapped: bool

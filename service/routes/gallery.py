@@ -1,4 +1,4 @@
-"""`/items/{id}` and `/images/{id}`: what the gallery holds. Only ids of the release are ever looked up."""
+"""`/fields`, `/items/{id}`, `/images/{id}`: what the gallery holds. Only ids of the release are looked up."""
 
 import asyncio
 import io
@@ -16,12 +16,27 @@ from index.thumbnails import THUMBNAIL_SIDE_PIXELS
 from service.answers import dump
 from service.errors import NotFound
 from service.routes.parts import Responses, answers, json_answer, serving_of
-from service.schemas import ItemAnswer
+from service.schemas import FieldsAnswer, ItemAnswer
 
 logger = logging.getLogger(__name__)
 router = APIRouter(tags=["gallery"])
 CACHE_CONTROL = "public, max-age=300"  # a picture's id may name another picture in the next release
 _IMAGE_BODY: Responses = {200: {"content": {"image/webp": {}, "image/jpeg": {}, "image/png": {}}}}
+
+
+@router.get("/fields", responses=answers(FieldsAnswer, 503))
+async def fields(request: Request) -> Response:
+    """What there is to filter by: the payloads' fields, with their common values and ranges."""
+    serving = serving_of(request)
+    state = serving.state
+    etag = f'"{state.release.id}"'
+    headers = {"etag": etag, "cache-control": "no-cache"}
+    if _is_held(etag, request.headers.get("if-none-match", "")):
+        return Response(status_code=304, headers=headers)
+    found = await state.fields.get(serving.pool)
+    return Response(
+        dump({"release": state.release.id, **found}), media_type="application/json", headers=headers
+    )
 
 
 @router.get("/items/{item_id:path}", responses=answers(ItemAnswer, 404, 503))
