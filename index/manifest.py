@@ -21,8 +21,9 @@ from pydantic import (
 
 from index.errors import CorruptRelease, UnsupportedRelease
 
-FORMAT_VERSION = 2
-PLAIN_FORMAT_VERSION = 1  # of releases with neither hubness correction nor verdict: earlier versions read them
+FORMAT_VERSION = 3
+JUDGED_FORMAT_VERSION = 2  # of releases with a hubness correction or a verdict, but without live changes
+PLAIN_FORMAT_VERSION = 1  # of releases with none of these: earlier versions read them
 MANIFEST_NAME = "manifest.json"
 
 
@@ -99,6 +100,7 @@ class Manifest(_Frozen):
     recall: dict[str, MeasuredRecall]  # by what is searched: "images", "texts"
     hubness: HubnessCorrection | None = None
     gate: GateSummary | None = None  # of a bundle that was judged
+    live_sequence: int | None = Field(default=None, ge=0)  # the last live change inside; None: there are none
     files: dict[str, FileEntry]
 
     def corrects(self, searched: str) -> bool:

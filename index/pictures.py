@@ -12,6 +12,8 @@ from pathlib import Path
 from index.errors import ImageMissing
 
 MAX_PICTURE_BYTES = 256 * 1024 * 1024
+LIVE_SCHEME = "live://"
+"""Begins the path of a picture that came with a live change; its name there follows. No gallery has such paths."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +24,16 @@ class ImageSource:
     offset_bytes: int | None = None
     length_bytes: int | None = None
 
-    def read(self, root: Path, *, max_bytes: int = MAX_PICTURE_BYTES) -> bytes:
-        """The picture's bytes; raises `ImageMissing` with the reason.
+    def read(self, root: Path, *, live: Path | None = None, max_bytes: int = MAX_PICTURE_BYTES) -> bytes:
+        """The picture's bytes; raises `ImageMissing` with the reason. `live`: the folder of live pictures.
 
         Only regular files are opened: a pipe or a device under a picture's name would block for ever.
         """
         file_path = root / self.path
+        if self.path.startswith(LIVE_SCHEME):
+            if live is None or self.path == LIVE_SCHEME:
+                raise ImageMissing("the item was put as a vector, without a picture", code="no_picture")
+            file_path = live / self.path.removeprefix(LIVE_SCHEME)
         try:
             status = file_path.stat()
             if not stat.S_ISREG(status.st_mode):

@@ -5,16 +5,14 @@ Composition only: each step is another module's. Knows nothing of terminals; pro
 
 import json
 import logging
-import shutil
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
-from encoders.bundle import Bundle
 from encoders.encoder import Encoder, Precision
 from encoders.errors import TwinlensError
 from encoders.images import DEFAULT_MAX_PIXELS
@@ -23,23 +21,25 @@ from index import catalog
 from index.cache import EmbeddingCache, cache_path, remove_other_caches
 from index.cores import available_cores
 from index.embed import EmbeddedItem, Embedder
-from index.errors import GalleryError, PublishRefused, ReleaseError
+from index.errors import GalleryError, PublishRefused
 from index.gallery import Failure, Gallery, without_duplicates
 from index.gate import note_verdict, require_verdict
 from index.hubs import describe_correction
 from index.items import ITEM_SCHEMA, ItemRecord, TableWriter, read_digests
+from index.live.folding import LiveState, folded, read_live
 from index.manifest import (
     FORMAT_VERSION,
+    JUDGED_FORMAT_VERSION,
     PLAIN_FORMAT_VERSION,
     Counts,
     GallerySource,
     Manifest,
     MeasuredRecall,
-    describe_file,
 )
 from index.publish import describe_files, new_release_id, publish, rebuild_lock, staging_folder
 from index.recall import measure_recall
 from index.report import OnProgress, RebuildReport, Tally
+from index.staging import readable_manifests, stage_bundle
 from index.texts import TextCollector, read_texts
 from index.thumbnails import ThumbnailWriter
 from index.vectors import VectorIndex, VectorWriter
@@ -76,7 +76,7 @@ def rebuild(settings: RebuildSettings, *, on_progress: OnProgress = lambda _: No
     if settings.texts is not None and not settings.texts.is_file():
         raise GalleryError(f"the file of texts {settings.texts} does not exist")
     with rebuild_lock(settings.releases), staging_folder(settings.releases) as staging:
-        bundle = _stage_bundle(settings.bundle, staging / catalog.BUNDLE_NAME, releases=settings.releases)
+        bundle = stage_bundle(settings.bundle, staging / catalog.BUNDLE_NAME, releases=settings.releases)
         if settings.require_gate:
             require_verdict(bundle, policy=settings.gate_policy)
         encoder = Encoder.load(
@@ -89,52 +89,20 @@ def rebuild(settings: RebuildSettings, *, on_progress: OnProgress = lambda _: No
     return report
 
 
-def _stage_bundle(source: Path, target: Path, *, releases: Path) -> Bundle:
-    """The bundle itself goes into the release, and the encoder is loaded from there.
-
-    A file that an earlier release holds is shared with it by a hard link; nobody edits those. The source's own
-    files are copied: an edit in place there would otherwise change every release.
-    """
-    bundle = Bundle.open(source, verify=False)
-    held = _held_files(releases)
-    for name in bundle.files:
-        record = bundle.config.files.get(name)
-        _stage_file(bundle.path / name, target / name, twin=held.get(record.sha256) if record else None)
-    return Bundle.open(target)
-
-
-def _stage_file(source: Path, target: Path, *, twin: Path | None) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if twin is not None:
-        with suppress(OSError):  # pruned meanwhile, or a file system without links
-            if describe_file(twin).sha256 == describe_file(source).sha256:
-                target.hardlink_to(twin)
-                return
-    shutil.copyfile(source, target)
-
-
-def _held_files(releases: Path) -> dict[str, Path]:
-    """The files of the releases' bundles by SHA-256; of equal ones, the newest."""
-    return {
-        entry.sha256: releases / manifest.id / name
-        for manifest in _readable_manifests(releases)
-        for name, entry in manifest.files.items()
-        if name.startswith(f"{catalog.BUNDLE_NAME}/")
-    }
-
-
 def _build(
     settings: RebuildSettings, staging: Path, encoder: Encoder, cache: EmbeddingCache, on_progress: OnProgress
 ) -> RebuildReport:
+    live = read_live(settings.releases)
     embedder = Embedder(
         encoder=encoder,
         cache=cache,
         root=settings.gallery.root,
         decode_threads=settings.decode_threads,
         max_pixels=settings.max_pixels,
+        live_pictures=live.pictures if live else None,
     )
     started = time.monotonic()
-    tally, texts_cut = _write_contents(settings, staging, embedder, on_progress)
+    tally, texts_cut = _write_contents(settings, staging, embedder, live, on_progress)
     seconds = time.monotonic() - started
     if not tally.images:
         raise PublishRefused(_nothing(settings.gallery, tally))
@@ -146,9 +114,10 @@ def _build(
     gallery = settings.gallery
     hubness, gate = describe_correction(encoder.query_bank), note_verdict(encoder.bundle)
     manifest = Manifest(
-        format_version=FORMAT_VERSION if hubness or gate else PLAIN_FORMAT_VERSION,
+        format_version=_format_version(judged=bool(hubness or gate), live=live is not None),
         hubness=hubness,
         gate=gate,
+        live_sequence=live.sequence if live else None,
         id=release_id,
         created=created,
         fingerprint=encoder.fingerprint,
@@ -162,6 +131,13 @@ def _build(
     )
     publish(settings.releases, staging, manifest=manifest)
     return RebuildReport(manifest, tally, seconds)
+
+
+def _format_version(*, judged: bool, live: bool) -> int:
+    """The lowest that says it all, so that earlier versions read what they can."""
+    if live:
+        return FORMAT_VERSION
+    return JUDGED_FORMAT_VERSION if judged else PLAIN_FORMAT_VERSION
 
 
 class _Contents:
@@ -199,12 +175,18 @@ class _Contents:
 
 
 def _write_contents(
-    settings: RebuildSettings, staging: Path, embedder: Embedder, on_progress: OnProgress
+    settings: RebuildSettings,
+    staging: Path,
+    embedder: Embedder,
+    live: LiveState | None,
+    on_progress: OnProgress,
 ) -> tuple[Tally, int]:
     with ExitStack() as stack:
         contents = _Contents(staging, embedder.encoder, stack)
         texts = stack.enter_context(TextCollector(embedder, staging / ".texts.spool"))
-        for result in embedder.embed_images(without_duplicates(settings.gallery)):
+        pictures = embedder.embed_images(without_duplicates(folded(settings.gallery, live)))
+        vectors = live.bare_vectors(embedder.encoder.fingerprint) if live else ()
+        for result in chain(pictures, vectors):
             if isinstance(result, Failure):
                 contents.fail(result)
             else:
@@ -285,15 +267,9 @@ def _prune_cache(releases: Path, cache: EmbeddingCache, fingerprint: str) -> Non
 
 
 def _keep_what_is_held(releases: Path, cache: EmbeddingCache, fingerprint: str) -> None:
-    whole = list(_readable_manifests(releases))
+    whole = list(readable_manifests(releases))
     cache.keep_only(
         (some for manifest in whole for some in read_digests(releases / manifest.id / catalog.ITEMS_NAME)),
         (some for manifest in whole for some in read_digests(releases / manifest.id / catalog.TEXTS_NAME)),
     )
     remove_other_caches(releases, {fingerprint, *(manifest.fingerprint for manifest in whole)})
-
-
-def _readable_manifests(releases: Path) -> Iterator[Manifest]:
-    for release_id in catalog.release_ids(releases):
-        with suppress(ReleaseError):
-            yield catalog.read_manifest(releases / release_id)

@@ -22,6 +22,8 @@ from index.catalog import (
 )
 from index.errors import CorruptRelease, ImageMissing
 from index.items import ItemTable, TextTable
+from index.live.pictures import PICTURES_NAME
+from index.live.reading import LIVE_NAME
 from index.manifest import Manifest
 from index.pictures import digest_of
 from index.thumbnails import ThumbnailFile
@@ -102,13 +104,16 @@ class Release:
         return self.path / BUNDLE_NAME
 
     def thumbnail(self, row: int) -> bytes:
-        """The item's thumbnail: WebP, its long side at most 256 px."""
-        return self._thumbnails.read(*self.items.thumbnail_range(row))
+        """The item's thumbnail: WebP, its long side at most 256 px. Raises `ImageMissing`."""
+        offset_bytes, length_bytes = self.items.thumbnail_range(row)
+        if not length_bytes:
+            raise ImageMissing(f"the item {self.items.id(row)!r} was put as a vector", code="no_picture")
+        return self._thumbnails.read(offset_bytes, length_bytes)
 
     def open_image(self, row: int) -> bytes:
         """The original picture's bytes; raises `ImageMissing` when it has gone, moved or changed."""
         source = self.items.image_source(row)
-        data = source.read(self.gallery_root)
+        data = source.read(self.gallery_root, live=self.path.parent / LIVE_NAME / PICTURES_NAME)
         if digest_of(data) != self.items.digest(row):
             raise ImageMissing(
                 f"{self.gallery_root / source.path} has changed since release {self.id} was built: rebuild",

@@ -16,7 +16,7 @@ from typing import BinaryIO
 from encoders.folders import sync
 from index.errors import JournalBusy, JournalFailed, JournalFull
 from index.live.frames import frame
-from index.live.pictures import PictureStore
+from index.live.pictures import PICTURES_NAME, PictureStore
 from index.live.reading import JOURNAL, SNAPSHOT, LiveReader, file_name, live_files, snapshot_end
 from index.live.records import Change, Put, numbered, to_bytes
 
@@ -38,9 +38,11 @@ class Journal:
         `floor`: a number that the next change must exceed; releases may know higher ones than are left here.
         Raises JournalBusy with who writes there, CorruptJournal, or OSError.
         """
-        folder.mkdir(parents=True, exist_ok=True)
+        (folder / PICTURES_NAME).mkdir(parents=True, exist_ok=True)
+        sync(folder)
+        sync(folder.parent)
         self.folder = folder
-        self.pictures = PictureStore(folder / "pictures")
+        self.pictures = PictureStore(folder / PICTURES_NAME)
         self._lock = _locked(folder / _LOCK)
         try:
             self._mend(floor)

@@ -16,6 +16,7 @@ from pathlib import Path
 from encoders.folders import sync
 from index.errors import ImageMissing, JournalFailed, JournalFull
 
+PICTURES_NAME = "pictures"
 THUMBNAIL_SUFFIX = ".webp"
 _TEMPORARY_PREFIX = "."
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
