@@ -1,0 +1,179 @@
+"""What the service answers, as frozen dataclasses, and how each is read from JSON.
+
+Vectors are `array("f")`: float32, four bytes a number; `numpy.asarray(vector)` shares their memory.
+Reading raises KeyError, TypeError or ValueError for anything that is not the API's. Knows no HTTP.
+"""
+
+import base64
+import sys
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from twinlens.errors import ItemFailed
+
+Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ItemError:
+    """Why one of several items or queries failed; the others did not."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """A unit vector; `truncated` when the text was longer than the encoder reads."""
+
+    vector: "array[float]"
+    truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """An embedding or an error for each item, in the order asked."""
+
+    items: Sequence[Embedding | ItemError]
+    model: str
+    model_fingerprint: str
+    dim: int
+
+    def vectors(self) -> "list[array[float]]":
+        """All vectors; raises ItemFailed naming the first item that has none."""
+        found = []
+        for index, item in enumerate(self.items):
+            if isinstance(item, ItemError):
+                raise ItemFailed(f"item {index}: {item.message}", code=item.code)
+            found.append(item.vector)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A picture or a text of the gallery. `score` is the cosine; `relevance` is comparable between queries."""
+
+    id: str
+    score: float
+    relevance: float | None
+    payload: Json = field(default_factory=dict)
+    vector: "array[float] | None" = None
+    text: str | None = None
+    items: Sequence[str] = ()
+    item_count: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResults:
+    """Hits, best first. `good_match` is False when nothing fits, None when the encoder is not calibrated."""
+
+    hits: Sequence[Hit]
+    good_match: bool | None
+    truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SearchAnswer(SearchResults):
+    release: str
+    model_fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class BatchAnswer:
+    """Results or an error for each query, in the order asked."""
+
+    answers: Sequence[SearchResults | ItemError]
+    release: str
+    model_fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    id: str
+    payload: Json
+    width_pixels: int
+    height_pixels: int
+    release: str
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """What is served; `raw` is all of the answer: counts, recall, the gate's verdict, the report."""
+
+    id: str
+    model: str
+    model_fingerprint: str
+    dim: int
+    raw: Json
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    ready: bool
+    why_not: str | None = None
+
+    def __bool__(self) -> bool:
+        return self.ready
+
+
+def read_embeddings(answer: Json) -> Embeddings:
+    items = [_embedding(item) for item in answer["data"]]
+    return Embeddings(items, answer["model"], answer["model_fingerprint"], answer["dim"])
+
+
+def _embedding(item: Json) -> Embedding | ItemError:
+    if "error" in item:
+        return read_error(item["error"])
+    return Embedding(_float32(base64.b64decode(item["embedding"], validate=True)), item["truncated"])
+
+
+def _float32(data: bytes) -> "array[float]":
+    vector = array("f")
+    vector.frombytes(data)
+    if sys.byteorder == "big":
+        vector.byteswap()  # the wire is little-endian
+    return vector
+
+
+def read_error(error: Json) -> ItemError:
+    return ItemError(error["code"], error["message"])
+
+
+def read_search(answer: Json) -> SearchAnswer:
+    found = _results(answer)
+    return SearchAnswer(
+        found.hits, found.good_match, found.truncated, answer["release"], answer["model_fingerprint"]
+    )
+
+
+def read_batch(answer: Json) -> BatchAnswer:
+    answers = [read_error(one["error"]) if "error" in one else _results(one) for one in answer["answers"]]
+    return BatchAnswer(answers, answer["release"], answer["model_fingerprint"])
+
+
+def _results(answer: Json) -> SearchResults:
+    return SearchResults([_hit(hit) for hit in answer["results"]], answer["good_match"], answer["truncated"])
+
+
+def _hit(hit: Json) -> Hit:
+    vector = hit.get("vector")
+    return Hit(
+        id=hit["id"],
+        score=hit["score"],
+        relevance=hit["relevance"],
+        payload=hit.get("payload", {}),
+        vector=None if vector is None else array("f", vector),
+        text=hit.get("text"),
+        items=hit.get("items", ()),
+        item_count=hit.get("item_count"),
+    )
+
+
+def read_item(answer: Json) -> Item:
+    return Item(answer["id"], answer["payload"], answer["width"], answer["height"], answer["release"])
+
+
+def read_release(answer: Json) -> Release:
+    return Release(answer["release"], answer["model"], answer["model_fingerprint"], answer["dim"], answer)

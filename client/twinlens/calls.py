@@ -1,0 +1,171 @@
+"""Each thing the service can be asked, as a `Call`: what to send, and how to read the answer.
+
+The only place that knows paths and fields; `Client` and `AsyncClient` get their methods from here.
+Knows nothing of sockets, retries or deadlines.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote
+
+import httpx
+
+from twinlens.answers import (
+    BatchAnswer,
+    Embeddings,
+    Item,
+    Json,
+    Readiness,
+    Release,
+    SearchAnswer,
+    read_batch,
+    read_embeddings,
+    read_item,
+    read_release,
+    read_search,
+)
+from twinlens.queries import Picture, Query, Space, Truncate, numbers, read_picture
+
+T = TypeVar("T")
+_ROUTES = {"text": ("text", "query"), "vector": ("vector", "vector"), "id": ("item", "id")}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call(Generic[T]):
+    """`body` goes to httpx as it is (json, files, data …); `answers`: statuses that `read` takes beside 2xx."""
+
+    method: str
+    path: str
+    read: Callable[[httpx.Response], T]
+    body: Mapping[str, Any]
+    answers: frozenset[int] = frozenset()
+
+
+def embed_images(images: Picture | Sequence[Picture], *, dimensions: int | None = None) -> Call[Embeddings]:
+    """An embedding or an error for each picture: bytes, a path, or an open file; one or several.
+
+    `dimensions` cuts vectors and makes them unit again.
+    """
+    several = images if isinstance(images, list | tuple) else [images]
+    if not several:
+        raise ValueError("no picture to embed: give one or several")
+    files = [("images", (str(index), read_picture(picture))) for index, picture in enumerate(several)]
+    fields = {"encoding_format": "base64"} | _given(dimensions=dimensions)
+    return _post("/embed/image", read_embeddings, {"files": files, "data": fields})
+
+
+def embed_texts(
+    texts: str | Sequence[str], *, truncate: Truncate = "end", dimensions: int | None = None
+) -> Call[Embeddings]:
+    """An embedding or an error for each text. `truncate="none"`: a text that does not fit is an error."""
+    several = [texts] if isinstance(texts, str) else list(texts)
+    fields = {"texts": several, "truncate": truncate, "encoding_format": "base64"}
+    return _post("/embed/text", read_embeddings, {"json": fields | _given(dimensions=dimensions)})
+
+
+def search(
+    *,
+    text: str | None = None,
+    image: Picture | None = None,
+    vector: Iterable[float] | None = None,
+    id: str | None = None,
+    model_fingerprint: str | None = None,
+    k: int | None = None,
+    offset: int | None = None,
+    in_: Space | None = None,
+    filter: Mapping[str, Any] | None = None,
+    score_threshold: float | None = None,
+    with_payload: bool | None = None,
+    with_vector: bool | None = None,
+    truncate: Truncate | None = None,
+) -> Call[SearchAnswer]:
+    """Search by exactly one of `text`, `image`, `vector` and `id`; see `Query` for the options."""
+    return _search(Query(**locals()))
+
+
+def _search(query: Query) -> Call[SearchAnswer]:
+    kind, options = query.kind(), query.options()
+    value: Any = getattr(query, kind)
+    if kind == "image":
+        fields = {name: _form_value(option) for name, option in options.items()}
+        return _post(
+            "/search/image", read_search, {"files": {"image": ("0", read_picture(value))}, "data": fields}
+        )
+    path, name = _ROUTES[kind]
+    asked = numbers(value) if kind == "vector" else value
+    return _post(f"/search/{path}", read_search, {"json": {name: asked} | options})
+
+
+def _form_value(option: object) -> str:
+    return option if isinstance(option, str) else json.dumps(option)
+
+
+def search_batch(
+    queries: Sequence[Query],
+    *,
+    model_fingerprint: str | None = None,
+    k: int | None = None,
+    offset: int | None = None,
+    in_: Space | None = None,
+    filter: Mapping[str, Any] | None = None,
+    score_threshold: float | None = None,
+    with_payload: bool | None = None,
+    with_vector: bool | None = None,
+    truncate: Truncate | None = None,
+) -> Call[BatchAnswer]:
+    """Results or an error for each query. Options here stand for every query that has none of its own."""
+    given = {name: value for name, value in locals().items() if name != "queries"}
+    asked = {"queries": [query.as_json() for query in queries]} | Query(**given).options()
+    return _post("/search/batch", read_batch, {"json": asked})
+
+
+def item(id: str) -> Call[Item]:
+    """The payload of an item; raises NotFound."""
+    return _get(f"/items/{_quoted(id)}", read_item)
+
+
+def picture(id: str, *, side_pixels: int | None = None) -> Call[bytes]:
+    """The item's picture; with `side_pixels` the smallest copy that has as many on its long side."""
+    return Call(
+        method="GET",
+        path=f"/images/{_quoted(id)}",
+        read=lambda response: response.content,
+        body={"params": _given(side=side_pixels)},
+    )
+
+
+def release() -> Call[Release]:
+    """What is served."""
+    return _get("/release", read_release)
+
+
+def ready() -> Call[Readiness]:
+    """Whether the service can answer just now, and if not why; true or false in a condition."""
+    return Call(method="GET", path="/readyz", read=_read_ready, body={}, answers=frozenset({503}))
+
+
+def _read_ready(response: httpx.Response) -> Readiness:
+    if response.is_success:
+        return Readiness(ready=True)
+    return Readiness(ready=False, why_not=response.json()["error"]["message"])
+
+
+def _get(path: str, read: Callable[[Json], T]) -> Call[T]:
+    return Call(method="GET", path=path, read=lambda response: read(response.json()), body={})
+
+
+def _post(path: str, read: Callable[[Json], T], body: Mapping[str, Any]) -> Call[T]:
+    return Call(method="POST", path=path, read=lambda response: read(response.json()), body=body)
+
+
+def _given(**options: object) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _quoted(id: str) -> str:
+    """An id within a path. Raises ValueError for one whose path would lead to another item."""
+    if not id or any(part in {"", ".", ".."} for part in id.split("/")):
+        raise ValueError(f"{id!r} is no item's id: ids are clean relative paths")
+    return quote(id, safe="/")

@@ -1,0 +1,77 @@
+"""What can be searched for, and pictures in the forms a caller has them. Knows the wire's fields, no HTTP."""
+
+import base64
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Literal
+
+Space = Literal["images", "texts"]
+Truncate = Literal["end", "none"]
+Picture = bytes | bytearray | memoryview | str | os.PathLike[str] | IO[bytes]
+"""The bytes of an image file, its path, or an open file."""
+
+_ASKED = ("text", "image", "vector", "id")
+_WIRE_NAMES = {"in_": "in"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """Exactly one of `text`, `image`, `vector` and `id`. What is None is left to the batch, or to the service.
+
+    `vector` needs `model_fingerprint`, that of the encoder it is of. `in_` chooses what is searched.
+    """
+
+    text: str | None = None
+    image: Picture | None = None
+    vector: Iterable[float] | None = None
+    id: str | None = None
+    model_fingerprint: str | None = None
+    k: int | None = None
+    offset: int | None = None
+    in_: Space | None = None
+    filter: Mapping[str, Any] | None = None
+    score_threshold: float | None = None
+    with_payload: bool | None = None
+    with_vector: bool | None = None
+    truncate: Truncate | None = None
+
+    def kind(self) -> str:
+        """Which of the four is asked for; raises ValueError unless it is exactly one."""
+        given = [name for name in _ASKED if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"a query takes exactly one of {', '.join(_ASKED)}, and has {' and '.join(given) or 'none'}"
+            )
+        return given[0]
+
+    def options(self) -> dict[str, Any]:
+        """All but what is asked for, as the wire names it."""
+        names = [name for name in self.__dataclass_fields__ if name not in _ASKED]
+        given = {name: getattr(self, name) for name in names}
+        return {_WIRE_NAMES.get(name, name): value for name, value in given.items() if value is not None}
+
+    def as_json(self) -> dict[str, Any]:
+        """As an object of /search/batch; reads the picture."""
+        kind = self.kind()
+        value: Any = getattr(self, kind)
+        if kind == "image":
+            value = base64.b64encode(read_picture(value)).decode()
+        elif kind == "vector":
+            value = numbers(value)
+        return {kind: value} | self.options()
+
+
+def numbers(vector: Iterable[float]) -> list[float]:
+    """Plain numbers from a list, an array or NumPy's."""
+    return [float(number) for number in vector]
+
+
+def read_picture(picture: Picture) -> bytes:
+    """Its bytes, so that a retry can send them again. A str is a path."""
+    if isinstance(picture, bytes | bytearray | memoryview):
+        return bytes(picture)
+    if isinstance(picture, str | os.PathLike):
+        return Path(picture).read_bytes()
+    return picture.read()

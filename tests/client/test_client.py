@@ -1,0 +1,178 @@
+"""The client against the real service: every call, both kinds, and what errors become."""
+
+import asyncio
+import io
+import math
+
+import httpx
+import numpy as np
+import pytest
+from live_service import Running, picture
+
+import twinlens
+from twinlens import AsyncClient, Client, Embedding, ItemError, Query, SearchResults
+
+
+@pytest.fixture
+def some_id(service: Running) -> str:
+    return service.serving.state.release.items.id(1)  # slashes, blanks, #, ? and % are in it
+
+
+def test_a_picture_as_bytes_path_or_open_file_gives_one_embedding_each_in_float32(client, service, tmp_path):
+    data = picture(3)
+    path = tmp_path / "a.png"
+    path.write_bytes(data)
+    with path.open("rb") as opened:
+        answer = client.embed_images([data, path, str(path), opened, io.BytesIO(data), b"no picture"])
+    raw = service.client.post("/embed/image", content=data, headers={"content-type": "image/png"}).json()
+    expected = np.array(raw["data"][0]["embedding"], dtype=np.float32)
+    for item in answer.items[:5]:
+        assert isinstance(item, Embedding)
+        assert item.vector.typecode == "f"
+        np.testing.assert_allclose(np.asarray(item.vector), expected, atol=1e-6)
+    assert answer.items[5] == ItemError("undecodable_image", answer.items[5].message)
+    assert (answer.model, answer.dim, answer.model_fingerprint) == ("tiny", 16, raw["model_fingerprint"])
+    with pytest.raises(twinlens.ItemFailed, match="item 5") as failure:
+        answer.vectors()
+    assert failure.value.code == "undecodable_image"
+
+
+def test_texts_are_cut_refused_and_shortened_as_asked(client):
+    long_text = "a b c d e f g h i j k l m n o p q r s t"
+    cut, whole = client.embed_texts([long_text, "a dog"]).items
+    assert (cut.truncated, whole.truncated) == (True, False)
+    refused, fine = client.embed_texts([long_text, "a dog"], truncate="none").items
+    assert (refused.code, fine.truncated) == ("text_too_long", False)
+    (short,) = client.embed_texts("a dog", dimensions=5).vectors()
+    assert (len(short), math.hypot(*short)) == (5, pytest.approx(1, abs=1e-6))
+
+
+def test_search_by_text_picture_vector_and_item_gives_what_the_service_gives(client, service, some_id):
+    (vector,) = client.embed_texts("a red dog").vectors()
+    fingerprint = client.release().model_fingerprint
+    year = {"must": [{"key": "year", "range": {"gte": 2010}}]}
+    by_text = client.search(text="a red dog", k=3, filter=year, with_vector=True)
+    by_vector = client.search(
+        vector=np.asarray(vector), model_fingerprint=fingerprint, k=3, filter=year, with_vector=True
+    )
+    assert [hit.id for hit in by_vector.hits] == [hit.id for hit in by_text.hits]
+    assert all(hit.payload["year"] >= 2010 and len(hit.vector) == 16 for hit in by_text.hits)
+    texts = client.search(image=picture(1), in_="texts", k=2, filter=year, with_payload=False)
+    assert all(hit.text and hit.items and hit.item_count and not hit.payload for hit in texts.hits)
+    similar = client.search(id=some_id, k=4, offset=1)
+    raw = service.client.post("/search/item", json={"id": some_id, "k": 4, "offset": 1}).json()
+    assert [(hit.id, hit.score) for hit in similar.hits] == [
+        (hit["id"], hit["score"]) for hit in raw["results"]
+    ]
+    assert (similar.release, similar.model_fingerprint) == (raw["release"], fingerprint)
+
+
+def test_a_batch_answers_each_query_with_results_or_its_error(client, some_id):
+    queries = [
+        Query(text="a red dog"),
+        Query(image=picture(2), in_="texts", k=2),
+        Query(id="no such item"),
+        Query(id=some_id),
+    ]
+    batch = client.search_batch(queries, k=5)
+    assert [len(one.hits) if isinstance(one, SearchResults) else one.code for one in batch.answers] == [
+        5,
+        2,
+        "unknown_item",
+        5,
+    ]
+    assert batch.answers[0].hits == client.search(text="a red dog", k=5).hits
+
+
+def test_items_with_odd_ids_pictures_the_release_and_readiness_are_read(client, gallery, some_id):
+    item = client.item(some_id)
+    assert (item.id, item.payload["year"], item.width_pixels) == (some_id, 2001, 320)
+    assert client.picture(some_id) == (gallery / some_id).read_bytes()
+    assert client.picture(some_id, side_pixels=64).startswith(b"RIFF")  # the WebP thumbnail
+    release = client.release()
+    assert (release.model, release.raw["counts"]["images"], release.id) == ("tiny", 24, item.release)
+    assert client.ready()
+
+
+def test_refusals_are_exceptions_of_their_kind_with_all_that_the_service_told(client):
+    cases = (
+        (lambda: client.search(text="a", k=0), twinlens.InvalidRequest, 422, "invalid_field", "k"),
+        (lambda: client.item("nope"), twinlens.NotFound, 404, "unknown_item", None),
+        (lambda: client.embed_texts(["a"] * 513), twinlens.TooLarge, 413, "too_many_items", "texts"),
+        (lambda: client.embed_images(b"no"), twinlens.InvalidRequest, 400, "undecodable_image", None),
+        (
+            lambda: client.search(vector=[1.0] * 16, model_fingerprint="0"),
+            twinlens.WrongModel,
+            409,
+            "wrong_model",
+            "model_fingerprint",
+        ),
+    )
+    for call, kind, status, code, param in cases:
+        with pytest.raises(kind) as refusal:
+            call()
+        error = refusal.value
+        assert type(error) is kind
+        assert (error.status, error.code, error.param) == (status, code, param)
+        assert len(error.request_id) == 32
+        assert error.request_id in str(error)
+        assert len(error.message) > 20
+
+
+def test_what_cannot_be_a_request_never_leaves_the_client(client):
+    for call in (
+        lambda: client.search(text="a", id="b"),
+        client.search,
+        lambda: client.item("animals/../secret"),
+        lambda: client.item(""),
+        lambda: client.embed_images([]),
+        lambda: client.search_batch([Query()]),
+    ):
+        with pytest.raises(ValueError, match=r"exactly one|clean relative|no picture"):
+            call()
+
+
+def test_the_awaiting_client_is_the_same_in_everything(client, service, some_id):
+    async def ask() -> list[object]:
+        async with AsyncClient(service.url) as awaiting:
+            quick = awaiting.with_options(deadline_seconds=30)
+            return await asyncio.gather(
+                awaiting.embed_images([picture(3), b"no"]),
+                awaiting.embed_texts("a dog"),
+                quick.search(text="a red dog", k=2),
+                awaiting.search_batch([Query(id=some_id)]),
+                awaiting.item(some_id),
+                awaiting.picture(some_id, side_pixels=64),
+                awaiting.release(),
+                awaiting.ready(),
+            )
+
+    blocking = [
+        client.embed_images([picture(3), b"no"]),
+        client.embed_texts("a dog"),
+        client.search(text="a red dog", k=2),
+        client.search_batch([Query(id=some_id)]),
+        client.item(some_id),
+        client.picture(some_id, side_pixels=64),
+        client.release(),
+        client.ready(),
+    ]
+    for awaited, blocked in zip(asyncio.run(ask()), blocking, strict=True):
+        assert repr(awaited) == repr(blocked)
+    methods = {name for name in vars(Client) if not name.startswith("_")}
+    assert methods == {name for name in vars(AsyncClient) if not name.startswith("_")}
+
+
+def test_connections_are_kept_and_ones_own_httpx_client_stays_open(service):
+    with httpx.Client(trust_env=False) as own:
+        with Client(service.url, http=own) as client:
+            client.with_options(request_id="find-me").embed_texts("a")
+            client.embed_texts("a")
+        assert not own.is_closed
+        pool = own._transport._pool
+        assert len(pool.connections) == 1
+    mine = Client(service.url)
+    with mine.with_options(retries=1) as other:
+        assert other.ready()
+    assert mine.ready()  # the copy closed nothing
+    mine.close()
