@@ -13,7 +13,7 @@ from index.errors import ImageMissing
 
 MAX_PICTURE_BYTES = 256 * 1024 * 1024
 LIVE_SCHEME = "live://"
-"""Begins the path of a picture that came with a live change; its name there follows. No gallery has such paths."""
+"""Begins the path of a picture that came with a live change, before its name there. No gallery has such."""
 
 
 @dataclass(frozen=True, slots=True)

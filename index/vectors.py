@@ -10,6 +10,9 @@ Knows nothing of pictures, texts, encoders or releases: rows of float32 in, scor
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +28,8 @@ Device = Literal["auto", "cpu", "gpu"]
 Penalty = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 ROWS_PER_PENALTY = 256
+ONE_SLICE_NUMBERS = 1 << 21  # read within a millisecond: another thread would not come in time
+TOGETHER = 16  # queries, from which on faiss multiplies matrices instead of taking them one by one
 GPU_MAX_K = 2048  # faiss's GPU selection kernels stop here; deeper pages are searched on the CPU
 
 _log = logging.getLogger(__name__)
@@ -34,8 +39,9 @@ _gpu_lock = threading.Lock()  # faiss on a GPU is not safe under concurrent call
 class VectorIndex:
     """Searches float32 vectors by inner product, exactly; for unit rows that is the cosine.
 
-    One search at a time: give the index one owner thread. Each search uses `threads` OpenMP threads, set
-    on the calling thread itself, because OpenMP keeps that number per thread.
+    One search at a time: give the index one owner thread. Each search uses `threads` threads: of OpenMP for
+    many queries, else of our own, each with a slice of the rows. (With several OpenMP threads faiss 1.15 takes
+    four times the processor time for a single query: LOG.) OpenMP keeps its number per thread.
     """
 
     def __init__(
@@ -75,23 +81,43 @@ class VectorIndex:
         return "cpu" if self._gpu is None else "gpu"
 
     def search(
-        self, queries: NDArray[Any], k: int, *, corrected: bool = False
+        self, queries: NDArray[Any], k: int, *, corrected: bool = False, among: NDArray[np.int64] | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """The k best rows for each query, best first: scores (n, k) and row numbers (n, k).
 
         `corrected`: best are those of the largest score less penalty; the scores are plain ones all the same.
-        Where the index holds fewer than k rows, the rest is row -1 with score -inf. Raises `BadQuery` for a
-        matrix that is not (n, dim), is not finite, or a k below 1.
+        `among`: only these rows, ascending. Where there are fewer than k rows, the rest is row -1 with score
+        -inf. Raises `BadQuery` for a matrix that is not (n, dim), is not finite, or a k below 1.
         """
         matrix = self._checked(queries, k)
-        reach = min(k, len(self))
+        reach = min(k, len(self) if among is None else len(among))
         scores = np.full((len(matrix), k), -np.inf, dtype=np.float32)
         rows = np.full((len(matrix), k), -1, dtype=np.int64)
         if reach and len(matrix):
-            scores[:, :reach], rows[:, :reach] = self._search(self._widened(matrix, corrected), reach)
+            scores[:, :reach], rows[:, :reach] = self._search(self._widened(matrix, corrected), reach, among)
             if corrected and self.penalties is not None:
                 scores[:, :reach] += self.penalties[rows[:, :reach]]
         return scores, rows
+
+    def within(
+        self, queries: NDArray[Any], threshold: float, *, among: NDArray[np.int64] | None = None
+    ) -> list[tuple[NDArray[np.float32], NDArray[np.int64]]]:
+        """For each query all rows of at least that score: (scores, rows), in the order of the rows.
+
+        Raises `BadQuery` as `search` does.
+        """
+        matrix = self._widened(self._checked(queries, 1), corrected=False)
+        below = float(np.nextafter(np.float32(threshold), np.float32(-np.inf)))  # faiss gives what is above
+        if not len(self) or (among is not None and not len(among)):
+            return [(np.empty(0, np.float32), np.empty(0, np.int64)) for _ in matrix]
+        parts = self._in_slices(partial(_range_search, self._index, matrix, below), among)
+        return [
+            (
+                np.concatenate([part[query][0] for part in parts]),
+                np.concatenate([part[query][1] for part in parts]),
+            )
+            for query in range(len(matrix))
+        ]
 
     def reconstruct(self, row: int) -> NDArray[np.float32]:
         """The vector (dim,) at `row`; raises `IndexError` outside the index."""
@@ -124,14 +150,34 @@ class VectorIndex:
             raise BadQuery(f"query {row} holds a number that is not finite")
         return matrix
 
-    def _search(self, matrix: NDArray[np.float32], k: int) -> tuple[NDArray[Any], NDArray[Any]]:
-        if self._gpu is not None and k <= GPU_MAX_K:
+    def _search(
+        self, matrix: NDArray[np.float32], k: int, among: NDArray[np.int64] | None
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        if among is None and self._gpu is not None and k <= GPU_MAX_K:
             with _gpu_lock:
                 scores, rows = self._gpu.search(matrix, k)
-        else:
+            return scores, rows
+        if among is None and len(matrix) >= TOGETHER:
             faiss.omp_set_num_threads(self._threads)
             scores, rows = self._index.search(matrix, k)
-        return scores, rows
+            return scores, rows
+        parts = self._in_slices(partial(_search_slice, self._index, matrix, k), among)
+        scores, rows = (np.concatenate([part[side] for part in parts], axis=1) for side in (0, 1))
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        return np.take_along_axis(scores, best, axis=1), np.take_along_axis(rows, best, axis=1)
+
+    def _in_slices(self, work: Callable[[Any], Any], among: NDArray[np.int64] | None) -> list[Any]:
+        """What `work` makes of each selector; together they select the rows, in order."""
+        count = len(self) if among is None else len(among)
+        slices = min(self._threads, max(1, count * self.dim // ONE_SLICE_NUMBERS))
+        bounds = [count * place // slices for place in range(slices + 1)]
+        selectors = [
+            _Selected(low, high) if among is None else _Selected(rows=among[low:high])
+            for low, high in pairwise(bounds)
+        ]
+        if slices == 1:
+            return [_alone(work, selectors[0])]
+        return list(_slice_threads().map(partial(_alone, work), selectors))
 
 
 class VectorWriter:
@@ -173,6 +219,43 @@ class VectorWriter:
         except RuntimeError as error:
             reason = str(error).rsplit("failed: ", 1)[-1]
             raise OSError(f"{path} cannot be written: {reason}") from error
+
+
+class _Selected:
+    """Some rows as faiss takes them; keeps alive what faiss only points at."""
+
+    def __init__(self, low: int = 0, high: int = 0, *, rows: NDArray[np.int64] | None = None) -> None:
+        if rows is None:
+            self._selector: Any = faiss.IDSelectorRange(low, high)
+        else:
+            self._rows = np.ascontiguousarray(rows, dtype=np.int64)
+            self._selector = faiss.IDSelectorArray(self._rows)
+        self.parameters = faiss.SearchParameters(sel=self._selector)  # type: ignore[call-arg]  # set by name, says faiss
+
+
+def _alone(work: Callable[[_Selected], Any], selected: _Selected) -> Any:
+    faiss.omp_set_num_threads(1)
+    return work(selected)
+
+
+def _search_slice(
+    index: Any, matrix: NDArray[np.float32], k: int, selected: _Selected
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    scores, rows = index.search(matrix, k, params=selected.parameters)
+    return scores, rows
+
+
+def _range_search(
+    index: Any, matrix: NDArray[np.float32], below: float, selected: _Selected
+) -> list[tuple[NDArray[np.float32], NDArray[np.int64]]]:
+    limits, scores, rows = index.range_search(matrix, below, params=selected.parameters)
+    bounds = zip(limits[:-1].tolist(), limits[1:].tolist(), strict=True)
+    return [(scores[low:high], rows[low:high]) for low, high in bounds]
+
+
+@cache
+def _slice_threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(available_cores(), thread_name_prefix="slice")
 
 
 def _last_column(index: Any, rows_per_block: int = 65_536) -> NDArray[np.float32]:

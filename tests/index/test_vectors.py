@@ -7,6 +7,7 @@ import faiss
 import numpy as np
 import pytest
 
+from index import vectors as vectors_module
 from index.errors import BadQuery, CorruptRelease
 from index.recall import measure_recall, recall_at
 from index.vectors import VectorIndex, VectorWriter
@@ -107,13 +108,46 @@ def test_each_searching_thread_gets_the_threads_it_was_given(saved):
     seen = []
 
     def search():
-        index.search(unit_rows(1), 1)
+        index.search(unit_rows(32), 1)
         seen.append(faiss.omp_get_max_threads())
 
     thread = threading.Thread(target=search)
     thread.start()
     thread.join()
     assert seen == [3]
+
+
+@pytest.mark.parametrize("rows_per_slice", [1, 7, 10_000])
+@pytest.mark.parametrize("penalised", [False, True])
+def test_slices_and_chosen_rows_give_what_comparing_everything_gives(monkeypatch, rows_per_slice, penalised):
+    monkeypatch.setattr(vectors_module, "ONE_SLICE_NUMBERS", rows_per_slice * 8)
+    rows, queries = unit_rows(60), unit_rows(3, seed=5)
+    penalties = np.random.default_rng(1).random(60).astype(np.float32) * penalised
+    stored = np.concatenate([rows, -penalties[:, None]], axis=1) if penalised else rows
+    flat = faiss.IndexFlatIP(stored.shape[1])
+    flat.add(stored)
+    index = VectorIndex(flat, threads=4, penalised=penalised)
+    for among in (None, np.arange(60), np.arange(1, 60, 3), np.array([59]), np.empty(0, dtype=np.int64)):
+        chosen = np.arange(60) if among is None else among
+        scores, found = index.search(queries, 5, corrected=penalised, among=among)
+        for query, row_scores, row_found in zip(queries, scores, found, strict=True):
+            exact = rows[chosen] @ query
+            best = chosen[np.argsort(penalties[chosen] - exact, kind="stable")][:5]
+            assert row_found[: len(best)].tolist() == best.tolist()
+            assert (row_found[len(best) :] == -1).all()
+            np.testing.assert_allclose(row_scores[: len(best)], rows[best] @ query, atol=1e-6)
+        bound = float((rows[7] @ queries[0]).round(3))
+        for query, (kept_scores, kept) in zip(queries, index.within(queries, bound, among=among), strict=True):
+            exact = rows[chosen] @ query
+            assert kept.tolist() == chosen[exact >= bound].tolist()
+            np.testing.assert_allclose(kept_scores, exact[exact >= bound], atol=1e-6)
+
+
+def test_a_threshold_takes_in_what_lies_on_it():
+    flat = faiss.IndexFlatIP(2)
+    flat.add(np.array([[1.0, 0.0], [0.5, 0.0], [0.25, 0.0]], dtype=np.float32))
+    ((scores, rows),) = VectorIndex(flat).within(np.array([[1.0, 0.0]], dtype=np.float32), 0.5)
+    assert (scores.tolist(), rows.tolist()) == ([1.0, 0.5], [0, 1])
 
 
 def test_recall_is_one_for_exact_search_and_less_for_an_index_that_misses(saved):
