@@ -23,7 +23,8 @@ from encoders.images import Pixels, Preprocessing, to_pixels
 from encoders.modalities import Modality
 from encoders.passes import passes
 from encoders.query_bank import QueryBank, read_query_bank
-from encoders.texts import TokenBatch, open_tokenizer
+from encoders.staging import PixelStage
+from encoders.texts import TokenBatch, TokenRow, open_tokenizer, padded
 from encoders.towers import build_towers, unit_rows
 from encoders.weights import load_weights
 
@@ -130,6 +131,16 @@ class Encoder:
             raise ValueError(f"pixels are {pixels.dtype} {pixels.shape}, expected uint8 (n, *{expected})")
         return _stacked([self._embed_pixels(chunk) for chunk in _chunks(pixels, self._image_batch)], self.dim)
 
+    def stage_pixels(self, capacity: int) -> PixelStage:
+        """Room for a batch that another thread may fill while this encoder is at work."""
+        spec = self.preprocessing
+        return PixelStage(capacity, height=spec.height, width=spec.width, device=self.device)
+
+    def encode_staged(self, stage: PixelStage) -> Vectors:
+        """(n, dim) unit rows of the pixels in a stage of this encoder's."""
+        chunks = torch.split(stage.tensor(), self._image_batch) if len(stage) else ()
+        return _stacked([self._embed_tensor(chunk) for chunk in chunks], self.dim)
+
     def tokenize(self, texts: Sequence[str]) -> TokenBatch:
         """Token ids of any number of texts, cut to the context length."""
         return self._tokenizer(texts)
@@ -146,6 +157,10 @@ class Encoder:
             vectors[rows] = self._run(encode, ids.to(self.device), modality="texts")
         return vectors
 
+    def encode_rows(self, rows: Sequence[TokenRow]) -> Vectors:
+        """(n, dim) unit rows of texts that were tokenized apart from each other."""
+        return self.encode_tokens(padded(rows, self.bundle.config.tokenizer))
+
     def encode_texts(self, texts: Sequence[str]) -> TextEmbeddings:
         """Unit rows of texts, and which of them were cut."""
         tokens = self.tokenize(texts)
@@ -159,8 +174,10 @@ class Encoder:
         return shortened_text(self._model, torch.from_numpy(sample.ids), length=int(sample.lengths[0]))
 
     def _embed_pixels(self, pixels: Pixels) -> Vectors:
-        batch = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device, non_blocking=True)
-        return self._run(lambda chunk: self._encode_image(self._normalise(chunk)), batch, modality="images")
+        return self._embed_tensor(torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device))
+
+    def _embed_tensor(self, pixels: torch.Tensor) -> Vectors:
+        return self._run(lambda chunk: self._encode_image(self._normalise(chunk)), pixels, modality="images")
 
     def _run(
         self, tower: Callable[[torch.Tensor], torch.Tensor], batch: torch.Tensor, *, modality: Modality

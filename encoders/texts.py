@@ -72,6 +72,31 @@ class TokenBatch:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def rows(self) -> "list[TokenRow]":
+        """Each text by itself, without padding."""
+        return [
+            TokenRow(ids[:length], truncated=truncated, full_length=full)
+            for ids, length, truncated, full in zip(
+                self.ids,
+                self.lengths.tolist(),
+                self.truncated.tolist(),
+                self.full_lengths.tolist(),
+                strict=True,
+            )
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRow:
+    """ids: int64 (length,) of one text; truncated: whether it was cut; full_length: had nothing been cut."""
+
+    ids: NDArray[np.int64]
+    truncated: bool
+    full_length: int
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
 
 class Tokenizer(Protocol):
     """Texts in, a TokenBatch out; never more than the context length. Any thread may call it."""
@@ -134,12 +159,19 @@ class _ClipTokenizer:
         return _padded(rows, [len(ids) + 2 for ids in encoded], self._spec)
 
 
+def padded(rows: Sequence[TokenRow], spec: TokenizerSpec) -> TokenBatch:
+    """Rows of texts that were tokenized apart, as one batch."""
+    return _padded([row.ids for row in rows], [row.full_length for row in rows], spec)
+
+
 def _own_ids(piece: Encoding) -> int:
     """Of a piece that was cut off: its ids without the special ones, which every piece gets anew."""
     return len(piece.ids) - sum(piece.special_tokens_mask)
 
 
-def _padded(rows: list[list[int]], full: list[int], spec: TokenizerSpec) -> TokenBatch:
+def _padded(
+    rows: Sequence[Sequence[int] | NDArray[np.int64]], full: Sequence[int], spec: TokenizerSpec
+) -> TokenBatch:
     lengths = np.array([len(row) for row in rows], dtype=np.int64)
     full_lengths = np.array(full, dtype=np.int64)
     width = spec.context_length if spec.pad_to == "context" else int(lengths.max(initial=1))

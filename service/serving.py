@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 import orjson
-import torch
 
 from encoders.bundle import Bundle
 from encoders.encoder import Encoder
@@ -26,7 +25,7 @@ from index.cores import available_cores
 from index.release import Release, current_release_id
 from service.access import Access
 from service.decoding_pool import Decoders
-from service.embedding import Embedder, probe
+from service.embedding import Embedder
 from service.errors import ReloadFailed
 from service.fields import Once, count_fields
 from service.filters import PayloadFilter
@@ -37,6 +36,7 @@ from service.relevance import Judge
 from service.searching import Searcher
 from service.settings import Settings
 from service.telemetry import Telemetry
+from service.trays import probe
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -125,7 +125,6 @@ class Serving:
         """Start the threads and warm both towers and the index; only then is the service ready."""
         device = self.embedder.device
         device.start()
-        await asyncio.wrap_future(device.call(partial(torch.set_num_threads, self._torch_threads())))
         await self._warm(self.state)
         await asyncio.to_thread(self.decoders.wait_until_ready)
         device.call(partial(device.adopt, self.state.encoder))
@@ -142,7 +141,7 @@ class Serving:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError, TwinlensError):
                 await task
-        await asyncio.to_thread(self.embedder.device.stop, timeout_seconds=STOP_SECONDS)
+        await asyncio.to_thread(self.embedder.stop, timeout_seconds=STOP_SECONDS)
         self.searcher.stop()
         await asyncio.to_thread(self.decoders.stop)
         self.pool.shutdown(wait=False, cancel_futures=True)
@@ -237,9 +236,6 @@ class Serving:
         self.telemetry.refusal(self.refused.reason)
         fields = {"refused": release_id, "reason": self.refused.reason, "tries": self.refused.tries}
         logger.error("release %s stays: %s", self.state.release.id, error, extra={"fields": fields})
-
-    def _torch_threads(self) -> int:
-        return self.settings.torch_threads or available_cores()
 
 
 def _read_report(bundle_path: Path) -> dict[str, Any] | None:

@@ -41,6 +41,7 @@ class Settings(BaseModel):
     precision: Literal["fp32", "bf16"] = "fp32"
     image_batch: int = Field(32, ge=1, le=4096, description="most images in one device batch")
     text_batch: int = Field(64, ge=1, le=4096, description="most texts in one device batch")
+    text_batch_tokens: int = Field(4096, ge=1, description="most tokens in one device batch of texts")
     torch_threads: int = Field(0, ge=0, description="threads of the encoder on CPU; 0: one a core")
     decode_workers: int | None = Field(
         None, ge=0, le=256, description="processes that decode images; unset: one a core; 0: threads, to debug"
@@ -55,6 +56,9 @@ class Settings(BaseModel):
 
     image_queue: int = Field(256, ge=1, description="images admitted and not yet answered")
     text_queue: int = Field(1024, ge=1, description="texts admitted and not yet answered")
+    queue_bytes: int = Field(
+        256 * MEBIBYTE, ge=1 << 20, description="pixels, or texts, admitted and not yet answered"
+    )
     search_queue: int = Field(512, ge=1, description="searches admitted and not yet answered")
     max_images: int = Field(128, ge=1, description="most images in one request")
     max_texts: int = Field(512, ge=1, description="most texts in one request")
@@ -96,6 +100,12 @@ class Settings(BaseModel):
     watch_seconds: float = Field(2.0, ge=0, description="how often CURRENT is looked at; 0: never")
     verify: bool = Field(True, description="check every SHA-256 of a release when loading it")
 
+    traces_endpoint: str | None = Field(
+        None,
+        pattern=r"^https?://[^\s/]+",
+        description="where traces go, OTLP over HTTP; "
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT and OTEL_EXPORTER_OTLP_ENDPOINT say it too",
+    )
     access_log: bool = False
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -137,7 +147,7 @@ class Settings(BaseModel):
         variables = _variables(os.environ, known=frozenset(cls.model_fields))
         given = {name: value for name, value in options.items() if value is not None}
         try:
-            return cls.model_validate({**variables, **given})
+            return cls.model_validate({**_traces_endpoint(os.environ), **variables, **given})
         except ValidationError as error:
             raise SettingsError(_explain(error)) from error
 
@@ -145,6 +155,18 @@ class Settings(BaseModel):
 def environment_of_decoders() -> dict[str, str]:
     """All that a decoding process gets of the environment: what finds its libraries, and no secret."""
     return {name: os.environ[name] for name in _FOR_DECODERS if name in os.environ} | _ONE_THREAD
+
+
+def _traces_endpoint(environment: Mapping[str, str]) -> dict[str, str]:
+    """Where OpenTelemetry's own variables send traces, by its rules: the general one is a base address.
+
+    The SDK reads the rest of its variables itself, once `service.tracing` imports it.
+    """
+    if endpoint := environment.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
+        return {"traces_endpoint": endpoint}
+    if base := environment.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
+        return {"traces_endpoint": f"{base.rstrip('/')}/v1/traces"}
+    return {}
 
 
 def _variables(environment: Mapping[str, str], *, known: frozenset[str]) -> dict[str, str]:

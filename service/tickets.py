@@ -1,11 +1,10 @@
-"""What moves between requests and the device thread: items, their tickets, and the queues they wait in.
+"""What moves between requests and the device thread: items, and the tickets they belong to.
 
-Knows nothing of threads or HTTP; who may touch what is said beside each field.
+Knows nothing of threads, queues or HTTP; who may touch what is said beside each field.
 """
 
 import asyncio
-from collections import deque
-from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -15,6 +14,9 @@ from encoders.encoder import Encoder
 from encoders.errors import TwinlensError
 
 Kind = Literal["image", "text"]
+
+CALLER: ContextVar[str] = ContextVar("caller", default="")
+"""Whose request it is that runs just now; empty: nobody in particular. Callers take turns in the queues."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +29,17 @@ class Embedded:
 
 
 Outcome = Embedded | TwinlensError
-# The payloads of one batch -> an outcome each; runs on the device thread only.
-Encode = Callable[[Encoder, Sequence[Any]], Sequence[Outcome]]
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One picture or text that waits. `cost` is in what its lane counts: pictures, or tokens."""
+
+    ticket: "Ticket"
+    position: int
+    payload: Any
+    put_at: float  # time.perf_counter() seconds
+    cost: int = 1
 
 
 @dataclass(eq=False, slots=True)
@@ -40,11 +51,13 @@ class Ticket:
     size: int
     deadline: float  # time.perf_counter() seconds
     done: "asyncio.Future[None]"
+    size_bytes: int = 0  # of all its payloads, while they wait
+    caller: str = ""
     outcomes: list[Outcome | None] = field(init=False)
-    waiting: "deque[tuple[int, Any, float]]" = field(default_factory=deque)  # (position, payload, put at)
     missing: int = field(init=False)
     abandoned: bool = False
-    queue_seconds: float = 0.0
+    queue_seconds: float = 0.0  # of the slowest item, as are the next two
+    decode_seconds: float = 0.0
     inference_seconds: float = 0.0
 
     def __post_init__(self) -> None:
@@ -53,40 +66,3 @@ class Ticket:
 
     def dead(self, now: float) -> bool:
         return self.abandoned or now > self.deadline
-
-
-@dataclass(eq=False, slots=True)
-class Lane:
-    """The queue of one kind of item. `pending` belongs to the event loop, `ready` to whoever has the lock."""
-
-    kind: Kind
-    encode: Encode
-    batch_limit: int
-    queue_limit: int
-    pending: int = 0
-    ready: "deque[Ticket]" = field(default_factory=deque)
-    seconds_per_item: float = 0.0  # moving average, for admission by deadline
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    ticket: Ticket
-    position: int
-    payload: Any
-    put_at: float
-
-
-def take(lane: Lane) -> list[Item]:
-    """Up to a batch of items for one encoder, one from each ticket in turn. The caller holds the lock."""
-    batch: list[Item] = []
-    others: list[Ticket] = []  # of another encoder: a release is being swapped
-    while lane.ready and len(batch) < lane.batch_limit:
-        ticket = lane.ready.popleft()
-        if batch and ticket.encoder is not batch[0].ticket.encoder:
-            others.append(ticket)
-            continue
-        batch.append(Item(ticket, *ticket.waiting.popleft()))
-        if ticket.waiting:
-            lane.ready.append(ticket)
-    lane.ready.extendleft(reversed(others))
-    return batch

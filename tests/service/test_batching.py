@@ -6,13 +6,15 @@ import time
 from collections.abc import Iterator, Sequence
 
 import pytest
+import torch
 
-from service.batching import Device
+from service.batching import Device, DeviceSettings
 from service.errors import DeadlineExceeded, EncodingFailed, QueueFull
+from service.lanes import BatchLimit, Lane
 from service.telemetry import Telemetry
-from service.tickets import Embedded, Lane, Ticket
+from service.tickets import CALLER, Embedded, Item, Ticket
 
-POISON = "poison"
+POISON, DEATH, SPOILS = "poison", "death", "spoils"  # an encoder's errors: it fails, its thread dies, no tray
 ENCODER = object()  # the device only hands it on
 
 
@@ -25,11 +27,19 @@ class Machine:
         self.free.set()
         self.entered = threading.Event()
         self.broken = False
+        self.seconds_per_item = 0.0
+        self.fits: int | None = None  # items into memory
+        self.filled = threading.Semaphore(0)  # once for each time something was put into a tray
 
-    def encode(self, encoder: object, payloads: Sequence[str]) -> list[Embedded]:
+    def encode(self, payloads: Sequence[str]) -> list[Embedded]:
         self.batches.append(list(payloads))
         self.entered.set()
         assert self.free.wait(10)
+        time.sleep(self.seconds_per_item * len(payloads))
+        if self.fits is not None and len(payloads) > self.fits:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        if DEATH in payloads:
+            raise SystemExit("the driver gave up")
         if self.broken or POISON in payloads:
             raise RuntimeError("no good")
         return [Embedded(payload) for payload in payloads]
@@ -38,9 +48,38 @@ class Machine:
         if self.broken and encoder is ENCODER:
             raise RuntimeError("no good at all")
 
-    def device(self, *, queue_limit: int = 100, stall_seconds: float = 30.0) -> Device:
-        lanes = [Lane(kind, self.encode, 8, queue_limit) for kind in ("image", "text")]
-        return Device(lanes, probe=self.probe, telemetry=Telemetry(), stall_seconds=stall_seconds)
+    def device(self, *, queue_limit: int = 100, stall_seconds: float = 30.0, **more: object) -> Device:
+        limits = {"cost": 0, "queue_bytes": 1000, "ahead": False} | more
+        lanes = [
+            Lane(
+                kind,
+                lambda encoder, capacity: Plate(self, capacity),
+                BatchLimit(8, most_cost=limits["cost"]),
+                queue_limit,
+                limits["queue_bytes"],
+            )
+            for kind in ("image", "text")
+        ]
+        settings = DeviceSettings(stall_seconds, ahead=limits["ahead"])
+        return Device(lanes, probe=self.probe, telemetry=Telemetry(), settings=settings)
+
+
+class Plate:
+    """A tray of strings; of one that says so it breaks."""
+
+    def __init__(self, machine: Machine, capacity: int) -> None:
+        self._machine, self._capacity = machine, capacity
+        self._payloads: list[str] = []
+
+    def add(self, payloads: Sequence[str]) -> None:
+        assert len(self._payloads) + len(payloads) <= self._capacity
+        if SPOILS in payloads:
+            raise ValueError("cannot be put together")
+        self._payloads.extend(payloads)
+        self._machine.filled.release()
+
+    def encode(self) -> list[Embedded]:
+        return self._machine.encode(self._payloads)
 
 
 @pytest.fixture
@@ -62,10 +101,26 @@ def device(machine: Machine) -> Iterator[Device]:
 
 
 def submit(
-    device: Device, *payloads: str, kind: str = "image", encoder: object = ENCODER, seconds: float = 10
+    device: Device,
+    *payloads: str,
+    kind: str = "image",
+    encoder: object = ENCODER,
+    seconds: float = 10,
+    caller: str = "",
+    cost: int = 1,
 ) -> Ticket:
-    ticket = device.admit(kind, encoder, size=len(payloads), deadline=time.perf_counter() + seconds)
-    device.put_all(ticket, list(enumerate(payloads)))
+    CALLER.set(caller)
+    ticket = device.admit(
+        kind,
+        encoder,
+        size=len(payloads),
+        deadline=time.perf_counter() + seconds,
+        size_bytes=sum(map(len, payloads)),
+    )
+    now = time.perf_counter()
+    device.put_all(
+        ticket, [Item(ticket, position, payload, now, cost) for position, payload in enumerate(payloads)]
+    )
     return ticket
 
 
@@ -154,8 +209,10 @@ def test_a_full_queue_refuses_and_takes_again_when_it_has_room(machine):
 def test_what_cannot_be_served_before_its_deadline_is_refused_at_once(device, machine):
     async def scenario() -> None:
         await hold(device, machine)
-        device._lanes["image"].seconds_per_item = 5.0
-        with pytest.raises(QueueFull, match=r"about 5\.0 s") as refusal:
+        device._lanes["image"].device_seconds_per_item = 5.0
+        with pytest.raises(
+            QueueFull, match=r"takes about 12\.0 s and the request's deadline leaves 1\.0 s"
+        ) as refusal:
             submit(device, "late", seconds=1)
         assert refusal.value.code == "deadline_unreachable"
         machine.free.set()

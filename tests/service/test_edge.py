@@ -253,14 +253,14 @@ def test_one_image_that_breaks_the_encoder_costs_nobody_else_a_thing(releases, s
     """On the real service: everybody's images wait together, and one makes the encoder raise."""
     with running(settings_for(releases)) as service:
         encoder = service.serving.state.encoder
-        sound, poison = encoder.encode_pixels, 7
+        sound, poison = encoder.encode_staged, 7
 
-        def breaks_on_poison(pixels):
-            if (pixels == poison).all(axis=(1, 2, 3)).any():
+        def breaks_on_poison(stage):
+            if (stage.tensor() == poison).all(dim=3).all(dim=2).all(dim=1).any():
                 raise RuntimeError("illegal instruction")
-            return sound(pixels)
+            return sound(stage)
 
-        encoder.encode_pixels = breaks_on_poison
+        encoder.encode_staged = breaks_on_poison
         flat = {seed: flat_png(seed) for seed in range(5, 10)}
 
         async def scenario() -> dict[int, httpx.Response]:

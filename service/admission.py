@@ -1,0 +1,113 @@
+"""Who may queue, and when to come again: bounds in items and bytes, and the deadline. Event loop only.
+
+Refuses at once what would not be served in time, by the pace that answers leave at. Knows no threads, no HTTP.
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+
+from encoders.encoder import Encoder
+from service.errors import QueueFull, TooLarge
+from service.lanes import Lane, seconds_until_done
+from service.telemetry import Telemetry
+from service.tickets import CALLER, Kind, Ticket
+
+MAX_RETRY_SECONDS = 600
+MARGIN = 1.2  # what is admitted and then passes its deadline was encoded for nobody
+
+
+class Admission:
+    """Counts what was admitted and is not yet answered."""
+
+    def __init__(self, lanes: Mapping[Kind, Lane], telemetry: Telemetry) -> None:
+        self._lanes = lanes
+        self._telemetry = telemetry
+
+    def admit(self, kind: Kind, encoder: Encoder, *, size: int, deadline: float, size_bytes: int) -> Ticket:
+        """Raises QueueFull or TooLarge, as Device.admit says."""
+        lane, now = self._lanes[kind], time.perf_counter()
+        try:
+            self._check_room(lane, size, size_bytes)
+            self._check_deadline(lane, size, deadline - now)
+        except (QueueFull, TooLarge) as refusal:
+            self._telemetry.admission(kind, refusal.code, size=size)
+            raise
+        self._telemetry.admission(kind, "admitted", size=size)
+        if not lane.pending:
+            lane.busy_from = now
+        lane.pending += size
+        lane.pending_bytes += size_bytes
+        done = asyncio.get_running_loop().create_future()
+        return Ticket(kind, encoder, size, deadline, done, size_bytes, CALLER.get())
+
+    def deliver(self, tickets: Sequence[Ticket]) -> None:
+        """Each item of these has its outcome."""
+        now = time.perf_counter()
+        for ticket in tickets:
+            lane = self._lanes[ticket.kind]
+            lane.pending -= ticket.size
+            lane.pending_bytes -= ticket.size_bytes
+            if not ticket.abandoned:  # what nobody waited for took no time
+                lane.pace.note(ticket.size, now - lane.busy_from)
+                lane.busy_from = now
+            if not ticket.done.done():
+                ticket.done.set_result(None)
+
+    def _check_room(self, lane: Lane, size: int, size_bytes: int) -> None:
+        if size_bytes > lane.queue_bytes:
+            raise TooLarge(
+                f"these {size} {lane.kind}s take {size_bytes} bytes while they wait, and the queue holds "
+                f"{lane.queue_bytes}: send fewer in one request"
+            )
+        excess = lane.pending + size - lane.queue_limit
+        excess_bytes = lane.pending_bytes + size_bytes - lane.queue_bytes
+        if excess <= 0 and excess_bytes <= 0:
+            return
+        by_bytes = math.ceil(lane.pending * excess_bytes / lane.pending_bytes) if excess_bytes > 0 else 0
+        seconds = _whole(self._wait(lane, max(excess, by_bytes)))
+        bound = f"{lane.queue_limit}" if excess > 0 else f"{lane.queue_bytes} bytes"
+        raise QueueFull(
+            f"{lane.pending} {lane.kind}s wait and the queue takes {bound}: "
+            f"send these {size} again in {seconds} s",
+            retry_after_seconds=seconds,
+        )
+
+    def _check_deadline(self, lane: Lane, size: int, allowed_seconds: float) -> None:
+        """Where nothing waits it is tried, whatever it may take."""
+        wait = MARGIN * self._wait(lane, lane.pending + size)
+        if not lane.pending or wait <= allowed_seconds:
+            return
+        own = MARGIN * self._wait(lane, size)
+        seconds = _whole(wait - max(allowed_seconds, own))
+        raise QueueFull(
+            f"what waits and this takes about {wait:.1f} s and the request's deadline leaves "
+            f"{max(0.0, allowed_seconds):.1f} s: send it again in {seconds} s, or with a longer x-deadline-ms",
+            code="deadline_unreachable",
+            retry_after_seconds=seconds,
+        )
+
+    def _wait(self, lane: Lane, items: int) -> float:
+        others = [other for other in self._lanes.values() if other is not lane]
+        return seconds_until_done(lane, items, others=others)
+
+
+def _whole(seconds: float) -> int:
+    return max(1, min(MAX_RETRY_SECONDS, math.ceil(seconds)))
+
+
+def watch_lane(lane: Lane, telemetry: Telemetry, *, lock: AbstractContextManager[object]) -> None:
+    """Gauges of one queue; `lock` is held while the waiting items are looked at."""
+
+    def oldest_seconds() -> float:
+        with lock:
+            put_at = lane.turns.oldest_at()
+        return 0.0 if put_at is None else time.perf_counter() - put_at
+
+    telemetry.watch_queue(
+        lane.kind, depth=lambda: lane.pending, limit=lane.queue_limit, oldest_seconds=oldest_seconds
+    )
+    words = f"Most {lane.kind}s in one batch just now; fewer than set after memory ran out"
+    telemetry.watch(f"batch_limit_{lane.kind}s", words, lambda: lane.limit.items)
