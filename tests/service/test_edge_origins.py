@@ -1,0 +1,150 @@
+"""Which pages and host names are let in, and what browsers are told about every answer."""
+
+import httpx
+import pytest
+from live_service import running
+from pydantic import ValidationError
+
+from service.app import WEB
+from service.errors import SettingsError
+from service.origins import host_name
+from service.settings import Settings
+
+APP, OTHER = "https://app.example", "https://evil.example"
+ASKED = {"access-control-request-method": "POST", "access-control-request-headers": "content-type,x-api-key"}
+
+
+def test_cors_is_closed(client):
+    answer = client.get("/release", headers={"origin": OTHER})
+    assert not [name for name in answer.headers if name.startswith("access-control")]
+    asked = client.options("/search/text", headers={"origin": OTHER, **ASKED})
+    assert not [name for name in asked.headers if name.startswith("access-control")]
+
+
+def test_what_browsers_send_across_sites_without_asking_is_refused(client):
+    for site in ("cross-site", "same-site"):
+        headers = {"origin": OTHER, "sec-fetch-site": site}
+        refused = client.post("/release/reload", headers=headers)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (403, "cross_site")
+        assert client.get("/release", headers=headers).status_code == 200  # which its page cannot read
+    for site in ("same-origin", "none"):
+        assert client.post("/release/reload", headers={"sec-fetch-site": site}).status_code == 200
+
+
+def test_cors_opens_to_exactly_the_origins_that_are_named(releases, settings_for):
+    with running(settings_for(releases, cors_origins=(APP,))) as service:
+        asked = service.client.options("/search/text", headers={"origin": APP, **ASKED})
+        assert asked.status_code == 200
+        assert asked.headers["access-control-allow-origin"] == APP
+        assert "access-control-allow-credentials" not in asked.headers
+        crossing = {"origin": APP, "sec-fetch-site": "cross-site"}
+        for answer in (
+            service.client.post("/search/text", json={"query": "a"}, headers=crossing),
+            service.client.get("/nope", headers=crossing),  # errors can be read too
+        ):
+            assert answer.headers["access-control-allow-origin"] == APP
+            assert "retry-after" in answer.headers["access-control-expose-headers"]
+        for origin in (OTHER, "null", "https://app.example.evil.example", "http://app.example"):
+            assert service.client.options("/", headers={"origin": origin, **ASKED}).status_code == 400
+            assert (
+                "access-control-allow-origin" not in service.client.get("/", headers={"origin": origin}).headers
+            )
+            refused = service.client.post("/search/text", headers={**crossing, "origin": origin})
+            assert refused.status_code == 403
+
+
+@pytest.mark.parametrize(
+    "origin", ["*", "app.example", "https://app.example/", "https://*.example", "null", "HTTPS://a"]
+)
+def test_what_is_no_exact_origin_is_refused_at_the_start(releases, settings_for, origin):
+    with pytest.raises(ValidationError, match="is no origin: name each as"):
+        settings_for(releases, cors_origins=(origin,))
+
+
+def test_lists_in_variables_are_separated_by_commas_and_a_secret_is_never_told(monkeypatch):
+    monkeypatch.setenv("TWINLENS_RELEASES", "r")
+    monkeypatch.setenv("TWINLENS_CORS_ORIGINS", f"{APP}, http://localhost:3000,http://[::1]:80")
+    monkeypatch.setenv("TWINLENS_ALLOWED_HOSTS", "search.example")
+    settings = Settings.from_environment()
+    assert settings.cors_origins == (APP, "http://localhost:3000", "http://[::1]:80")
+    assert settings.allowed_hosts == ("search.example",)
+    monkeypatch.setenv("TWINLENS_PICTURE_SECRET", "too short")
+    with pytest.raises(SettingsError, match="TWINLENS_PICTURE_SECRET") as refused:
+        Settings.from_environment()
+    assert "too short" not in str(refused.value)
+
+
+def test_a_name_that_a_stranger_can_register_does_not_reach_a_local_service(client):
+    """DNS rebinding: such a name pointed to 127.0.0.1 would make a stranger's page this service's own."""
+    for host in ("evil.example", "evil.example:8000", "127.0.0.1.evil.example", "EVIL.example."):
+        refused = client.get("/release", headers={"host": host})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (403, "host_not_allowed")
+        assert "TWINLENS_ALLOWED_HOSTS" in refused.json()["error"]["message"]
+        assert client.get("/healthz", headers={"host": host}).status_code == 200
+    for host in ("localhost:8000", "127.0.0.1", "[::1]:8000", "twinlens", "twinlens.localhost"):
+        assert client.get("/release", headers={"host": host}).status_code == 200
+
+
+def test_named_hosts_are_the_only_ones(releases, settings_for):
+    with running(settings_for(releases, allowed_hosts=("search.example",))) as service:
+        ask = lambda host: service.client.get("/release", headers={"host": host}).status_code  # noqa: E731
+        assert [
+            ask("search.example"),
+            ask("Search.Example:443"),
+            ask("127.0.0.1"),
+            ask("a.search.example"),
+        ] == [
+            200,
+            200,
+            403,
+            403,
+        ]
+
+
+def test_host_names_are_read_without_port_and_brackets():
+    assert [host_name(value) for value in ("A.b:80", "[::1]:80", "::", "", "a.")] == ["a.b", "::1", "", "", "a"]
+
+
+def test_every_answer_forbids_guessing_framing_and_running(client):
+    for answer in (
+        client.get("/release"),
+        client.get("/nope"),
+        client.get("/static/app.js"),
+        client.get("/metrics"),
+    ):
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["referrer-policy"] == "no-referrer"
+        assert (
+            answer.headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'; sandbox"
+        )
+    page = client.get("/")
+    assert page.headers["content-security-policy"] == "frame-ancestors 'none'"
+    policy = page.text.partition('http-equiv="Content-Security-Policy" content="')[2].partition('"')[0]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert client.get("/docs").headers["content-security-policy"] == "frame-ancestors 'none'"
+
+
+def test_nothing_of_the_page_comes_from_elsewhere():
+    for file in WEB.iterdir():
+        if file.suffix in {".html", ".js", ".css"}:
+            text = file.read_text(encoding="utf-8").replace("http://www.w3.org/", "")
+            assert "http://" not in text, file.name
+            assert "https://" not in text, file.name
+
+
+def test_behind_a_prefix_the_same_paths_are_open_and_the_same_are_not(releases, settings_for, tmp_path):
+    from service.keys import create_key
+
+    key = create_key(tmp_path / "keys.json", "shop", scopes=("read",))
+    settings = settings_for(releases, root_path="/search-service", keys_file=tmp_path / "keys.json")
+    with running(settings) as service:
+        for prefix in ("", "/search-service"):  # taken off by the proxy, or left on
+            ask = lambda path: service.client.get(prefix + path)  # noqa: B023, E731 - called at once
+            assert [ask("/healthz").status_code, ask("/").status_code, ask("/static/app.js").status_code] == [
+                200
+            ] * 3
+            assert ask("/release").status_code == 401
+            found = service.client.get(f"{prefix}/release", headers={"x-api-key": key})
+            assert found.status_code == 200
+        assert httpx.get(f"{service.url}/search-service-not/healthz", trust_env=False).status_code == 401
