@@ -6,12 +6,10 @@ Knows nothing of a filter's form. Not thread-safe: the search thread owns it.
 import math
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-
-from index.items import ItemTable
 
 Mask = NDArray[np.bool_]
 Scalar = str | bool | int | float
@@ -63,11 +61,19 @@ class Column:
         return mask
 
 
+class Payloads(Protocol):
+    """The payloads of some items, in the order of their rows."""
+
+    def __len__(self) -> int: ...
+
+    def payloads(self) -> Iterator[dict[str, Any]]: ...
+
+
 class Columns:
     """The columns of one release. A key that no payload has costs nothing, so asking for many is no way to
     keep the search thread busy."""
 
-    def __init__(self, items: ItemTable) -> None:
+    def __init__(self, items: Payloads) -> None:
         self._items = items
         self._empty = Column(len(items))
         self._keys: frozenset[str] | None = None  # of all payloads, nested ones as a.b; None: not looked yet

@@ -20,6 +20,7 @@ TwinlensError
     ├── CallerGone               499  nobody is left to answer; seen in metrics only
     ├── EncodingFailed           500  the encoder failed on this very input
     ├── ReloadFailed             500  the new release cannot be served; the old one still is
+    ├── StorageFull              507  no room to keep a change; what was there stays
     ├── Unavailable              503  not ready, or shutting down; with retry-after
     └── DeadlineExceeded         504
 
@@ -123,6 +124,10 @@ class EncodingFailed(ServiceError):
 
 class ReloadFailed(ServiceError):
     status, code = 500, "reload_failed"
+
+
+class StorageFull(ServiceError):
+    status, code = 507, "storage_full"
 
 
 class Unavailable(ServiceError):

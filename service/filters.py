@@ -7,14 +7,13 @@ Form: https://qdrant.tech/documentation/concepts/filtering/. Knows no HTTP.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from encoders.errors import TwinlensError
-from index.items import ItemTable
-from service.columns import Bound, Column, Columns, Mask, Scalar
+from service.columns import Bound, Column, Columns, Mask, Payloads, Scalar
 from service.errors import InvalidField
 
 MAX_DEPTH = 8
@@ -134,10 +133,18 @@ def _keys(condition: Condition) -> Iterator[str]:
             yield part.is_empty.key
 
 
-class PayloadFilter:
-    """Masks over the items of one release. Not thread-safe: the search thread owns it."""
+class Filtered(Payloads, Protocol):
+    """Items by row, as a release or an overlay holds them."""
 
-    def __init__(self, items: ItemTable) -> None:
+    def row(self, item_id: str) -> int:
+        """Raises `UnknownItem`."""
+        ...
+
+
+class PayloadFilter:
+    """Masks over some items. Not thread-safe: the search thread owns it."""
+
+    def __init__(self, items: Filtered) -> None:
         self._items = items
         self._columns = Columns(items)
 

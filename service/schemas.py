@@ -27,17 +27,11 @@ class EmbeddingOptions(_Request):
 
 
 class EmbedTextRequest(EmbeddingOptions):
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"texts": ["a dog on a beach", "a red car"], "truncate": "end"}]}
-    )
     texts: str | list[str] = Field(min_length=1, description="one text or several")
     truncate: Truncate = Field("end", description="none: a text that does not fit is an error, not cut")
 
 
 class EmbedImageRequest(EmbeddingOptions):
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"images": ["data:image/png;base64,iVBORw0KGgo…"]}]}
-    )
     images: str | list[str] = Field(min_length=1, description="base64 or data: URI each; URLs are refused")
 
 
@@ -51,10 +45,7 @@ class OpenAIItem(_Request):
 class OpenAIRequest(_Request):
     """OpenAI's embeddings request, with Jina's objects for images. Unknown fields are ignored as there."""
 
-    model_config = ConfigDict(
-        extra="ignore",
-        json_schema_extra={"examples": [{"model": "lite0-minilm", "input": "a dog on a beach"}]},
-    )
+    model_config = ConfigDict(extra="ignore")
     model: str | None = None
     input: str | list[str | OpenAIItem | int | list[int]] = Field(min_length=1)
     encoding_format: EncodingFormat = "float"
@@ -75,27 +66,19 @@ class SearchOptions(_Request):
 
 
 class SearchTextRequest(SearchOptions):
-    model_config = ConfigDict(json_schema_extra={"examples": [{"query": "a dog on a beach", "k": 10}]})
     query: Text
 
 
 class SearchImageRequest(SearchOptions):
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"image": "data:image/png;base64,iVBORw0KGgo…", "in": "texts"}]}
-    )
     image: Text = Field(description="base64 or data: URI; URLs are refused")
 
 
 class SearchVectorRequest(SearchOptions):
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"vector": [0.1, -0.2], "model_fingerprint": "3f9a…", "k": 5}]}
-    )
     vector: list[float] = Field(min_length=1)
     model_fingerprint: str = Field(description="of the encoder that made the vector; another is a 409")
 
 
 class SearchItemRequest(SearchOptions):
-    model_config = ConfigDict(json_schema_extra={"examples": [{"id": "animals/dog_1.webp", "k": 10}]})
     id: Text
 
 
@@ -177,6 +160,21 @@ class OpenAIAnswer(BaseModel):
     usage: Usage
 
 
+class OpenAIModel(BaseModel):
+    model_config = ConfigDict(protected_namespaces=())
+    id: str
+    object: Literal["model"] = "model"
+    created: int = Field(description="seconds since the epoch")
+    owned_by: str
+    model_fingerprint: str
+    dim: int
+
+
+class OpenAIModels(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[OpenAIModel]
+
+
 class SearchHit(BaseModel):
     id: str
     score: float = Field(description="cosine")
@@ -222,8 +220,8 @@ class SearchBatchAnswer(BaseModel):
 class ItemAnswer(BaseModel):
     id: str
     payload: dict[str, Any]
-    width: int = Field(description="pixels, upright")
-    height: int
+    width: int | None = Field(description="pixels, upright; null for an item that was put as a vector")
+    height: int | None
     release: str
 
 

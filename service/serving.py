@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import orjson
@@ -25,11 +25,14 @@ from index.cores import available_cores
 from index.release import Release, current_release_id
 from service.access import Access
 from service.decoding_pool import Decoders
+from service.drift_watch import Drift
 from service.embedding import Embedder
 from service.errors import ReloadFailed
 from service.fields import Once, count_fields
 from service.filters import PayloadFilter
 from service.gauges import announce, watch_service
+from service.holdings import Holdings
+from service.overlay import Overlay
 from service.patience import Patience
 from service.refusal import Refusal
 from service.relevance import Judge
@@ -38,9 +41,13 @@ from service.settings import Settings
 from service.telemetry import Telemetry
 from service.trays import probe
 
+if TYPE_CHECKING:
+    from service.tracing import Traces
+
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 RETRY_LOOKS = 5  # looks at CURRENT until a release that failed is tried again; then twice as many, …
+TRACES_SECONDS = 2.0  # that the last traces may take to be sent when the service stops
 STOP_SECONDS = 5.0  # that the batch on the device may take to finish when the service stops
 
 
@@ -54,6 +61,8 @@ class ServingState:
     report: dict[str, Any] | None  # how well the encoder retrieves, as its evaluation wrote it
     judge: Judge | None  # how relevant hits are; the search thread's
     fields: Once[dict[str, Any]]  # what there is to filter by; counted when first asked for
+    drift: Drift  # how far queries and gallery lie from what the encoder was proven on
+    overlay: Overlay  # live changes; each makes a new state, which shares all else
     loaded_at: float = field(default_factory=time.time)  # seconds since the epoch
 
     @classmethod
@@ -80,14 +89,22 @@ class ServingState:
                 f"index built with {release.fingerprint}, encoder is {encoder.fingerprint}: "
                 "rebuild the release with this encoder"
             )
+        judge = Judge.of(release)
         return cls(
             release,
             encoder,
             PayloadFilter(release.items),
             _read_report(release.bundle_path),
-            Judge.of(release),
+            judge,
             Once(partial(count_fields, release.items)),
+            Drift(release, judge),
+            Overlay.empty(release, encoder.query_bank, sequence=release.manifest.live_sequence or 0),
         )
+
+    @property
+    def holdings(self) -> Holdings:
+        """What the gallery holds: the release, with the live changes laid over it."""
+        return Holdings(self.release, self.overlay)
 
 
 class Serving:
@@ -118,6 +135,7 @@ class Serving:
         self._reload_turn = asyncio.Lock()
         self._waiting: asyncio.Task[bool] | None = None  # the reload that has not begun yet
         self._tasks: set[asyncio.Task[Any]] = set()  # reloads and the watcher; a finished one holds nothing
+        self.traces = _traces(settings)
         announce(self.state, self.telemetry)
         watch_service(self)
 
@@ -129,6 +147,7 @@ class Serving:
         await asyncio.to_thread(self.decoders.wait_until_ready)
         device.call(partial(device.adopt, self.state.encoder))
         self.warm = True
+        self._loader.submit(self.state.drift.prepare)  # ready without it
         if self.access.has_keys:
             self._keep(asyncio.create_task(self.access.watch()))
         if self.settings.watch_seconds and not self.settings.release:
@@ -146,6 +165,8 @@ class Serving:
         await asyncio.to_thread(self.decoders.stop)
         self.pool.shutdown(wait=False, cancel_futures=True)
         self._loader.shutdown(wait=False, cancel_futures=True)
+        if self.traces is not None:
+            await asyncio.to_thread(self.traces.stop, timeout_seconds=TRACES_SECONDS)
 
     def trouble(self) -> str | None:
         """Why /readyz is not 200, or None."""
@@ -189,10 +210,12 @@ class Serving:
                 return False
             fresh = await loop.run_in_executor(self._loader, ServingState.load, self.settings, wanted)
             await self._warm(fresh)
+            await loop.run_in_executor(self._loader, fresh.drift.prepare)
         except Exception as error:
             self.telemetry.reload("failed")
             self._refuse(wanted, error)
             raise ReloadFailed(f"release {self.state.release.id} stays served: {error}") from error
+        fresh.drift.go_on_from(self.state.drift)
         previous, self.state = self.state, fresh
         self.refused = None
         device = self.embedder.device
@@ -236,6 +259,14 @@ class Serving:
         self.telemetry.refusal(self.refused.reason)
         fields = {"refused": release_id, "reason": self.refused.reason, "tries": self.refused.tries}
         logger.error("release %s stays: %s", self.state.release.id, error, extra={"fields": fields})
+
+
+def _traces(settings: Settings) -> "Traces | None":
+    if settings.traces_endpoint is None:
+        return None
+    from service.tracing import Traces  # with nowhere to send traces it costs nothing
+
+    return Traces(settings.traces_endpoint)
 
 
 def _read_report(bundle_path: Path) -> dict[str, Any] | None:

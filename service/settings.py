@@ -33,9 +33,16 @@ class Settings(BaseModel):
         None, description="serve this release, not CURRENT's; pruning does not spare it"
     )
     gallery_root: Path | None = Field(None, description="where the original pictures are now, if they moved")
+    live_changes: bool = Field(False, description="take items in and out while serving: see docs/live.md")
+    max_live_items: int = Field(
+        50_000, ge=1, description="put since the release was built; they are held in memory and searched apart"
+    )
+    max_payload_bytes: int = Field(65_536, ge=64, description="of one item that is put, as JSON")
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
-    root_path: str = Field("", description="path under which a proxy mounts the service")
+    root_path: str = Field(
+        "", pattern=r"^(/[^/?#]+)*$", description="path under which a proxy mounts the service, as /pictures"
+    )
 
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 …")
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -48,8 +55,8 @@ class Settings(BaseModel):
     )
     decode_threads: int = Field(0, ge=0, description="with decode_workers=0: how many; 0: one a core")
     decode_seconds: float = Field(10.0, gt=0, description="of a processor that decoding one image may take")
-    decode_memory_mebibytes: int = Field(
-        0, ge=0, description="that a decoding process may use; 0: what max_image_pixels can come to"
+    decode_memory_mebibytes: int | None = Field(
+        None, ge=256, description="that a decoding process may use; unset: what max_image_pixels can come to"
     )
     search_device: Literal["auto", "cpu", "gpu"] = "auto"
     search_threads: int = Field(0, ge=0, description="OpenMP threads of faiss; 0: one a core")
@@ -96,6 +103,9 @@ class Settings(BaseModel):
 
     deadline_seconds: float = Field(30.0, gt=0, description="of a request that names no x-deadline-ms")
     stall_seconds: float = Field(30.0, gt=0, description="a batch that takes longer turns /readyz red")
+    exit_after_stall_seconds: float = Field(
+        300.0, ge=0, description="exit, for the supervisor to start anew, when as long nothing comes back; 0: never"
+    )
     shutdown_grace_seconds: float = Field(20.0, ge=0)
     watch_seconds: float = Field(2.0, ge=0, description="how often CURRENT is looked at; 0: never")
     verify: bool = Field(True, description="check every SHA-256 of a release when loading it")

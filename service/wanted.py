@@ -11,14 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders.encoder import Encoder
-from encoders.errors import TwinlensError
+from encoders.errors import TwinlensError, UndecodableImage
 from encoders.modalities import Modality
-from index.release import Release
+from service.drift import QueryNote
 from service.errors import DeadlineExceeded, InvalidField, WrongModel
 from service.filters import Condition
+from service.holdings import Holdings
 from service.schemas import SearchOptions
 from service.search import Found, Query, search
 from service.serving import ServingState
+from service.tickets import Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +37,12 @@ class Wanted:
     truncated: bool = False
     asked_by: Modality | None = None
 
-    def query(self, release: Release) -> Query:
+    def query(self, holdings: Holdings) -> Query:
         """Search thread only; raises UnknownItem."""
         options, vector, excluded = self.options, self.vector, None
         if vector is None:
-            excluded = release.items.row(self.like_item)
-            vector = release.images.reconstruct(excluded)
+            excluded = holdings.row(self.like_item)
+            vector = holdings.vector(excluded)
         return Query(
             vector=vector,
             asked_by=self.asked_by,
@@ -76,8 +78,27 @@ def unit_vector(numbers: Sequence[float], fingerprint: str, *, encoder: Encoder)
 
 def find(state: ServingState, wanted: Wanted) -> Found:
     """Search thread only; raises UnknownItem."""
-    query = wanted.query(state.release)
-    return search(state.release, query, payload_filter=state.payload_filter, judge=state.judge)
+    query = wanted.query(state.holdings)
+    found = search(state.holdings, query, payload_filter=state.payload_filter, judge=state.judge)
+    _note(state, wanted, query, found)
+    return found
+
+
+def note_failures(state: ServingState, outcomes: Sequence[Outcome]) -> None:
+    """Pictures to search with that could not be decoded count as drift."""
+    for outcome in outcomes:
+        if isinstance(outcome, UndecodableImage):
+            state.drift.note_undecodable()
+
+
+def _note(state: ServingState, wanted: Wanted, query: Query, found: Found) -> None:
+    """What drift is measured on: texts and pictures that people send, not vectors, nor items of the gallery."""
+    if query.asked_by is None or query.excluded_item_row is not None:
+        return
+    plain = query.condition is None  # of a filter's leavings a calibration says nothing about the encoder
+    best = found.hits[0]["relevance"] if plain and query.offset == 0 and found.hits else None
+    note = QueryNote(query.vector, wanted.truncated, best, found.good_match if plain else None)
+    state.drift.note(query.asked_by, note)
 
 
 def find_each(

@@ -11,17 +11,22 @@ from PIL import Image
 from starlette.responses import Response
 
 from index.errors import ImageMissing
-from index.release import Release
 from index.thumbnails import THUMBNAIL_SIDE_PIXELS
 from service.answers import dump
 from service.errors import NotFound
+from service.holdings import Holdings
 from service.routes.parts import Responses, answers, json_answer, serving_of
 from service.schemas import FieldsAnswer, ItemAnswer
 
 logger = logging.getLogger(__name__)
 router = APIRouter(tags=["gallery"])
+ASK_EACH_TIME = "no-cache"  # kept, and used while its ETag holds: with live changes an item may go any moment
 CACHE_CONTROL = "public, max-age=300"  # a picture's id may name another picture in the next release
-_IMAGE_BODY: Responses = {200: {"content": {"image/webp": {}, "image/jpeg": {}, "image/png": {}}}}
+_BYTES = {"schema": {"type": "string", "format": "binary"}}
+_IMAGE_BODY: Responses = {
+    200: {"description": "The picture", "content": {"image/*": _BYTES}},
+    304: {"description": "What the caller holds (if-none-match) is still the picture"},
+}
 
 
 @router.get("/fields", responses=answers(FieldsAnswer, 503))
@@ -40,13 +45,13 @@ async def fields(request: Request) -> Response:
 
 
 @router.get("/items/{item_id:path}", responses=answers(ItemAnswer, 404, 503))
-async def item(request: Request, item_id: str) -> Response:
+async def get_item(request: Request, item_id: str) -> Response:
     """The payload of an item."""
-    release = serving_of(request).state.release
-    row = release.items.row(item_id)
-    width, height = release.items.size_pixels(row)
-    answer = {"id": item_id, "payload": release.items.payload(row), "width": width, "height": height}
-    return json_answer(dump(answer | {"release": release.id}))
+    holdings = serving_of(request).state.holdings
+    row = holdings.row(item_id)
+    width, height = holdings.size_pixels(row) or (None, None)
+    answer = {"id": item_id, "payload": holdings.payload(row), "width": width, "height": height}
+    return json_answer(dump(answer | {"release": holdings.release.id}))
 
 
 @router.get(
@@ -54,7 +59,7 @@ async def item(request: Request, item_id: str) -> Response:
     response_class=Response,
     responses={**answers(ItemAnswer, 404, 422, 503), **_IMAGE_BODY},
 )
-async def image(
+async def get_picture(
     request: Request,
     item_id: str,
     side: Annotated[
@@ -64,48 +69,59 @@ async def image(
 ) -> Response:
     """The picture itself, or with `side` the smallest copy of it that has as many pixels on its long side."""
     serving = serving_of(request)
-    release = serving.state.release
-    row = release.items.row(item_id)
+    holdings, may_change = serving.state.holdings, serving.settings.live_changes
+    row = holdings.row(item_id)
     small = side is not None and side <= THUMBNAIL_SIDE_PIXELS
     held = request.headers.get("if-none-match", "")
-    wanted = _etag(release, row, small=small)
+    wanted = _etag(holdings, row, small=small)
     if _is_held(wanted, held):  # and not even the file is read
-        return Response(status_code=304, headers=_caching(wanted))
-    read = partial(_picture, release, row, small=small, or_thumbnail=side is not None)
+        return Response(status_code=304, headers=_caching(wanted, may_change=may_change))
+    read = partial(_picture, holdings, row, small=small, or_thumbnail=side is not None)
     data, kind, is_thumbnail = await asyncio.get_running_loop().run_in_executor(serving.pool, read)
-    found = _etag(release, row, small=is_thumbnail)
+    found = _etag(holdings, row, small=is_thumbnail)
     if _is_held(found, held):
-        return Response(status_code=304, headers=_caching(found))
-    return Response(data, media_type=kind, headers=_caching(found))
+        return Response(status_code=304, headers=_caching(found, may_change=may_change))
+    return Response(data, media_type=kind, headers=_caching(found, may_change=may_change))
 
 
-def _caching(etag: str) -> dict[str, str]:
-    return {"etag": etag, "cache-control": CACHE_CONTROL}
+def _caching(etag: str, *, may_change: bool) -> dict[str, str]:
+    return {"etag": etag, "cache-control": ASK_EACH_TIME if may_change else CACHE_CONTROL}
 
 
-def _etag(release: Release, row: int, *, small: bool) -> str:
-    return f'"{release.items.digest(row).hex()[:32]}{"t" if small else ""}"'
+def _etag(holdings: Holdings, row: int, *, small: bool) -> str:
+    return f'"{holdings.digest(row).hex()[:32]}{"t" if small else ""}"'
 
 
 def _is_held(etag: str, if_none_match: str) -> bool:
     return if_none_match.strip() == "*" or etag in if_none_match
 
 
-def _picture(release: Release, row: int, *, small: bool, or_thumbnail: bool) -> tuple[bytes, str, bool]:
+def _picture(holdings: Holdings, row: int, *, small: bool, or_thumbnail: bool) -> tuple[bytes, str, bool]:
     """Bytes, media type, and whether it is the thumbnail. Raises NotFound when the original is not there."""
     if not small:
         try:
-            data = release.open_image(row)
+            data = holdings.open_image(row)
             return data, media_type_of(data), False
         except ImageMissing as error:
             logger.warning("an original picture cannot be had: %s", error)  # its path is no caller's business
             if not or_thumbnail:
-                raise NotFound(
-                    f"the picture of {release.items.id(row)!r} has moved or changed since release {release.id} "
-                    "was built; ?side=256 gives its thumbnail",
-                    code="image_missing",
-                ) from error
-    return release.thumbnail(row), "image/webp", True
+                raise _missing(holdings, row, error) from error
+    try:
+        return holdings.thumbnail(row), "image/webp", True
+    except ImageMissing as error:
+        raise _missing(holdings, row, error) from error
+
+
+def _missing(holdings: Holdings, row: int, error: ImageMissing) -> NotFound:
+    if error.code == "no_picture":
+        return NotFound(
+            f"the item {holdings.id(row)!r} was put as a vector, without a picture", code="image_missing"
+        )
+    return NotFound(
+        f"the picture of {holdings.id(row)!r} has moved or changed since release {holdings.release.id} "
+        "was built; ?side=256 gives its thumbnail",
+        code="image_missing",
+    )
 
 
 def media_type_of(data: bytes) -> str:

@@ -12,6 +12,8 @@ from live_service import ITEM_COUNT, Running, picture
 
 from index.items import TEXT_SCHEMA, TextTable, text_row
 from service.filters import PayloadFilter, parse_filter
+from service.holdings import Holdings
+from service.overlay import Overlay
 from service.search import Query, search
 
 PNG = {"content-type": "image/png"}
@@ -87,7 +89,8 @@ def test_a_picture_finds_texts_with_the_items_they_belong_to(client, gallery, al
 def test_a_text_of_very_many_items_names_the_first_and_counts_all(service):
     release = service.serving.state.release
     table = replace_lists(release.texts_table, [list(range(ITEM_COUNT)) * 10, []] + [[0]] * 4)
-    shared = replace(release, texts_table=table)
+    changed = replace(release, texts_table=table)
+    shared = Holdings(changed, Overlay.empty(changed, None))
     query = Query(release.texts.reconstruct(0), space="texts")
     hits = {hit["id"]: hit for hit in search(shared, query, payload_filter=PayloadFilter(release.items)).hits}
     assert (len(hits[table.id(0)]["items"]), hits[table.id(0)]["item_count"]) == (100, 240)

@@ -105,7 +105,7 @@ def test_whether_anything_matches_is_told_by_the_first_hits_however_many_were_as
     vector = state.encoder.encode_texts([ASKED]).vectors[0]
     for options in ({"k": 1}, {"k": ITEM_COUNT}, {"k": 5, "offset": ITEM_COUNT - 5}, {"score_threshold": -1.0}):
         query = Query(vector, asked_by="texts", **options)
-        found = search(state.release, query, payload_filter=state.payload_filter, judge=judge)
+        found = search(state.holdings, query, payload_filter=state.payload_filter, judge=judge)
         assert found.good_match is False
         assert [hit["relevance"] > 0.5 for hit in found.hits] == [
             hit["score"] > best - 1e-4 for hit in found.hits
