@@ -10,28 +10,18 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, Response
+from starlette.routing import BaseRoute, Match, Mount
 from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
 
 from encoders.errors import TwinlensError
-from service.documentation import document_access
 from service.edge import Edge, context_of, error_response
 from service.errors import ErrorReport, report
+from service.openapi import describe, operation_id
 from service.origins import allow_origins
 from service.routes import embed, gallery, openai, operation, picture_pass, search, search_batch
-from service.schemas import (
-    EmbedImageRequest,
-    EmbedTextRequest,
-    OpenAIRequest,
-    SearchBatchQuery,
-    SearchBatchRequest,
-    SearchImageRequest,
-    SearchItemRequest,
-    SearchTextRequest,
-    SearchVectorRequest,
-)
 from service.serving import Serving
 from service.settings import Settings
 
@@ -39,17 +29,6 @@ API_VERSION = "1"
 WEB = Path(__file__).parent / "web"
 REVALIDATED = {"cache-control": "no-cache"}  # kept by the browser, used while its ETag still holds
 _HTTP_CODES = {400: "invalid_request", 404: "not_found", 405: "method_not_allowed"}
-_BODIES = (
-    EmbedImageRequest,
-    EmbedTextRequest,
-    OpenAIRequest,
-    SearchBatchQuery,
-    SearchBatchRequest,
-    SearchImageRequest,
-    SearchItemRequest,
-    SearchTextRequest,
-    SearchVectorRequest,
-)
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -71,7 +50,7 @@ def create_app(settings: Settings) -> FastAPI:
         title="Twinlens",
         summary="Image-text retrieval over HTTP",
         version=API_VERSION,
-        root_path=settings.root_path,
+        generate_unique_id_function=operation_id,
         lifespan=lifespan,
     )
     app.state.serving = serving
@@ -81,7 +60,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(part.router)
     _serve_page(app)
     _map_errors(app)
-    _document_bodies(app, has_keys=serving.access.has_keys)
+    describe(app, serving)
     return app
 
 
@@ -118,6 +97,11 @@ def _map_errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def starlettes(request: Request, error: HTTPException) -> Response:
+        if error.status_code == 405:
+            allowed = {"allow": ", ".join(allowed_methods(app, request.scope))}
+            if request.method == "OPTIONS":
+                return Response(status_code=204, headers=allowed)
+            error = HTTPException(405, error.detail, headers=allowed)
         code = _HTTP_CODES.get(error.status_code, "http_error")
         message = str(error.detail)
         if error.status_code in (404, 405):
@@ -127,24 +111,18 @@ def _map_errors(app: FastAPI) -> None:
         return response
 
 
+def allowed_methods(app: FastAPI, scope: Scope) -> list[str]:
+    """Of all routes with this path: Starlette's own answer knows the first of them only."""
+
+    def fits(route: BaseRoute, method: str) -> bool:
+        whole = route.matches({**scope, "method": method})[0] is Match.FULL
+        return whole and (method == "GET" or not isinstance(route, Mount))
+
+    methods = ("GET", "PUT", "POST", "PATCH", "DELETE")
+    found = [method for method in methods if any(fits(route, method) for route in app.routes)]
+    return [*found, *(["HEAD"] if "GET" in found else []), "OPTIONS"]
+
+
 def _told(request: Request, problem: ErrorReport) -> Response:
     context_of(request).cause = problem.code
     return error_response(problem)
-
-
-def _document_bodies(app: FastAPI, *, has_keys: bool) -> None:
-    """Endpoints parse their bodies themselves, so the documentation must be told of them."""
-    generate = app.openapi
-
-    def with_bodies() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            schema = generate()
-            _, found = models_json_schema(
-                [(model, "validation") for model in _BODIES], ref_template="#/components/schemas/{model}"
-            )
-            schema.setdefault("components", {}).setdefault("schemas", {}).update(found["$defs"])
-            document_access(schema, has_keys=has_keys)
-            app.openapi_schema = schema
-        return app.openapi_schema
-
-    app.openapi = with_bodies  # type: ignore[method-assign]  # FastAPI's documented way to extend it

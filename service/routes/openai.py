@@ -14,7 +14,7 @@ from service.embedding import TextItem
 from service.errors import InvalidField, NotFound, ServiceError, report
 from service.mixed import embed_mixed
 from service.routes.parts import answers, computed, json_answer, serving_of, takes_json
-from service.schemas import OpenAIAnswer, OpenAIItem, OpenAIRequest
+from service.schemas import OpenAIAnswer, OpenAIItem, OpenAIModel, OpenAIModels, OpenAIRequest
 from service.serving import ServingState
 from service.tickets import Embedded, Outcome
 
@@ -46,11 +46,22 @@ async def embeddings(request: Request) -> Response:
     return json_answer(await computed(serving, partial(openai_json, model, embedded, form=form), inline=inline))
 
 
-@router.get("/models")
-async def models(request: Request) -> Response:
+@router.get("/models", responses=answers(OpenAIModels))
+async def list_models(request: Request) -> Response:
     """The one model that is served."""
+    return json_answer(dump({"object": "list", "data": [_model(serving_of(request).state)]}))
+
+
+@router.get("/models/{model_id:path}", responses=answers(OpenAIModel, 404))
+async def get_model(request: Request, model_id: str) -> Response:
+    """The model that is served, by its name or its fingerprint."""
     state = serving_of(request).state
-    model = {
+    _check_model(model_id, state)
+    return json_answer(dump(_model(state)))
+
+
+def _model(state: ServingState) -> dict[str, str | int]:
+    return {
         "id": state.encoder.name,
         "object": "model",
         "created": int(state.encoder.bundle.config.created.timestamp()),
@@ -58,7 +69,6 @@ async def models(request: Request) -> Response:
         "model_fingerprint": state.encoder.fingerprint,
         "dim": state.encoder.dim,
     }
-    return json_answer(dump({"object": "list", "data": [model]}))
 
 
 def _check_model(name: str | None, state: ServingState) -> None:

@@ -1,0 +1,113 @@
+"""Examples of requests and answers for the API's description; requests are true of the release that is served.
+
+Requests are built anew for each release: their fingerprints, vectors and ids can be sent as they stand.
+Answers show the shape. Knows wire forms and what is served; nothing of HTTP or of how OpenAPI is laid out.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from service.serving import ServingState
+
+# 16×16 pixels, left half cream, right half red: small enough to read past in a document.
+PICTURE = (
+    "iVBORw0KGgoAAAANSUhEUgAAABAAAAAQAQMAAAAlPW0iAAAABlBMVEX68ObIHh4bvAhNAAAAEElEQVR42mNg+M/EwEA8AgAw0gEe0P1L"
+    "1QAAAABJRU5ErkJggg=="
+)
+PICTURE_URI = f"data:image/png;base64,{PICTURE}"
+Examples = Mapping[str, Mapping[str, Any]]  # operation id -> what it shows -> JSON body
+
+_FILTER = {"must_not": [{"key": "category", "match": {"value": "vehicles"}}]}
+_RELEASE = "20261123T071500Z-3f9ac1"
+_FINGERPRINT = "3f9ac1d4e2b7a6508c1f9b3e7d5a2c4f6e8091b3d5f7a9c1e3b5d7f9a1c3e5b7"
+_HIT = {
+    "id": "animals/dog_1.webp",
+    "score": 0.312,
+    "relevance": 0.94,
+    "payload": {"title": "Dog", "category": "animals"},
+}
+_SEARCH = {
+    "results": [_HIT],
+    "release": _RELEASE,
+    "model_fingerprint": _FINGERPRINT,
+    "good_match": True,
+    "truncated": False,
+}
+_UNREADABLE = {"code": "undecodable_image", "message": "not an image in a format that is read here"}
+
+
+def request_examples(state: ServingState) -> Examples:
+    """JSON bodies that the release served just now answers with 200."""
+    encoder = state.encoder
+    vector = {"vector": [1.0] + [0.0] * (encoder.dim - 1), "model_fingerprint": encoder.fingerprint}
+    asked: dict[str, dict[str, Any]] = {
+        "embed_image": {"pictures as base64 or data URIs": {"images": [PICTURE, PICTURE_URI], "dimensions": 8}},
+        "embed_text": {
+            "texts": {"texts": ["a dog on a beach", "a red car"], "truncate": "end"},
+            "one text, as little-endian float32 in base64": {"texts": "a red car", "encoding_format": "base64"},
+        },
+        "embeddings": {
+            "as the OpenAI client sends it": {
+                "model": encoder.name,
+                "input": ["a dog on a beach"],
+                "encoding_format": "base64",
+            },
+            "texts and pictures mixed": {"input": [{"text": "a dog"}, {"image": PICTURE_URI}]},
+            "pictures": {"input": PICTURE_URI, "modality": "image"},
+        },
+        "search_text": {
+            "pictures for a text": {"query": "a dog on a beach", "k": 5},
+            "filtered": {"query": "a red car", "k": 5, "offset": 5, "filter": _FILTER, "score_threshold": 0.1},
+        },
+        "search_image": {"texts for a picture": {"image": PICTURE_URI, "in": "texts", "k": 5}},
+        "search_vector": {"a vector of this encoder": {**vector, "k": 5}},
+    }
+    several: list[dict[str, Any]] = [{"text": "a dog on a beach"}, {"image": PICTURE_URI, "in": "texts"}]
+    if len(state.release.items):
+        item = state.release.items.id(0)
+        asked["search_item"] = {"more like this one": {"id": item, "k": 5, "with_payload": False}}
+        several.append({"id": item, "filter": _FILTER})
+    asked["search_batch"] = {"a text, a picture and an item": {"queries": several, "k": 5}}
+    return asked
+
+
+def path_examples(state: ServingState) -> Mapping[str, str]:
+    """Path parameters by name."""
+    return {"item_id": state.release.items.id(0)} if len(state.release.items) else {}
+
+
+ANSWERS: Mapping[str, Any] = {
+    "embed_image": {
+        "model": "lite0-minilm",
+        "model_fingerprint": _FINGERPRINT,
+        "dim": 2,
+        "data": [
+            {"index": 0, "embedding": [0.6, 0.8], "truncated": False},
+            {"index": 1, "error": _UNREADABLE},
+        ],
+    },
+    "embed_text": {
+        "model": "lite0-minilm",
+        "model_fingerprint": _FINGERPRINT,
+        "dim": 2,
+        "data": [{"index": 0, "embedding": [0.6, 0.8], "truncated": False}],
+    },
+    "embeddings": {
+        "object": "list",
+        "data": [{"object": "embedding", "index": 0, "embedding": [0.6, 0.8]}],
+        "model": "lite0-minilm",
+        "usage": {"prompt_tokens": 7, "total_tokens": 7},
+    },
+    "search_text": _SEARCH,
+    "search_image": _SEARCH,
+    "search_vector": _SEARCH,
+    "search_item": _SEARCH,
+    "search_batch": {
+        "answers": [
+            {"index": 0, "results": [_HIT], "good_match": True, "truncated": False},
+            {"index": 1, "error": {"code": "unknown_item", "message": "no item has the id 'animals/gnu.webp'"}},
+        ],
+        "release": _RELEASE,
+        "model_fingerprint": _FINGERPRINT,
+    },
+}
