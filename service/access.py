@@ -73,7 +73,7 @@ class Access:
 
     def enter(self, scope: RequestScope, headers: Headers) -> Caller:
         """The caller, with one more request running. Raises Forbidden, Unauthorized or KeyLimit."""
-        path = _route_path(scope)
+        path = scope["path"].removeprefix(scope["root_path"])
         if path not in PROBES:  # which balancers send to an address
             self.origins.check(scope["method"], headers)
         caller = self._nobody if self._is_open(path) else self._caller(scope, path, headers)
@@ -181,12 +181,6 @@ def _in_time(key: Key) -> Key:
     if key.expired(datetime.now(UTC)):
         raise Unauthorized(f"the key {key.name!r} expired on {key.expires:%Y-%m-%d}", code="expired_key")
     return key
-
-
-def _route_path(scope: RequestScope) -> str:
-    """The path as routes see it: a proxy may leave the prefix `root_path` on it, or take it off."""
-    path, root = str(scope["path"]), str(scope.get("root_path", ""))
-    return path[len(root) :] if root and path.startswith(root + "/") else path
 
 
 def _look(path: Path) -> tuple[int, int, int] | None:
