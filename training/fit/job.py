@@ -13,7 +13,9 @@ from encoders.bundle import Bundle
 from encoders.encoder import Encoder, choose_device
 from encoders.errors import TwinlensError
 from training.calibrate.run import calibrate_encoder, store_calibration
+from training.console import stages_on
 from training.data.pairs import read_pairs
+from training.evaluate.embedding import OnProgress
 from training.fit.checkpoint import alone_in
 from training.fit.fit import CHECKPOINT, Run
 from training.fit.prepare import check_out, prepare
@@ -74,14 +76,16 @@ def _fit(recipe: Recipe, options: JobOptions, console: Console) -> None:
             bundle = training.train(options.out, reporter=reporter, until=options.until)
     speaker.print(f"bundle {bundle.name} {bundle.fingerprint[:12]} written to {options.out}", markup=False)
     if processes.first and recipe.validation is not None:
-        speaker.print(_calibrated(bundle, recipe.validation, options.device), markup=False, highlight=False)
+        with stages_on(speaker) as on_progress:
+            told = _calibrated(bundle, recipe.validation, device=options.device, on_progress=on_progress)
+        speaker.print(told, markup=False, highlight=False)
 
 
-def _calibrated(bundle: Bundle, validation: Validation, device: str) -> str:
+def _calibrated(bundle: Bundle, validation: Validation, *, device: str, on_progress: OnProgress) -> str:
     """Fit a calibration on the validation sets into the bundle; what came of it, which is no reason to fail."""
     try:
         sets = [read_pairs(spec) for spec in validation.pairs]
-        calibration = calibrate_encoder(Encoder.load(bundle, device=device), sets)
+        calibration = calibrate_encoder(Encoder.load(bundle, device=device), sets, on_progress=on_progress)
         store_calibration(bundle, calibration)
     except TwinlensError as error:
         return f"no calibration: {error}"
