@@ -36,6 +36,7 @@ from service.errors import (
 from service.inflow import Inflow
 from service.serving import Serving
 from service.telemetry import Timings
+from service.tickets import CALLER
 
 logger = logging.getLogger(__name__)
 access_logger = logging.getLogger("service.access")
@@ -153,6 +154,7 @@ class _Exchange:
             self._set_deadline()
             self._inflow.refuse_announced_size()
             caller = self.context.caller = self._serving.access.enter(self._scope, self._headers)
+            CALLER.set(caller.name)
         except TwinlensError:
             await self._inflow.discard()
             raise

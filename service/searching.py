@@ -45,13 +45,17 @@ class Searcher:
 
     def trouble(self) -> str | None:
         """Why nothing can be searched just now, or None."""
-        since = self._busy_since
-        if since is not None and time.perf_counter() - since > self._stall_seconds:
-            return f"a search has been running for {time.perf_counter() - since:.0f} s"
+        if (seconds := self.busy_seconds()) > self._stall_seconds:
+            return f"a search has been running for {seconds:.0f} s"
         return None
 
     def stop(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
+    def busy_seconds(self) -> float:
+        """How long the search that runs has been running; 0 when none does."""
+        since = self._busy_since
+        return 0.0 if since is None else time.perf_counter() - since
+
 
     def _perform(self, work: Callable[[], T]) -> T:
         self._busy_since = time.perf_counter()

@@ -18,6 +18,7 @@ from encoders.errors import TwinlensError
 from service.connections import Crowd
 from service.serving import Serving
 from service.settings import Settings
+from service.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 POLL_SECONDS = 0.02
@@ -64,6 +65,8 @@ class Server(uvicorn.Server):
         handlers = {signal.SIGTERM: self.drain, signal.SIGINT: self.drain, signal.SIGHUP: self.reload}
         for number, handler in handlers.items():
             loop.add_signal_handler(number, handler)
+        if limit := self._settings.exit_after_stall_seconds:
+            Watchdog(self._serving.sick(), limit_seconds=limit).start(loop)
         try:
             yield
         finally:

@@ -40,6 +40,7 @@ from service.searching import Searcher
 from service.settings import Settings
 from service.telemetry import Telemetry
 from service.trays import probe
+from service.watchdog import Sick
 
 if TYPE_CHECKING:
     from service.tracing import Traces
@@ -175,6 +176,10 @@ class Serving:
         if not self.warm:
             return "the encoder and the index are being warmed"
         return self.embedder.device.trouble() or self.searcher.trouble() or self.decoders.trouble()
+
+    def sick(self) -> dict[str, Sick]:
+        """For how many seconds each part has been unable to serve."""
+        return {"the device": self.embedder.device.trouble_seconds, "the search": self.searcher.busy_seconds}
 
     async def reload(self) -> bool:
         """Serve what is current now: True when that is another release than before.
