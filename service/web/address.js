@@ -2,11 +2,13 @@
  * What the visitor looks at, as the page's address, so that back, forward and a shared link work.
  * Knows nothing of the service or of what is drawn.
  *
- * A view is {q, like, picture, in, item}: at most one of q (words), like (an item's id) and picture (the
- * token of a picture kept in this tab) asks; `in` is what is searched; `item` is the answer held open.
+ * A view is {q, like, picture, in, filters, item}: at most one of q (words), like (an item's id) and picture (the
+ * token of a picture kept in this tab) asks; `in` is what is searched, `filters` what the answers keep to (see
+ * conditions.js); `item` is the answer held open.
  */
+import { readConditions, writeConditions } from "./conditions.js";
 
-export const EMPTY = Object.freeze({ q: "", like: "", picture: "", in: "images", item: "" });
+export const EMPTY = Object.freeze({ q: "", like: "", picture: "", in: "images", filters: [], item: "" });
 
 export function readAddress(query) {
   const fields = new URLSearchParams(query);
@@ -18,14 +20,17 @@ export function readAddress(query) {
     like,
     picture,
     in: field("in") === "texts" ? "texts" : "images",
+    filters: readConditions(fields),
     item: fields.get("item") || "",
   });
 }
 
 export function addressOf(view) {
   const fields = new URLSearchParams();
-  for (const name of ["q", "like", "picture", "item"]) if (view[name]) fields.set(name, view[name]);
+  for (const name of ["q", "like", "picture"]) if (view[name]) fields.set(name, view[name]);
   if (view.in === "texts") fields.set("in", "texts");
+  writeConditions(view.filters, fields);
+  if (view.item) fields.set("item", view.item);
   const query = fields.toString();
   return query ? `?${query}` : "./";
 }
@@ -33,4 +38,4 @@ export function addressOf(view) {
 export const asks = (view) => Boolean(view.q || view.like || view.picture);
 
 /** Equal for two views that show the same answers, whichever of them is held open. */
-export const searchKey = (view) => JSON.stringify([view.q, view.like, view.picture, view.in]);
+export const searchKey = (view) => JSON.stringify([view.q, view.like, view.picture, view.in, view.filters]);

@@ -1,13 +1,17 @@
 /** The answers on the page: heading, waiting, grid, notices, problems. Knows nothing of requests or history. */
 import { pictureAddress } from "./api.js";
 import { asks } from "./address.js";
+import { drawFilters } from "./filters.js";
 import { keptPicture } from "./pictures.js";
 import { problemNotice } from "./problems.js";
+import { isCalibrated } from "./scores.js";
 import { byId, pictureTile, skeletons, textLine } from "./views.js";
 
 const CUT = "Your text is longer than the encoder reads: only its beginning was searched. A sentence or two is best.";
 const FAR = "Nothing here seems to match that. These come nearest, in case one helps.";
+const FAR_FILTERED = "Nothing that passes the filters seems to match that. These come nearest, in case one helps.";
 const NOTHING = "Nothing found: the gallery may be empty. Try other words, or another picture.";
+const NOTHING_PASSES = "Nothing in the gallery passes these filters. Remove one to see more.";
 
 const quoted = (text) => `“${text.length > 80 ? `${text.slice(0, 79)}…` : text}”`;
 
@@ -20,6 +24,8 @@ export function reflect(asked) {
   document.querySelector(`input[name=in][value=${asked.in}]`).checked = true;
   byId("answers").hidden = !asks(asked);
   byId("examples").hidden = asks(asked);
+  byId("filters").hidden = !asks(asked);
+  drawFilters(asked.filters);
   byId("problem").replaceChildren();
   byId("notice").hidden = true;
   byId("answers-note").textContent = "";
@@ -55,20 +61,29 @@ export const endWaiting = () => byId("answers").removeAttribute("aria-busy");
 
 export function drawAnswers(asked, outcome) {
   nameAnswers(asked, outcome.seedTitle);
+  byId("problem").replaceChildren();
+  byId("answers").hidden = false;
   byId("grid").className = asked.in === "texts" ? "lines" : "tiles";
   byId("grid").classList.toggle("far", outcome.goodMatch === false);
   byId("grid").replaceChildren();
-  byId("notice").textContent = noticeFor(outcome);
-  byId("notice").hidden = !byId("notice").textContent;
+  byId("numbers").hidden = !outcome.results.some(isCalibrated);
+  drawNotice(noticeFor(asked, outcome), { isFiltered: asked.filters.length > 0 });
   appendAnswers(asked, outcome, outcome.results);
   // Whoever stood on an answer that is gone goes on reading from the top of the new ones.
   const isLost = !document.activeElement || document.activeElement === document.body;
   if (isLost && !asked.item) byId("answers-title").focus({ preventScroll: true });
 }
 
+function drawNotice(words, { isFiltered }) {
+  const notice = byId("notice");
+  notice.hidden = !words;
+  notice.querySelector("p").textContent = words;
+  notice.querySelector("button").hidden = !(isFiltered && words !== CUT);
+}
+
 /** Adds `results`, the last of `outcome.results`; answers the first element added. */
 export function appendAnswers(asked, outcome, results) {
-  const best = Math.max(...outcome.results.map(({ score }) => score));
+  const best = bestOf(outcome.results);
   const element = asked.in === "texts" ? textLine : pictureTile;
   const added = results.map((result) => element(result, best, { ...asked, item: "" }));
   byId("grid").append(...added);
@@ -76,29 +91,33 @@ export function appendAnswers(asked, outcome, results) {
   const count = outcome.results.length;
   const found = asked.in === "texts" ? plural(count, "text", "texts") : plural(count, "picture", "pictures");
   byId("answers-note").textContent = count ? `${found}, best first. ${legendOf(outcome.results)}` : "";
-  byId("status").textContent = `${found}. ${byId("answers-title").textContent}. ${noticeFor(outcome)}`;
+  byId("status").textContent = `${found}. ${byId("answers-title").textContent}. ${noticeFor(asked, outcome)}`;
   return added[0];
 }
 
+export const bestOf = (results) => results.reduce((best, { score }) => Math.max(best, score), -1);
+
 const legendOf = (results) =>
-  results.some(({ relevance }) => relevance !== null && relevance !== undefined)
-    ? "The percentage says how likely each one fits."
+  results.some(isCalibrated)
+    ? "Words and bars say how likely each one fits."
     : "The score is the cosine similarity, 1 at most.";
 
-function noticeFor({ results, truncated, goodMatch }) {
-  if (!results.length) return NOTHING;
-  return [truncated && CUT, goodMatch === false && FAR].filter(Boolean).join(" ");
+function noticeFor({ filters }, { results, truncated, goodMatch }) {
+  if (!results.length) return filters.length ? NOTHING_PASSES : NOTHING;
+  const far = filters.length ? FAR_FILTERED : FAR;
+  return [truncated && CUT, goodMatch === false && far].filter(Boolean).join(" ");
 }
 
 export function drawNothing() {
   byId("grid").replaceChildren();
   byId("more").hidden = true;
+  byId("numbers").hidden = true;
   byId("status").textContent = "";
 }
 
-/** In place of answers; or, where there are some, above them. */
-export function drawProblem(error, retry) {
+/** In place of answers; or, where there are some, above them. `options` are problemNotice's. */
+export function drawProblem(error, options) {
   byId("answers").hidden ||= !byId("grid").children.length;
-  byId("problem").replaceChildren(problemNotice(error, retry));
+  byId("problem").replaceChildren(problemNotice(error, options));
   byId("problem").scrollIntoView({ block: "nearest" });
 }

@@ -1,13 +1,18 @@
 /** The service's HTTP contract. Knows nothing of the page: answers are plain objects, failures ServiceError. */
+import { keptKey } from "./key.js";
 
 const root = new URL("../", import.meta.url); // relative, so that the page works behind a path prefix too
 
 export class ServiceError extends Error {
-  /** `status` 0: no answer at all. `message` is the service's own and may carry the caller's values. */
-  constructor(status, code, message) {
+  /**
+   * `status` 0: no answer at all. `message` is the service's own and may carry the caller's values.
+   * `retrySeconds`: after how long the service asks to be tried again; null where it does not say.
+   */
+  constructor(status, code, message, retrySeconds = null) {
     super(message);
     this.status = status;
     this.code = code;
+    this.retrySeconds = retrySeconds;
   }
 }
 
@@ -17,14 +22,22 @@ const pathOf = (id) => id.split("/").map(encodeURIComponent).join("/");
 export const pictureAddress = (id, sidePixels) =>
   new URL(`images/${pathOf(id)}${sidePixels ? `?side=${sidePixels}` : ""}`, root).href;
 
-async function call(path, options) {
+const authorization = () => (keptKey() ? { authorization: `Bearer ${keptKey()}` } : {});
+
+function retrySecondsOf(response) {
+  const seconds = Number(response.headers.get("retry-after") ?? NaN);
+  return Number.isFinite(seconds) && seconds >= 0 ? seconds : null;
+}
+
+async function call(path, { headers, ...options } = {}) {
   let response;
   try {
-    response = await fetch(new URL(path, root), options);
+    response = await fetch(new URL(path, root), { ...options, headers: { ...headers, ...authorization() } });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new ServiceError(0, "unreachable", "The service gave no answer.");
   }
+  if (response.status === 204) return null;
   const body = await response.json().catch((error) => {
     if (error.name === "AbortError") throw error;
     return null;
@@ -35,25 +48,40 @@ async function call(path, options) {
     response.status,
     failure.code ?? "no_answer",
     failure.message ?? `The service answered ${response.status} without saying why.`,
+    retrySecondsOf(response),
   );
 }
 
 const post = (path, body, signal) =>
   call(path, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body), signal });
 
-/** `page` is {k, offset, in}. */
+/** `page` is {k, offset, in, filter}; `filter` in the service's form, or undefined. */
 export const searchText = (query, page, signal) => post("search/text", { query, ...page }, signal);
 
 export const searchItem = (id, page, signal) => post("search/item", { id, ...page }, signal);
 
-export const searchPicture = (picture, page, signal) =>
-  call(`search/image?${new URLSearchParams(page)}`, {
+export function searchPicture(picture, { filter, ...page }, signal) {
+  const fields = new URLSearchParams(page);
+  if (filter) fields.set("filter", JSON.stringify(filter));
+  return call(`search/image?${fields}`, {
     method: "POST",
     headers: { "content-type": picture.type },
     body: picture,
     signal,
   });
+}
+
+/** Answers in the order of `texts`: {results, good_match} each, or {error}. */
+export const searchTexts = (texts, page) =>
+  post("search/batch", { queries: texts.map((text) => ({ text })), ...page });
 
 export const fetchItem = (id, signal) => call(`items/${pathOf(id)}`, { signal });
 
-export const fetchRelease = () => call("release", {});
+export const fetchFields = () => call("fields");
+
+export const fetchRelease = () => call("release");
+
+export const fetchDrift = () => call("drift");
+
+/** Where keys are on, <img> needs a cookie, as it can send no header; the service gives it for the key. */
+export const openPictures = () => call("images/pass", { method: "POST" });

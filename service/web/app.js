@@ -2,26 +2,31 @@
  * The search page: the address says what is asked, this module asks the service and has the answers drawn.
  * Every move is a change of address followed by `show()`, so back, forward and shared links are one path.
  */
-import { fetchItem, fetchRelease, searchItem, searchPicture, searchText } from "./api.js";
+import { fetchFields, fetchItem, openPictures, searchItem, searchPicture, searchText } from "./api.js";
 import { EMPTY, addressOf, asks, readAddress, searchKey } from "./address.js";
-import { appendAnswers, drawAnswers, drawNothing, drawProblem, drawWaiting, endWaiting, plural, reflect } from "./answers.js";
+import { appendAnswers, bestOf, drawAnswers, drawNothing, drawProblem, drawWaiting, endWaiting, reflect } from "./answers.js";
+import { watchCamera } from "./camera.js";
+import { serviceFilter } from "./conditions.js";
 import { closeDetail, openDetail, watchDetail } from "./detail.js";
+import { offerFilters, watchFilters } from "./filters.js";
+import { fillExamples, fillFooter } from "./home.js";
+import { keepKey, keptKey } from "./key.js";
 import { focusAnswer, watchKeys } from "./keyboard.js";
 import { keepPicture, keptPicture, watchPictures } from "./pictures.js";
-import { notAPicture, pictureGone } from "./problems.js";
-import { byId, exampleCard, thumbnail, titleOf } from "./views.js";
+import { isAboutKeys, notAPicture, pictureGone } from "./problems.js";
+import { byId, titleOf } from "./views.js";
 
 const PAGE = 30; // full rows of 2, 3, 5 and 6
+const DEEPEST = 10_000; // offset that the service takes
 const KEPT_SEARCHES = 20;
 const PATIENCE_MS = 150; // a faster answer shows no sign of waiting, which would only flicker
-const EXAMPLES = [
-  "a dog", "red car", "birthday cake", "water skiing",
-  "tropical fish", "a house in the snow", "playing music", "fresh fruit",
-];
+const AUTOMATIC_TRIES = 5; // of one search that finds the service busy; then the visitor decides
+const PASS_MS = 50 * 60 * 1000; // pictures are opened for an hour
 
 const answered = new Map(); // search key -> outcome: {results, truncated, goodMatch, isAll, seedTitle}
 let current = null; // the outcome on the page
 let shownKey = null;
+let tries = 0; // of the search that is shown, by itself
 let pending = new AbortController(); // its signal aborts whatever an older question still waits for
 
 const view = () => readAddress(location.search);
@@ -39,6 +44,7 @@ async function show() {
   const key = searchKey(asked);
   if (key !== shownKey) {
     shownKey = key;
+    tries = 0;
     await showAnswers(asked, key);
     if (key !== shownKey) return;
   }
@@ -51,11 +57,19 @@ async function showAnswers(asked, key) {
   const { signal } = pending;
   current = null;
   reflect(asked);
-  if (asked.item) openDetail(asked.item, {}); // a shared link: no need to wait for what lies behind
+  if (asked.item) openDetail(asked.item, { filters: asked.filters }); // a shared link: no need to wait for what lies behind
   else closeDetail();
-  if (!asks(asked)) fillExamples();
+  if (!asks(asked)) await showExamples(signal);
   else if (answered.has(key)) keepAndDraw(asked, key, answered.get(key));
   else await askAndDraw(asked, key, signal);
+}
+
+async function showExamples(signal) {
+  try {
+    await fillExamples();
+  } catch (error) {
+    if (!signal.aborted && isAboutKeys(error)) drawProblem(error, { onKey: takeKey }); // else searching tells
+  }
 }
 
 async function askAndDraw(asked, key, signal) {
@@ -68,7 +82,7 @@ async function askAndDraw(asked, key, signal) {
   } catch (error) {
     if (signal.aborted) return;
     drawNothing();
-    drawProblem(error, askAgain);
+    drawProblem(error, { retry: tryAgain, isPatient: tries < AUTOMATIC_TRIES, onKey: takeKey });
   } finally {
     clearTimeout(waiting);
     if (!signal.aborted) endWaiting();
@@ -79,6 +93,32 @@ function askAgain() {
   answered.delete(shownKey);
   shownKey = null;
   show();
+}
+
+/** The same search once more; as often as it takes by hand, a few times by itself. */
+async function tryAgain() {
+  tries += 1;
+  const key = shownKey;
+  await showAnswers(view(), key);
+  if (key === shownKey) showDetail(view());
+}
+
+async function takeKey(key) {
+  keepKey(key);
+  await usePasses();
+  askAgain();
+  fillAround();
+}
+
+/** Lets <img> have pictures while keys are on; a key that is refused is told by the search that follows. */
+async function usePasses() {
+  byId("forget").hidden = !keptKey();
+  if (keptKey()) await openPictures().catch(() => null);
+}
+
+async function fillAround() {
+  fillFooter();
+  offerFilters(await fetchFields().catch(() => null));
 }
 
 async function ask(asked, signal) {
@@ -96,7 +136,7 @@ async function ask(asked, signal) {
 }
 
 async function askPage(asked, offset, signal) {
-  const page = { k: PAGE, offset, in: asked.in };
+  const page = { k: PAGE, offset, in: asked.in, filter: serviceFilter(asked.filters) };
   if (asked.q) return searchText(asked.q, page, signal);
   if (asked.like) return searchItem(asked.like, page, signal);
   const picture = keptPicture(asked.picture);
@@ -120,11 +160,12 @@ async function showMore() {
   try {
     const { results } = await askPage(asked, outcome.results.length, signal);
     if (signal.aborted) return;
+    byId("problem").replaceChildren();
     outcome.results.push(...results);
-    outcome.isAll = results.length < PAGE;
+    outcome.isAll = results.length < PAGE || outcome.results.length > DEEPEST;
     appendAnswers(asked, outcome, results)?.querySelector("a").focus({ preventScroll: true });
   } catch (error) {
-    if (!signal.aborted) drawProblem(error, showMore);
+    if (!signal.aborted) drawProblem(error, { retry: showMore, onKey: takeKey });
   } finally {
     byId("more").disabled = false;
   }
@@ -142,9 +183,9 @@ function showDetail(asked) {
     return;
   }
   const { results, at } = placeOf(asked);
-  const best = Math.max(...results.map(({ score }) => score));
   const isAmong = at >= 0;
-  openDetail(asked.item, { result: results[at], best, hasPrevious: at > 0, hasNext: isAmong && at + 1 < results.length });
+  const { filters } = asked;
+  openDetail(asked.item, { result: results[at], best: bestOf(results), filters, hasPrevious: at > 0, hasNext: isAmong && at + 1 < results.length });
 }
 
 function stepDetail(step) {
@@ -162,7 +203,7 @@ function leaveDetail() {
 
 function submit(event) {
   event.preventDefault();
-  const next = { ...EMPTY, q: byId("query").value.trim(), in: chosenScope() };
+  const next = { ...EMPTY, q: byId("query").value.trim(), in: chosenScope(), filters: view().filters };
   if (!next.q) {
     byId("query").focus();
     return;
@@ -180,56 +221,46 @@ function follow(event) {
   go(readAddress(new URL(link.href).search));
 }
 
-function framed({ id }) {
-  const frame = document.createElement("span");
-  frame.append(thumbnail(id, "")); // the card's words say it
-  return frame;
+function showNumbers() {
+  const isShown = byId("numbers").getAttribute("aria-pressed") !== "true";
+  byId("numbers").setAttribute("aria-pressed", String(isShown));
+  byId("grid").dataset.numbers = isShown ? "shown" : "";
 }
 
-/** Live examples: their pictures are what this gallery answers right now. */
-async function fillExamples() {
-  const list = document.querySelector(".examples");
-  if (list.children.length) return;
-  const cards = EXAMPLES.map(exampleCard);
-  list.append(...cards);
-  await Promise.all(
-    cards.map(async (card, at) => {
-      const answer = await searchText(EXAMPLES[at], { k: 4, offset: 0, in: "images" }).catch(() => null);
-      if (answer?.good_match === false) card.remove(); // this gallery has nothing of the kind
-      else if (answer) card.querySelector(".mosaic").append(...answer.results.map(framed));
-    }),
-  );
-}
-
-async function fillFooter() {
-  const release = await fetchRelease().catch(() => null);
-  if (!release) return;
-  const parts = [
-    release.counts?.images !== undefined && plural(release.counts.images, "picture", "pictures"),
-    release.model && `encoder ${release.model}`,
-    release.release && `release ${release.release}`,
-  ];
-  byId("release").textContent = parts.filter(Boolean).join(" · ");
-}
-
-function start() {
+function watchPage() {
   byId("search").addEventListener("submit", submit);
   for (const choice of document.querySelectorAll("input[name=in]")) {
     choice.addEventListener("change", () => asks(view()) && go({ ...view(), in: choice.value, item: "" }));
   }
   byId("more").addEventListener("click", showMore);
+  byId("numbers").addEventListener("click", showNumbers);
+  byId("notice").querySelector("button").addEventListener("click", () => go({ ...view(), filters: [], item: "" }));
+  byId("forget").addEventListener("click", () => {
+    keepKey("");
+    location.reload();
+  });
   document.addEventListener("click", follow);
   addEventListener("popstate", show);
   watchKeys();
   watchDetail({ onStep: stepDetail, onClose: leaveDetail });
+  watchFilters((filters) => go({ ...view(), filters, item: "" }));
+}
+
+const searchWith = (blob) => go({ ...EMPTY, picture: keepPicture(blob), in: chosenScope(), filters: view().filters });
+
+async function start() {
+  watchPage();
+  watchCamera(searchWith);
   watchPictures({
     file: byId("file"),
     camera: byId("camera"),
     overlay: byId("drop"),
-    onPicture: (blob) => go({ ...EMPTY, picture: keepPicture(blob), in: chosenScope() }),
+    onPicture: searchWith,
     onRefusal: (why) => drawProblem(notAPicture(why)),
   });
-  fillFooter();
+  if (keptKey()) await usePasses();
+  setInterval(usePasses, PASS_MS);
+  fillAround();
   show();
 }
 

@@ -4,8 +4,10 @@
  */
 import { fetchItem, pictureAddress } from "./api.js";
 import { EMPTY, addressOf } from "./address.js";
+import { nameOf } from "./conditions.js";
 import { problemNotice } from "./problems.js";
-import { THUMBNAIL_PIXELS, byId, factRows, fitToContent, scoreOf, tagLinks, titleOf } from "./views.js";
+import { isCalibrated, scoreOf } from "./scores.js";
+import { THUMBNAIL_PIXELS, byId, factRows, fitToContent, tagLinks, titleOf } from "./views.js";
 
 const dialog = byId("detail");
 const picture = dialog.querySelector(".detail-picture");
@@ -44,7 +46,7 @@ export function closeDetail() {
 }
 
 /** Shows item `id`. `result`, when the item is among the answers, saves a request and knows the score. */
-export async function openDetail(id, { result, best, hasPrevious, hasNext }) {
+export async function openDetail(id, { result, best, filters, hasPrevious, hasNext }) {
   dialog.querySelector("[data-step='-1']").disabled = !hasPrevious;
   dialog.querySelector("[data-step='1']").disabled = !hasNext;
   const isSame = shown === id && dialog.open;
@@ -54,6 +56,7 @@ export async function openDetail(id, { result, best, hasPrevious, hasNext }) {
   pending.abort();
   pending = new AbortController();
   const { signal } = pending;
+  drawLinks(id, filters);
   draw(id, result?.payload ?? {}, result, best);
   if (!dialog.open) dialog.showModal();
   if (!isSame) {
@@ -86,6 +89,13 @@ function drawPicture(id, title) {
   image.src = address;
 }
 
+function drawLinks(id, filters) {
+  for (const link of dialog.querySelectorAll("[data-find]")) {
+    link.href = addressOf({ ...EMPTY, like: id, in: link.dataset.find, filters });
+    link.hidden = false;
+  }
+}
+
 function draw(id, payload, result, best) {
   const title = titleOf(id, payload);
   drawPicture(id, title);
@@ -93,10 +103,6 @@ function draw(id, payload, result, best) {
   const description = String(payload.description ?? "");
   body.querySelector(".detail-description").textContent =
     description.toLowerCase() === title.toLowerCase() ? "" : description;
-  for (const link of dialog.querySelectorAll("[data-find]")) {
-    link.href = addressOf({ ...EMPTY, like: id, in: link.dataset.find });
-    link.hidden = false;
-  }
   body.querySelector(".tags").replaceChildren(...tagLinks(payload.tags));
   body.querySelector("dl").replaceChildren(...factRows(factsOf(id, payload, result, best)));
 }
@@ -104,11 +110,12 @@ function draw(id, payload, result, best) {
 function factsOf(id, payload, result, best) {
   const facts = [["Category", payload.category]];
   if (result && !result.text) {
-    const { number, name } = scoreOf(result, best);
-    facts.push([name === "relevance" ? "Relevance" : "Score", name === "relevance" ? number : `${number} (cosine similarity)`]);
+    const { word, number } = scoreOf(result, best);
+    if (isCalibrated(result)) facts.push(["Relevance", `${word} (${number})`]);
+    facts.push(["Cosine similarity", result.score.toFixed(3)]);
   }
   for (const [name, value] of Object.entries(payload)) {
-    if (!KNOWN.has(name)) facts.push([name.charAt(0).toUpperCase() + name.slice(1).replaceAll("_", " "), value]);
+    if (!KNOWN.has(name)) facts.push([nameOf(name), value]);
   }
   return [...facts, ["Id", id]];
 }

@@ -2,40 +2,88 @@
 import { ServiceError } from "./api.js";
 import { stamp } from "./views.js";
 
+const FEWEST_SECONDS = 1;
+const MOST_SECONDS = 60; // of waiting for an automatic try; a service that asks for more is asked by hand
+
 /** The picture of an address that another tab, device or time holds. */
 export const pictureGone = () =>
   new ServiceError(0, "picture_gone", "The address names a picture that this tab does not hold.");
 
 export const notAPicture = (why) => new ServiceError(0, "not_a_picture", why);
 
+export const isAboutKeys = (error) => error.status === 401;
+
+const isOffline = (error) => error.status === 0 && navigator.onLine === false;
+
 const ADVICE = [
   // [whether it is this one, heading, what to do, whether trying again can help]
   [(e) => e.code === "not_a_picture", "That is not a picture", "Drop, paste or choose a picture file.", false],
-  [(e) => e.code === "picture_gone", "That picture stayed behind", "A picture you search with is never stored or shared, so this address alone cannot bring it back. Choose it again.", false],
+  [(e) => e.code === "picture_gone", "That picture stayed behind", "A picture you search with is never stored or shared, so this address alone cannot bring it back. Choose it again. To share what you found, open an answer and use “More like it”: that address works for everybody.", false],
+  [isOffline, "You are offline", "The search goes on by itself as soon as the connection is back.", true],
   [(e) => e.status === 0, "The service cannot be reached", "It may be restarting, or the connection was lost. Wait a moment, then try again.", true],
-  [(e) => e.status === 429, "Busy right now", "Many people are searching at once. Try again in a moment.", true],
-  [(e) => e.status === 503 || e.status === 504, "Not ready yet", "The service is starting, stopping or very busy. Try again in a moment.", true],
+  [(e) => e.status === 429, "Busy right now", "Many people are searching at once. There is nothing to do but wait a moment.", true],
+  [(e) => e.status === 503 || e.status === 504, "Not ready yet", "The service is starting, stopping or very busy. It is usually back within a moment.", true],
   [(e) => e.status === 404, "Not in the gallery", "The gallery has changed since, or the address was cut. Search for it with words instead.", false],
   [(e) => e.status === 413, "That is too large", "Use a smaller picture, or a shorter text.", false],
   [(e) => e.code.includes("image") || e.status === 415, "That picture could not be read", "Save it as PNG or JPEG, then choose it again.", false],
-  [(e) => e.status === 401, "A key is needed", "This service answers only with an API key, which this page does not have.", false],
+  [isAboutKeys, "A key is needed", "This service answers only to those who have an API key. Ask whoever runs it for one.", false],
+  [(e) => e.status === 403, "That is not allowed", "The key, or this page's address, may not do this. Ask whoever runs the service.", false],
+  [(e) => e.status === 422 && e.message.startsWith("filter"), "That filter cannot be used", "Remove the filters, then search again.", false],
   [(e) => e.status === 422 || e.status === 400, "That could not be searched", "Change the words or the picture, then search again.", false],
   [() => true, "Something went wrong", "Try again. If it stays so, the service's log says more.", true],
 ];
 
-/** `retry`, when given, is offered where trying again can help. Anything but a ServiceError is our own fault. */
-export function problemNotice(error, retry) {
+/**
+ * `retry`, when given, is offered where trying again can help, and done by itself where the service says when
+ * (`isPatient`: not any more, as it has been tried often enough). `onKey` takes the key that a visitor gives.
+ * Anything but a ServiceError is our own fault.
+ */
+export function problemNotice(error, { retry, isPatient = true, onKey } = {}) {
   if (!(error instanceof ServiceError)) {
     console.error(error);
-    return problemNotice(new ServiceError(-1, "page", `The page itself failed: ${error.message}`), retry);
+    return problemNotice(new ServiceError(-1, "page", `The page itself failed: ${error.message}`), { retry });
   }
   const [, heading, advice, canRetry] = ADVICE.find(([isThis]) => isThis(error));
   const notice = stamp("problem");
   notice.querySelector("h3").textContent = heading;
   notice.querySelector(".problem-advice").textContent = advice;
   notice.querySelector(".problem-message").textContent = error.message;
-  const button = notice.querySelector("button");
+  const button = notice.querySelector(".problem-retry");
   button.hidden = !(canRetry && retry);
   button.addEventListener("click", () => retry());
+  if (canRetry && retry && isPatient) retryInTime(notice, error, retry);
+  if (isAboutKeys(error) && onKey) askForKey(notice.querySelector(".problem-key"), onKey);
   return notice;
+}
+
+function retryInTime(notice, error, retry) {
+  if (isOffline(error)) {
+    addEventListener("online", () => notice.isConnected && retry(), { once: true });
+    return;
+  }
+  if (error.retrySeconds === null || error.retrySeconds > MOST_SECONDS) return;
+  const until = performance.now() + Math.max(FEWEST_SECONDS, error.retrySeconds) * 1000;
+  const words = notice.querySelector(".problem-wait");
+  words.hidden = false;
+  const draw = () => {
+    const left = Math.ceil((until - performance.now()) / 1000);
+    words.textContent = `Trying again in ${Math.max(0, left)} s.`;
+    return left > 0;
+  };
+  draw();
+  const ticking = setInterval(() => {
+    if (!notice.isConnected) clearInterval(ticking); // the visitor went on to something else
+    else if (!draw()) {
+      clearInterval(ticking);
+      retry();
+    }
+  }, 250);
+}
+
+function askForKey(form, onKey) {
+  form.hidden = false;
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    onKey(form.querySelector("input").value.trim());
+  });
 }

@@ -4,6 +4,7 @@
  */
 import { pictureAddress } from "./api.js";
 import { EMPTY, addressOf } from "./address.js";
+import { scoreOf } from "./scores.js";
 
 export const THUMBNAIL_PIXELS = 256;
 
@@ -20,19 +21,14 @@ export function titleOf(id, payload) {
 const tagsOf = (value) =>
   (Array.isArray(value) ? value : String(value ?? "").split(",")).map((tag) => String(tag).trim()).filter(Boolean);
 
-/** {number, name, share}: how a result's score is written, called, and drawn (share of the bar, 0 to 1). */
-export function scoreOf({ score, relevance }, best) {
-  if (relevance !== null && relevance !== undefined) {
-    return { number: `${Math.round(relevance * 100)} %`, name: "relevance", share: relevance };
-  }
-  return { number: score.toFixed(3), name: "cosine similarity", share: best > 0 ? Math.max(0, score / best) : 0 };
-}
-
 function fillScore(element, result, best) {
-  const { number, name, share } = scoreOf(result, best);
-  element.querySelector(".number").textContent = number;
-  element.querySelector(".score .unseen").textContent = `${name} `;
-  element.querySelector(".bar span").style.width = `${Math.min(1, share) * 100}%`;
+  const { word, number, name, share } = scoreOf(result, best);
+  const score = element.querySelector(".score");
+  score.classList.toggle("worded", Boolean(word)); // the number only on demand
+  score.querySelector(".unseen").textContent = `${name}: `;
+  score.querySelector(".word").textContent = word;
+  score.querySelector(".number").textContent = number;
+  score.querySelector(".bar span").style.width = `${share * 100}%`;
 }
 
 export function thumbnail(id, title) {
@@ -134,6 +130,7 @@ export function tagLinks(value) {
     const link = document.createElement("a");
     link.href = addressOf({ ...EMPTY, q: tag });
     link.dataset.go = "";
+    link.dir = "auto";
     link.textContent = tag;
     item.append(link);
     return item;
@@ -148,6 +145,7 @@ export function factRows(facts) {
       const term = document.createElement("dt");
       const words = document.createElement("dd");
       term.textContent = name;
+      words.dir = "auto";
       words.textContent = typeof value === "object" ? JSON.stringify(value) : String(value);
       return [term, words];
     });

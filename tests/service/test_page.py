@@ -252,7 +252,7 @@ def test_a_result_opens_large_and_leads_to_more_like_it(visit: Visit) -> None:
     tiles(page).nth(1).click()
     dialog = page.get_by_role("dialog", name=title)
     expect(dialog).to_be_visible()
-    expect(dialog.locator("dl")).to_contain_text("cosine similarity")
+    expect(dialog.locator("dl")).to_contain_text("Cosine similarity")
     expect(dialog.locator("dl")).to_contain_text("shapes")
     dialog.get_by_role("link", name="More like it").click()
     expect(page.locator("#answers-title")).to_have_text(f"More like “{title}”")
