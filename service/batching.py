@@ -269,6 +269,8 @@ class Device:
             ticket = item.ticket
             ticket.queue_seconds = max(ticket.queue_seconds, started - item.put_at)
             ticket.inference_seconds = max(ticket.inference_seconds, seconds)
+            ticket.spans.note("queue", item.put_at, started)
+            ticket.spans.note("inference", started, started + seconds)
 
     def _settle(self, settled: Iterable[tuple[Item, Outcome]]) -> None:
         """Hand outcomes to their tickets, and the tickets that are complete to their event loop, in one hop."""

@@ -12,7 +12,7 @@ import time
 import uuid
 from dataclasses import dataclass, field
 from functools import partial
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import orjson
 from starlette.datastructures import Headers, MutableHeaders
@@ -35,8 +35,11 @@ from service.errors import (
 )
 from service.inflow import Inflow
 from service.serving import Serving
-from service.telemetry import Timings
+from service.telemetry import ROUTES_TIMED_APART, Timings
 from service.tickets import CALLER
+
+if TYPE_CHECKING:
+    from service.tracing import Traces
 
 logger = logging.getLogger(__name__)
 access_logger = logging.getLogger("service.access")
@@ -92,18 +95,20 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        # HEAD is GET without its body, which the server leaves out: it looks at its own scope.
-        handled = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+        handled = _as_routes_see_it(scope, root_path=self._serving.settings.root_path)
         exchange = _Exchange(self._app, self._serving, handled, receive, send)
         self._serving.in_flight += 1
         try:
             await exchange.run()
         finally:
             self._serving.in_flight -= 1
-            self._account(scope, exchange.context, route=getattr(handled.get("route"), "path", "unmatched"))
+            self._account(scope, exchange, route=getattr(handled.get("route"), "path", "unmatched"))
 
-    def _account(self, scope: Scope, context: RequestContext, *, route: str) -> None:
+    def _account(self, scope: Scope, exchange: "_Exchange", *, route: str) -> None:
+        context, traces = exchange.context, self._serving.traces
         self._serving.telemetry.request(route, context.status, cause=context.cause, timings=context.timings)
+        if traces is not None and route not in ROUTES_TIMED_APART:
+            exchange.note(traces, method=scope["method"], route=route)
         if self._serving.settings.access_log:
             fields = {
                 "request_id": context.request_id,
@@ -117,6 +122,18 @@ class Edge:
             access_logger.info("%s %s", scope["method"], scope["path"], extra={"fields": fields})
 
 
+def _as_routes_see_it(scope: Scope, *, root_path: str) -> Scope:
+    """HEAD is GET without its body, which the server leaves out (it looks at its own scope).
+
+    A proxy may take its prefix off the path or leave it on; ASGI has it on, and mounted files insist.
+    """
+    method = "GET" if scope["method"] == "HEAD" else scope["method"]
+    path = scope["path"]
+    if root_path and not path.startswith(root_path + "/"):
+        path = root_path + path
+    return {**scope, "method": method, "path": path, "root_path": root_path}
+
+
 class _Exchange:
     """One request and its answer."""
 
@@ -128,6 +145,20 @@ class _Exchange:
         request_id = given_id if _REQUEST_ID.fullmatch(given_id) else uuid.uuid4().hex
         self.context = RequestContext(request_id, time.perf_counter() + serving.settings.deadline_seconds)
         self._inflow = Inflow(receive, self._headers, serving=serving)
+
+    def note(self, traces: "Traces", *, method: str, route: str) -> None:
+        """Once answered; the trace of a caller who sent one goes on."""
+        context, names = self.context, ("traceparent", "tracestate")
+        traces.note(
+            method,
+            route,
+            status=context.status,
+            cause=context.cause,
+            request_id=context.request_id,
+            began=context.timings.started,
+            spans=context.timings.spans,
+            parent={name: self._headers[name] for name in names if name in self._headers},
+        )
 
     async def run(self) -> None:
         self._scope[CONTEXT_KEY] = self.context
@@ -175,7 +206,8 @@ class _Exchange:
             await self._answer(report(DeadlineExceeded("the deadline passed before there was an answer")))
 
     def _refuse_when_draining(self) -> None:
-        if self._serving.draining and self._scope["path"] not in _SERVED_WHILE_DRAINING:
+        path = self._scope["path"].removeprefix(self._scope["root_path"])
+        if self._serving.draining and path not in _SERVED_WHILE_DRAINING:
             raise Unavailable(
                 "the service is shutting down: send this again",
                 code="shutting_down",

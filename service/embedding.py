@@ -17,7 +17,7 @@ from index.cores import available_cores
 from service.batching import Device, DeviceSettings
 from service.decoding import ImageSource
 from service.decoding_pool import Decoders
-from service.errors import DeadlineExceeded, EncodingFailed
+from service.errors import DeadlineExceeded, EncodingFailed, report
 from service.lanes import BatchLimit, Lane
 from service.settings import Settings
 from service.telemetry import Telemetry, Timings
@@ -106,7 +106,9 @@ class Embedder:
             problem = EncodingFailed(f"the image could not be decoded: {error!r}")
             self.device.fail(ticket, item.position, problem)
         else:
-            ticket.decode_seconds = max(ticket.decode_seconds, time.perf_counter() - started)
+            decoded = time.perf_counter()
+            ticket.decode_seconds = max(ticket.decode_seconds, decoded - started)
+            ticket.spans.note("decode", started, decoded)
             self.device.put(ticket, item.position, pixels)
 
     async def _wait(self, ticket: Ticket, timings: Timings) -> list[Outcome]:
@@ -118,9 +120,12 @@ class Embedder:
             timings.queue = max(timings.queue, ticket.queue_seconds)
             timings.decode = max(timings.decode, ticket.decode_seconds)
             timings.inference = max(timings.inference, ticket.inference_seconds)
+            for stage, span in ticket.spans.items():
+                timings.spans.note(stage, *span)
         outcomes = cast("list[Outcome]", ticket.outcomes)
         for outcome in outcomes:
-            self._telemetry.item(ticket.kind, "ok" if isinstance(outcome, Embedded) else "failed")
+            code = "ok" if isinstance(outcome, Embedded) else report(outcome).code
+            self._telemetry.item(ticket.kind, code)
         return outcomes
 
     def _abandon(self, ticket: Ticket) -> None:

@@ -29,6 +29,7 @@ def watch_service(serving: "Serving") -> None:
         lambda: float(serving.refused is not None),
     )
     serving.telemetry.collect(lambda: machine_metrics(serving.state.encoder.device))
+    serving.telemetry.collect(lambda: serving.state.drift.metrics())
 
 
 def announce(state: "ServingState", telemetry: "Telemetry") -> None:

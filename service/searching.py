@@ -21,7 +21,7 @@ class Searcher:
         self._stall_seconds = stall_seconds
         self._pending = 0
         self._busy_since: float | None = None
-        telemetry.watch_depth("search", lambda: self._pending)
+        telemetry.watch_queue("search", depth=lambda: self._pending, limit=queue_limit)
 
     async def run(self, work: Callable[[], T], *, timings: Timings) -> T:
         """`work` on the search thread; raises QueueFull."""
@@ -34,7 +34,9 @@ class Searcher:
         try:
             return await self.call(work)
         finally:
-            timings.search += time.perf_counter() - started
+            ended = time.perf_counter()
+            timings.search += ended - started
+            timings.spans.note("search", started, ended)
 
     def call(self, work: Callable[[], T]) -> "asyncio.Future[T]":
         """`work` on the search thread, however many wait: for the service's own."""
@@ -49,13 +51,13 @@ class Searcher:
             return f"a search has been running for {seconds:.0f} s"
         return None
 
-    def stop(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
     def busy_seconds(self) -> float:
         """How long the search that runs has been running; 0 when none does."""
         since = self._busy_since
         return 0.0 if since is None else time.perf_counter() - since
 
+    def stop(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _perform(self, work: Callable[[], T]) -> T:
         self._busy_since = time.perf_counter()

@@ -10,7 +10,7 @@ import logging
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -24,6 +24,7 @@ from encoders.errors import FingerprintMismatch, TwinlensError
 from index.cores import available_cores
 from index.release import Release, current_release_id
 from service.access import Access
+from service.carrying import with_changes
 from service.decoding_pool import Decoders
 from service.drift_watch import Drift
 from service.embedding import Embedder
@@ -32,6 +33,7 @@ from service.fields import Once, count_fields
 from service.filters import PayloadFilter
 from service.gauges import announce, watch_service
 from service.holdings import Holdings
+from service.live import open_live
 from service.overlay import Overlay
 from service.patience import Patience
 from service.refusal import Refusal
@@ -119,6 +121,7 @@ class Serving:
         self.decoders = Decoders(settings, telemetry=self.telemetry)
         with self.decoders.starting():  # their processes come up while the release loads
             self.state = ServingState.load(settings)
+            self.live = open_live(settings)
         self.refused: Refusal | None = None  # the release that CURRENT names, where it could not be served
         self.draining = False
         self.in_flight = 0  # requests
@@ -146,6 +149,7 @@ class Serving:
         device.start()
         await self._warm(self.state)
         await asyncio.to_thread(self.decoders.wait_until_ready)
+        await self._swap(self.state)
         device.call(partial(device.adopt, self.state.encoder))
         self.warm = True
         self._loader.submit(self.state.drift.prepare)  # ready without it
@@ -161,6 +165,8 @@ class Serving:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError, TwinlensError):
                 await task
+        if self.live:
+            await self.live.stop()
         await asyncio.to_thread(self.embedder.stop, timeout_seconds=STOP_SECONDS)
         self.searcher.stop()
         await asyncio.to_thread(self.decoders.stop)
@@ -216,20 +222,33 @@ class Serving:
             fresh = await loop.run_in_executor(self._loader, ServingState.load, self.settings, wanted)
             await self._warm(fresh)
             await loop.run_in_executor(self._loader, fresh.drift.prepare)
+            previous = await self._swap(fresh)
         except Exception as error:
             self.telemetry.reload("failed")
             self._refuse(wanted, error)
             raise ReloadFailed(f"release {self.state.release.id} stays served: {error}") from error
-        fresh.drift.go_on_from(self.state.drift)
-        previous, self.state = self.state, fresh
+        fresh.drift.go_on_from(previous.drift)
         self.refused = None
         device = self.embedder.device
         device.call(partial(device.adopt, fresh.encoder))  # trouble with the previous one is over
-        weakref.finalize(previous, logger.info, "release %s is freed", previous.release.id)
+        weakref.finalize(previous.release, logger.info, "release %s is freed", previous.release.id)
         self.telemetry.reload("swapped")
         announce(fresh, self.telemetry)
         logger.info("release %s replaces %s", fresh.release.id, previous.release.id)
         return True
+
+    async def _swap(self, fresh: ServingState) -> ServingState:
+        """Serve it, with the live changes that it lacks; returns what was served before."""
+        async with with_changes(self, fresh) as whole:
+            previous, self.state = self.state, whole
+        return previous
+
+    def shown(self) -> tuple[Overlay, str]:
+        """The overlay that is served, and the fingerprint of its encoder."""
+        return self.state.overlay, self.state.encoder.fingerprint
+
+    def show(self, overlay: Overlay) -> None:
+        self.state = replace(self.state, overlay=overlay)
 
     async def _warm(self, state: ServingState) -> None:
         await asyncio.wrap_future(self.embedder.device.call(partial(probe, state.encoder)))

@@ -104,7 +104,7 @@ class Settings(BaseModel):
     deadline_seconds: float = Field(30.0, gt=0, description="of a request that names no x-deadline-ms")
     stall_seconds: float = Field(30.0, gt=0, description="a batch that takes longer turns /readyz red")
     exit_after_stall_seconds: float = Field(
-        300.0, ge=0, description="exit, for the supervisor to start anew, when as long nothing comes back; 0: never"
+        300.0, ge=0, description="exit when nothing has come back for so long; 0: never"
     )
     shutdown_grace_seconds: float = Field(20.0, ge=0)
     watch_seconds: float = Field(2.0, ge=0, description="how often CURRENT is looked at; 0: never")

@@ -22,28 +22,29 @@ ROUTES_TIMED_APART = ("/metrics", "/healthz", "/readyz")  # probes, which would 
 Reading = Callable[[], float]
 
 
+class Spans(dict[str, tuple[float, float]]):
+    """By stage: when it first began and last ended, in time.perf_counter() seconds."""
+
+    def note(self, stage: str, began: float, ended: float) -> None:
+        """Work on `stage`; several spans of one become the span around them."""
+        first, last = self.get(stage, (began, ended))
+        self[stage] = (min(first, began), max(last, ended))
+
+
 @dataclass(slots=True)
 class Timings:
-    """Seconds one request spent in each stage; of several items the slowest counts.
-
-    `spans` holds for each stage when it first began and last ended, in time.perf_counter() seconds.
-    """
+    """Seconds one request spent in each stage; of several items the slowest counts."""
 
     started: float = field(default_factory=time.perf_counter)
     queue: float = 0.0
     decode: float = 0.0
     inference: float = 0.0
     search: float = 0.0
-    spans: dict[str, tuple[float, float]] = field(default_factory=dict)
+    spans: Spans = field(default_factory=Spans)
 
     @property
     def total(self) -> float:
         return time.perf_counter() - self.started
-
-    def span(self, stage: str, began: float, ended: float) -> None:
-        """Work on `stage` from `began` to `ended`; several spans of a stage become the one around them."""
-        first, last = self.spans.get(stage, (began, ended))
-        self.spans[stage] = (min(first, began), max(last, ended))
 
     def header(self) -> str:
         """The value of `server-timing`, in milliseconds."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from encoders.encoder import Encoder
 from encoders.errors import TwinlensError
+from service.telemetry import Spans
 
 Kind = Literal["image", "text"]
 
@@ -59,6 +60,7 @@ class Ticket:
     queue_seconds: float = 0.0  # of the slowest item, as are the next two
     decode_seconds: float = 0.0
     inference_seconds: float = 0.0
+    spans: Spans = field(default_factory=Spans)  # of all items together, for traces
 
     def __post_init__(self) -> None:
         self.outcomes = [None] * self.size

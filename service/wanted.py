@@ -66,14 +66,15 @@ def unit_vector(numbers: Sequence[float], fingerprint: str, *, encoder: Encoder)
             param="model_fingerprint",
         )
     vector = np.asarray(numbers, dtype=np.float64)
-    length = float(np.linalg.norm(vector))
-    if len(vector) != encoder.dim or not np.isfinite(length) or length == 0.0:
+    largest = float(np.abs(vector).max(initial=0.0))
+    if len(vector) != encoder.dim or not np.isfinite(largest) or largest == 0.0:
         raise InvalidField(
-            f"vector has {len(vector)} numbers and length {length:g}: "
+            f"vector has {len(vector)} numbers, the largest {largest:g}: "
             f"expected {encoder.dim} finite numbers, not all zero",
             param="vector",
         )
-    return (vector / length).astype(np.float32)
+    scaled = vector / largest  # squares of very large or small numbers would leave float64's range
+    return (scaled / np.linalg.norm(scaled)).astype(np.float32)
 
 
 def find(state: ServingState, wanted: Wanted) -> Found:

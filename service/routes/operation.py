@@ -1,4 +1,4 @@
-"""`/healthz`, `/readyz`, `/metrics`, `/release` and `/release/reload`."""
+"""`/healthz`, `/readyz`, `/metrics`, `/release`, `/release/reload` and `/drift`."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -6,13 +6,14 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 from prometheus_client import CONTENT_TYPE_LATEST
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from service.answers import dump
 from service.errors import Unavailable
 from service.refusal import Refusal
 from service.routes.parts import answers, json_answer, requires, serving_of
 from service.schemas import ReloadAnswer
+from service.schemas_drift import DriftAnswer
 
 router = APIRouter(tags=["operation"])
 
@@ -38,7 +39,7 @@ async def readyz(request: Request) -> dict[str, Any]:
     return {"status": "ready", "release": serving.state.release.id, **told}
 
 
-@router.get("/metrics")
+@router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
     """Prometheus' text format."""
     # In a thread of neither pool: what fills the pools is what one looks for here.
@@ -83,6 +84,17 @@ async def reload(request: Request) -> dict[str, str | bool]:
     serving = serving_of(request)
     swapped = await serving.reload()
     return {"release": serving.state.release.id, "swapped": swapped}
+
+
+@router.get("/drift", responses=answers(DriftAnswer, 503))
+async def drift(request: Request) -> Response:
+    """How far live queries and the gallery lie from what the encoder was proven on.
+
+    Of the last 2,000 queries by text and by image, since the start or since another encoder was served. Only
+    sums are kept of them.
+    """
+    answer = await asyncio.to_thread(serving_of(request).state.drift.answer)
+    return json_answer(dump(answer.model_dump()))
 
 
 def _refused(refusal: Refusal | None) -> dict[str, Any] | None:

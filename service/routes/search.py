@@ -25,7 +25,7 @@ from service.schemas import (
 )
 from service.serving import Serving, ServingState
 from service.tickets import Embedded, Outcome
-from service.wanted import Wanted, find, unit_vector
+from service.wanted import Wanted, find, note_failures, unit_vector
 
 router = APIRouter(prefix="/search", tags=["search"])
 PICTURE = {"schema": {"type": "string", "format": "binary"}}
@@ -83,6 +83,7 @@ async def search_image(request: Request) -> Response:
     outcomes = await serving.embedder.images(
         state.encoder, [source], deadline=context.deadline, timings=context.timings
     )
+    note_failures(state, outcomes)
     vector = _only(outcomes).vector
     return await _answer(request, state, Wanted(options, condition, vector=vector, asked_by="images"))
 

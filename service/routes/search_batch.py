@@ -25,7 +25,7 @@ from service.search import Found
 from service.serving import Serving, ServingState
 from service.settings import Settings
 from service.tickets import Embedded
-from service.wanted import Wanted, find_each, unit_vector
+from service.wanted import Wanted, find_each, note_failures, unit_vector
 
 router = APIRouter(prefix="/search", tags=["search"])
 MAX_RESULTS = 10_000  # of all queries together: what ten searches may give
@@ -131,6 +131,7 @@ async def _embedded(
         deadline=context.deadline,
         timings=context.timings,
     )
+    note_failures(state, outcomes)
     wanted = [one.wanted if isinstance(one, Asked) else one for one in asked]
     for place, outcome in zip(sources, outcomes, strict=True):
         plain = wanted[place]

@@ -1,0 +1,201 @@
+"""Drift: what an encoder was proven on does not alarm, what lies elsewhere does; only sums are kept."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from live_service import ITEM_COUNT, Running, picture, publish, running
+
+from encoders.calibration import Decision
+from encoders.encoder import Encoder
+from encoders.query_bank import QUERY_BANK, QueryBank, query_bank_bytes
+from service.drift import BUCKET_QUERIES, BUCKETS, QueryNote, Reference, Sums, Window
+from service.drift_verdict import LEAST, answer_measures, cut_measure, embedding_measures, undecodable_measure
+from service.settings import Settings
+
+DIM = 48
+PNG = {"content-type": "image/png"}
+
+
+def cloud(seed: int, count: int, *, centre: int = 0, tight: float = 1.0) -> np.ndarray:
+    """Unit rows about one of the axes, more spread in some directions than in others."""
+    random = np.random.default_rng(seed)
+    rows = random.normal(size=(count, DIM)) * np.linspace(2.0, 0.1, DIM) * tight
+    rows[:, centre] += 1.0
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+REFERENCE = Reference.of(cloud(0, 3000))
+
+
+def verdicts(rows: np.ndarray) -> dict[str, str | None]:
+    window = Window(DIM, REFERENCE)
+    for row in rows:
+        window.note(QueryNote(row))
+    return {measure.name: measure.verdict for measure in embedding_measures(window.sums(), REFERENCE)}
+
+
+@pytest.mark.parametrize("count", [LEAST, 200, 2000])
+def test_samples_of_the_reference_never_alarm_whatever_their_size(count):
+    for seed in range(1, 60 if count < 1000 else 10):
+        assert set(verdicts(cloud(seed, count)).values()) == {"as proven"}, seed
+
+
+def test_under_no_change_standard_errors_are_those_of_a_standard_normal():
+    found = []
+    for seed in range(1, 201):
+        sums = Sums.of_rows(cloud(seed, 100), REFERENCE)
+        found.append([measure.standard_errors for measure in embedding_measures(sums, REFERENCE)])
+    mean, spread, unfamiliar = np.array(found).T
+    for errors in (mean, spread, unfamiliar):
+        assert abs(errors.mean()) < 0.6  # the limit of what is familiar is itself drawn from a sample
+        assert 0.7 < errors.std() < 1.4
+    assert (np.abs(found) > 5).sum() == 0
+
+
+def test_what_lies_elsewhere_is_far_and_its_reason_is_said():
+    elsewhere = cloud(3, 200, centre=DIM - 1, tight=0.05)
+    assert verdicts(elsewhere) == {"mean": "far", "spread": "far", "unfamiliar": "far"}
+    repeated = np.repeat(cloud(4, 1), 100, axis=0)
+    assert verdicts(repeated)["spread"] == "far"  # one query, a hundred times
+    measures = {m.name: m for m in embedding_measures(Sums.of_rows(elsewhere, REFERENCE), REFERENCE)}
+    assert measures["mean"].why == "on average they lie far from what the encoder was proven on"
+    assert measures["unfamiliar"].value == 1.0
+
+
+def test_too_few_queries_and_no_reference_have_no_verdict_and_say_why():
+    few = list(embedding_measures(Sums.of_rows(cloud(1, LEAST - 1, centre=9), REFERENCE), REFERENCE))
+    assert {measure.verdict for measure in few} == {None}
+    assert few[0].why == f"{LEAST - 1} so far; {LEAST} are needed to tell"
+    assert {m.verdict for m in embedding_measures(Sums.of_rows(cloud(1, 200), None), None)} == {None}
+    assert Reference.of(cloud(0, 99)) is None
+
+
+def test_the_window_holds_the_last_queries_only_and_as_sums():
+    window = Window(DIM, REFERENCE)
+    for row in cloud(1, 3000, centre=9, tight=0.05):
+        window.note(QueryNote(row, cut=True, relevance=0.05, matched=False))
+    after = cloud(2, BUCKETS * BUCKET_QUERIES)
+    for row in after:
+        window.note(QueryNote(row, relevance=1.0, matched=True))
+    sums = window.sums()
+    assert sums.count == BUCKETS * BUCKET_QUERIES
+    assert (sums.cut, sums.unmatched, sums.histogram.tolist()) == (0, 0, [0] * 9 + [sums.count])
+    np.testing.assert_allclose(sums.total, after.sum(axis=0, dtype=np.float64), rtol=1e-9)
+    assert all(np.size(value) <= DIM for bucket in window._buckets for value in _contents(bucket))
+
+
+def _contents(sums: Sums) -> list[object]:
+    return [getattr(sums, name) for name in Sums.__slots__]
+
+
+DECISION = Decision(
+    present_queries=1000,
+    absent_queries=1000,
+    recall_present=0.8,
+    recall_absent=0.8,
+    precision_present=0.8,
+    precision_absent=0.8,
+    balanced_accuracy=0.8,
+)
+
+
+@pytest.mark.parametrize(
+    ("unmatched", "decided", "verdict"),
+    [
+        (40, 200, "as proven"),  # as often as when everything asked for is there
+        (90, 200, "as proven"),  # two in five ask for something else
+        (110, 200, "has moved"),
+        (160, 200, "far"),  # as often as when nothing is there
+        (10, 20, None),
+    ],
+)
+def test_nothing_matches_is_judged_by_what_the_calibration_measured(unmatched, decided, verdict):
+    sums = Sums(np.zeros(DIM), decided=decided, unmatched=unmatched)
+    (_, nothing) = answer_measures(sums, DECISION, why="")
+    assert nothing.verdict == verdict
+
+
+def test_cut_texts_and_undecodable_pictures_alarm_by_their_share():
+    assert cut_measure(Sums(np.zeros(DIM), count=1000, cut=10)).verdict == "as proven"
+    assert cut_measure(Sums(np.zeros(DIM), count=1000, cut=200)).verdict == "has moved"
+    assert cut_measure(Sums(np.zeros(DIM), count=100, cut=60)).verdict == "far"
+    assert undecodable_measure(Sums(np.zeros(DIM), count=60, undecodable=60)).verdict == "far"
+    assert undecodable_measure(Sums(np.zeros(DIM), count=30)).verdict is None
+
+
+@pytest.fixture(scope="module")
+def banked(
+    tmp_path_factory: pytest.TempPathFactory,
+    make_bundle: Callable,
+    gallery: Path,
+    settings_for: Callable[..., Settings],
+) -> Iterator[Running]:
+    """A service whose bundle's bank holds short texts of known words, and no pictures."""
+    folder = tmp_path_factory.mktemp("banked")
+    plain = make_bundle(folder / "bundle")
+    texts = [f"{a} {b} {c}" for a in "abcdefgh" for b in "klmnop" for c in ("dog", "cat", "car", "red")]
+    rows = Encoder.load(plain.path, device="cpu").encode_texts(texts).vectors
+    bank = QueryBank(rows={"texts": rows}, fingerprint=plain.fingerprint)
+    stored = plain.with_file(QUERY_BANK, query_bank_bytes(bank))
+    publish(folder / "releases", gallery, stored.path)
+    with running(settings_for(folder / "releases")) as started:
+        yield started
+
+
+def test_drift_is_told_by_subject_with_its_verdict_or_why_there_is_none(banked):
+    client = banked.client
+    batch = [{"text": f"{a} {b} {c}"} for a in "abcd" for b in "klmn" for c in ("cat", "dog", "red", "car")]
+    assert client.post("/search/batch", json={"queries": batch}).status_code == 200
+    assert client.post("/search/image", content=picture(1), headers=PNG).status_code == 200
+    assert client.post("/search/image", content=b"no picture", headers=PNG).status_code == 400
+    answer = client.get("/drift").json()
+    reports = {report["subject"]: report for report in answer["reports"]}
+    assert list(reports) == ["text_queries", "image_queries", "gallery_images", "gallery_texts"]
+    texts = reports["text_queries"]
+    assert (texts["seen"], texts["reference"]) == (64, "192 texts of the bundle's query bank")
+    assert {m["name"]: m["verdict"] for m in texts["measures"]} == {
+        "mean": "as proven",
+        "spread": "as proven",
+        "unfamiliar": "as proven",
+        "relevance": None,
+        "nothing_matches": None,
+        "cut_texts": "as proven",
+    }
+    pictures = reports["image_queries"]
+    assert (pictures["seen"], pictures["verdict"], pictures["reference"]) == (1, None, None)
+    assert pictures["why"] == "the bundle has no bank of images: python -m training bank makes one"
+    assert reports["gallery_images"]["seen"] == ITEM_COUNT
+    assert answer["release"] == banked.serving.state.release.id
+
+
+def test_other_queries_raise_the_alarm_on_metrics_too(banked):
+    client = banked.client
+    long = " ".join(["white circle with a dark square of the yellow light and"] * 4)
+    for _ in range(4):
+        answer = client.post("/search/batch", json={"queries": [{"text": long}] * 60})
+        assert answer.status_code == 200
+    measures = client.get("/drift").json()["reports"][0]["measures"]
+    found = {measure["name"]: measure["verdict"] for measure in measures}
+    assert found["spread"] == "far"
+    assert found["cut_texts"] == "far"
+    text = client.get("/metrics").text
+    assert 'twinlens_drift_verdict{measure="cut_texts",subject="text_queries"} 2.0' in text
+    assert 'twinlens_drift_verdict{measure="relevance"' not in text  # what is not known has no sample
+
+
+def test_vectors_items_and_embeddings_are_no_queries(banked):
+    client = banked.client
+    before = seen(client)
+    state = banked.serving.state
+    vector = {"vector": [1.0] * 16, "model_fingerprint": state.encoder.fingerprint}
+    assert client.post("/search/vector", json=vector).status_code == 200
+    assert client.post("/search/item", json={"id": state.release.items.id(0)}).status_code == 200
+    assert client.post("/embed/text", json={"texts": ["a dog"] * 9}).status_code == 200
+    assert seen(client) == before
+
+
+def seen(client: httpx.Client) -> list[int]:
+    return [report["seen"] for report in client.get("/drift").json()["reports"]]
