@@ -11,6 +11,7 @@ from starlette.responses import PlainTextResponse, Response
 from service.answers import dump
 from service.errors import Unavailable
 from service.refusal import Refusal
+from service.relevance import Judge
 from service.routes.parts import answers, json_answer, requires, serving_of
 from service.schemas import ReloadAnswer
 from service.schemas_drift import DriftAnswer
@@ -49,7 +50,7 @@ async def metrics(request: Request) -> Response:
 
 @router.get("/release")
 async def release(request: Request) -> Response:
-    """What is served: release, encoder, counts, recall against exact search, the gate's verdict.
+    """What is served: release, encoder, counts, recall against exact search, the gate's verdict, its figures.
 
     `refused`: the release that CURRENT names, where it could not be served, with the reason; else null.
     """
@@ -70,6 +71,7 @@ async def release(request: Request) -> Response:
         "recall": {space: measured.model_dump() for space, measured in manifest.recall.items()},
         "gallery": {"kind": manifest.gallery.kind},
         "gate": manifest.gate.model_dump(mode="json") if manifest.gate else None,
+        "calibration": _calibration(state.judge),
         "report": state.report,
         "refused": _refused(serving.refused),
     }
@@ -95,6 +97,15 @@ async def drift(request: Request) -> Response:
     """
     answer = await asyncio.to_thread(serving_of(request).state.drift.answer)
     return json_answer(dump(answer.model_dump()))
+
+
+def _calibration(judge: Judge | None) -> dict[str, Any] | None:
+    """Where relevance comes from and how well it holds; the weights are the bundle's business."""
+    if judge is None:
+        return None
+    told = {"threshold", "gallery_sizes", "figures"}
+    directions = {name: each.model_dump(include=told) for name, each in judge.calibration.directions.items()}
+    return {"fitted_on": judge.calibration.fitted_on, "directions": directions}
 
 
 def _refused(refusal: Refusal | None) -> dict[str, Any] | None:
