@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from encoders.errors import TwinlensError, UndecodableImage
 from service.decoding_processes import (
+    START_SECONDS,
     Nursery,
     NurseryFailed,
     Worker,
@@ -50,13 +51,14 @@ class Crew:
         self._wall_seconds = WALL_FACTOR * size.limits.cpu_seconds
         self._nursery: Nursery | None = None
         self._idle: queue.LifoQueue[Worker] = queue.LifoQueue()
-        self._count_lock = threading.Lock()
-        self._alive = 0
+        self._alive: frozenset[Worker] = frozenset()  # replaced whole, so that anyone may read it
+        self._alive_lock = threading.Lock()
         self._deaths: deque[tuple[float, str]] = deque(maxlen=LOOP_DEATHS * size.workers)
         self._failure: str | None = "the decoding processes are starting"
+        self._begun = threading.Event()  # the first worker is there, or cannot be had
         self._wake, self._stopping = threading.Event(), threading.Event()
         self._keeper = threading.Thread(target=self._keep, name="decoders", daemon=True)
-        telemetry.watch("decoders", "Processes that decode images just now", lambda: self._alive)
+        telemetry.watch("decoders", "Processes that decode images just now", lambda: len(self._alive))
 
     def start(self) -> None:
         """Returns at once: they come up meanwhile."""
@@ -74,8 +76,10 @@ class Crew:
             worker.close()
 
     def wait_until_ready(self) -> None:
-        """Block until one worker is there. Raises Unavailable."""
-        self._idle.put(self._take())
+        """Block until one worker is there. Raises Unavailable where the first cannot be had."""
+        self._begun.wait(START_SECONDS)
+        if trouble := self.trouble():
+            raise Unavailable(trouble)
 
     def trouble(self) -> str | None:
         """Why pictures cannot be decoded just now, or None."""
@@ -88,6 +92,9 @@ class Crew:
                 f"the last {deaths[-1][1]}"
             )
         return None
+
+    def process_ids(self) -> tuple[int, ...]:
+        return tuple(worker.process_id for worker in self._alive)
 
     def run(self, job: Job) -> Answer:
         """What a worker makes of it. Raises UndecodableImage where the picture ended one, and Unavailable."""
@@ -165,8 +172,8 @@ class Crew:
     def _bury(self, worker: Worker) -> int | None:
         nursery = self._nursery
         status = nursery.end(worker) if nursery else None
-        with self._count_lock:
-            self._alive -= 1
+        with self._alive_lock:
+            self._alive -= {worker}
         self._wake.set()
         return status
 
@@ -196,11 +203,12 @@ class Crew:
         return None
 
     def _hire(self) -> None:
-        while self._alive < self._size.workers and not self._stopping.is_set():
+        while len(self._alive) < self._size.workers and not self._stopping.is_set():
             worker = self._a_nursery().fork(wall_seconds=self._wall_seconds)
-            with self._count_lock:
-                self._alive += 1
+            with self._alive_lock:
+                self._alive |= {worker}
             self._failure = None
+            self._begun.set()
             self._telemetry.decoder_started()
             self._idle.put(worker)
 
@@ -216,6 +224,7 @@ class Crew:
             return
         logger.error("%s", error)
         self._failure = str(error)
+        self._begun.set()
         if self._nursery is not None:
             self._nursery.stop()
             self._nursery = None

@@ -79,6 +79,10 @@ class Decoders:
         """Why pictures cannot be decoded just now, or None."""
         return self._crew.trouble() if self._crew else None
 
+    def process_ids(self) -> tuple[int, ...]:
+        """Of the processes that are alive; none with `decode_workers` 0."""
+        return self._crew.process_ids() if self._crew else ()
+
     def submit(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
         """Run `work`, which calls `pixels` or `picture`, when a decoder is free."""
         return self._threads.submit(work, *args, **kwargs)
@@ -108,7 +112,7 @@ class Decoders:
 
 def memory_bytes(settings: Settings) -> int:
     """What one decoding process may map: enough for the largest picture that is taken, of any format."""
-    if settings.decode_memory_mebibytes:
+    if settings.decode_memory_mebibytes is not None:
         return settings.decode_memory_mebibytes * MEBIBYTE
     bodies = COPIES_OF_A_BODY * settings.max_body_bytes
     return INTERPRETER_BYTES + bodies + BYTES_A_PIXEL * settings.max_image_pixels

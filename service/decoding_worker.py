@@ -10,6 +10,7 @@ nor fastapi.
 import contextlib
 import ctypes
 import gc
+import importlib
 import io
 import os
 import resource
@@ -65,7 +66,10 @@ def main() -> None:
 
 
 def _load_codecs() -> None:
-    """Pillow imports a format's plugin when it first meets one, which a worker could not: it opens no file."""
+    """Pillow imports its parts when a picture first needs them; a worker could not open their files."""
+    for name in ("ImageCms", "ImageColor", "ImageFile", "ImageFilter", "ImagePalette", "MpoImagePlugin"):
+        with contextlib.suppress(ImportError):  # a Pillow built without it
+            importlib.import_module(f"PIL.{name}")
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # a worker is one core's, and may start no thread
     blank = Image.new("RGB", (8, 8))
     for kind in ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000"):
