@@ -12,11 +12,9 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import orjson
 
 from encoders.bundle import Bundle
 from encoders.encoder import Encoder
@@ -38,6 +36,7 @@ from service.overlay import Overlay
 from service.patience import Patience
 from service.refusal import Refusal
 from service.relevance import Judge
+from service.reports import read_report
 from service.searching import Searcher
 from service.settings import Settings
 from service.telemetry import Telemetry
@@ -97,7 +96,7 @@ class ServingState:
             release,
             encoder,
             PayloadFilter(release.items),
-            _read_report(release.bundle_path),
+            read_report(release.bundle_path),
             judge,
             Once(partial(count_fields, release.items)),
             Drift(release, judge),
@@ -291,15 +290,3 @@ def _traces(settings: Settings) -> "Traces | None":
     from service.tracing import Traces  # with nowhere to send traces it costs nothing
 
     return Traces(settings.traces_endpoint)
-
-
-def _read_report(bundle_path: Path) -> dict[str, Any] | None:
-    """None when there is none, or none that can be read: a report changes no answer."""
-    try:
-        report = orjson.loads((bundle_path / "report.json").read_bytes())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        logger.warning("the report of %s cannot be read: %s", bundle_path, error)
-        return None
-    return report if isinstance(report, dict) else None

@@ -31,6 +31,7 @@ _WORDS = {
     500: "The encoder failed",
     503: "Not ready, or shutting down; see retry-after",
     504: "The deadline passed",
+    507: "No room to keep a change",
 }
 
 

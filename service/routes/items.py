@@ -1,0 +1,274 @@
+"""`PUT /items/{id}`, `DELETE /items/{id}` and `POST /items/batch`: a gallery that changes while it is searched.
+
+No id can collide with a path here, whatever it is: only GET, PUT and DELETE name an item, and what POST names
+is never one. An item called `batch` is `PUT /items/batch`. Off unless `live_changes` is set.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from fastapi import APIRouter, Request
+from pydantic import ValidationError
+from starlette.responses import Response
+
+from encoders.errors import TwinlensError
+from index.live.records import Change, Delete, Put
+from service.answers import dump, raise_when_all_failed
+from service.bodies import check_count, explain, is_json, media_type, read_files, read_json
+from service.carrying import putter_of
+from service.decoding import ImageSource
+from service.edge import context_of
+from service.errors import InvalidField, InvalidJson, NotFound, Unavailable, UnsupportedMediaType, report
+from service.live import LiveChanges, StaleVector
+from service.putting import Wish, good_id, wish
+from service.routes.parts import answers, computed, json_answer, requires, serving_of, takes_json
+from service.schemas_live import (
+    MAX_CHANGES,
+    ChangeAnswer,
+    ChangeItemsAnswer,
+    ChangeItemsRequest,
+    PutItemRequest,
+    PutOneOfMany,
+    PutOptions,
+)
+from service.serving import Serving, ServingState
+from service.wanted import unit_vector
+
+router = APIRouter(tags=["live changes"], dependencies=[requires("write")])
+TRIES = 4  # to embed for the encoder that is served, when releases are swapped meanwhile
+INLINE_ITEMS = 4
+PICTURE = {"schema": {"type": "string", "format": "binary"}}
+FORM = {
+    "schema": {
+        "type": "object",
+        "required": ["image"],
+        "properties": {
+            "image": {"type": "string", "format": "binary"},
+            "payload": {"type": "string", "description": "a JSON object"},
+            "texts": {"type": "string", "description": "a JSON list"},
+        },
+    }
+}
+_REFUSALS = (400, 404, 409, 413, 415, 422, 429, 500, 503, 504, 507)
+Made = Callable[[ServingState], Sequence[Wish | TwinlensError]]
+
+
+@router.put(
+    "/items/{item_id:path}",
+    responses=answers(ChangeAnswer, *_REFUSALS),
+    openapi_extra=takes_json(
+        PutItemRequest,
+        image__webp=PICTURE,
+        image__jpeg=PICTURE,
+        image__png=PICTURE,
+        multipart__form_data=FORM,
+    ),
+)
+async def put_item(request: Request, item_id: str) -> Response:
+    """Add an item, or replace the one of that id. As body or form, payload and texts are JSON parameters."""
+    serving = serving_of(request)
+    live = _live(serving)
+    image, asked = await _put_request(request, serving)
+
+    def made(state: ServingState) -> list[Wish | TwinlensError]:
+        return [_wish(item_id, asked, state, serving, image=image)]
+
+    (outcome,) = await _change(request, live, made)
+    return _told(request, outcome)
+
+
+@router.delete("/items/{item_id:path}", responses=answers(ChangeAnswer, 404, 422, 503, 504, 507))
+async def delete_item(request: Request, item_id: str) -> Response:
+    """Take an item out. It stays out of every release to come until it is put again."""
+    serving = serving_of(request)
+    live = _live(serving)
+    serving.state.holdings.row(good_id(item_id))
+    (outcome,) = await _change(request, live, lambda _: [], deletes=[item_id])
+    return _told(request, outcome)
+
+
+@router.post(
+    "/items/batch",
+    responses=answers(ChangeItemsAnswer, *_REFUSALS),
+    openapi_extra=takes_json(ChangeItemsRequest),
+)
+async def change_items(request: Request) -> Response:
+    """Put and delete many at once. One bad item never fails the others; the good ones are in together."""
+    serving = serving_of(request)
+    live = _live(serving)
+    asked = await read_json(request, ChangeItemsRequest, pool=serving.pool, max_bytes=None)
+    if not asked.put and not asked.delete:
+        raise InvalidField("there is nothing to put and nothing to delete", param="put")
+    check_count(len(asked.put) + len(asked.delete), MAX_CHANGES, name="changes")
+    check_count(sum("image" in raw for raw in asked.put), serving.settings.max_images, name="images")
+    seen: set[str] = set()
+    puts = await computed(serving, partial(_each_once, asked.put, seen), inline=len(asked.put) <= INLINE_ITEMS)
+    texts = sum(len(one.texts or ()) or 1 for one in puts if isinstance(one, PutOneOfMany))
+    check_count(texts, serving.settings.max_texts, name="texts")
+    deletes = [_deletable(item_id, seen, serving.state) for item_id in asked.delete]
+
+    def made(state: ServingState) -> list[Wish | TwinlensError]:
+        return [_wish_or_error(one, state, serving) for one in puts]
+
+    outcomes = await _change(request, live, made, deletes=deletes, count=len(puts))
+    raise_when_all_failed(outcomes)
+    names = [str(raw.get("id", ""))[:1024] for raw in asked.put] + [name[:1024] for name in asked.delete]
+    items = [_item(name, outcome) for name, outcome in zip(names, outcomes, strict=True)]
+    return _answer(request, {"put": items[: len(puts)], "delete": items[len(puts) :]})
+
+
+def _live(serving: Serving) -> LiveChanges:
+    if serving.live is None:
+        raise NotFound(
+            "this service takes no changes: it was started without live_changes", code="no_live_changes"
+        )
+    return serving.live
+
+
+async def _change(
+    request: Request,
+    live: LiveChanges,
+    made: Made,
+    *,
+    deletes: Sequence[str | TwinlensError] = (),
+    count: int = 1,
+) -> list[Change | TwinlensError]:
+    """A change or an error for each wish, then for each delete; again if the encoder is replaced meanwhile."""
+    serving, context = serving_of(request), context_of(request)
+    putter = putter_of(serving, live)
+    for _ in range(TRIES):
+        state = serving.state
+        wishes = await computed(serving, partial(made, state), inline=count <= INLINE_ITEMS)
+        sound = [one for one in wishes if isinstance(one, Wish)]
+        prepared = putter.prepared(sound, state.encoder, deadline=context.deadline, timings=context.timings)
+        async with prepared as puts:
+            ready = iter(puts)
+            outcomes: list[Put | str | TwinlensError] = [
+                next(ready) if isinstance(one, Wish) else one for one in wishes
+            ]
+            try:
+                return await _committed(live, serving, [*outcomes, *deletes])
+            except StaleVector:
+                continue
+    raise Unavailable("releases are being swapped again and again: send this again", retry_after_seconds=5)
+
+
+async def _committed(
+    live: LiveChanges, serving: Serving, wanted: Sequence[Put | str | TwinlensError]
+) -> list[Change | TwinlensError]:
+    changes = [
+        Delete(one) if isinstance(one, str) else one for one in wanted if not isinstance(one, TwinlensError)
+    ]
+    done = iter(await live.commit(changes, serving=serving) if changes else ())
+    return [one if isinstance(one, TwinlensError) else next(done) for one in wanted]
+
+
+async def _put_request(request: Request, serving: Serving) -> tuple[ImageSource | None, PutOptions]:
+    kind = media_type(request)
+    if kind.startswith("image/"):
+        return await request.body(), _options(request.query_params)
+    if kind == "multipart/form-data":
+        files, fields = await read_files(request, "image", limit=1)
+        return files[0], _options({**fields, **request.query_params})
+    if not is_json(kind):
+        raise UnsupportedMediaType(
+            f"content-type {kind or 'missing'!r} is not taken: "
+            "send image/*, multipart/form-data or application/json"
+        )
+    return None, await read_json(request, PutItemRequest, pool=serving.pool, max_bytes=None)
+
+
+def _options(given: Mapping[str, str]) -> PutOptions:
+    """Parameters that hold JSON. Raises InvalidField or InvalidJson."""
+    found: dict[str, Any] = {}
+    for name, value in given.items():
+        try:
+            found[name] = json.loads(value) if name in ("payload", "texts") else value
+        except (ValueError, RecursionError) as error:
+            raise InvalidJson(f"{name} is not JSON: {error}", param=name) from error
+    try:
+        return PutOptions.model_validate(found)
+    except ValidationError as error:
+        raise explain(error) from error
+
+
+def _wish(
+    item_id: str, asked: PutOptions, state: ServingState, serving: Serving, *, image: ImageSource | None = None
+) -> Wish:
+    own = asked if isinstance(asked, PutItemRequest) else PutItemRequest.model_construct()
+    vector = None
+    if own.vector is not None:
+        if own.model_fingerprint is None:
+            raise InvalidField(
+                "a vector needs model_fingerprint: that of the encoder it is of, as /release tells it",
+                param="model_fingerprint",
+            )
+        vector = unit_vector(own.vector, own.model_fingerprint, encoder=state.encoder)
+    return wish(
+        item_id,
+        asked,
+        max_payload_bytes=serving.settings.max_payload_bytes,
+        image=own.image if image is None else image,
+        vector=vector,
+    )
+
+
+def _wish_or_error(
+    one: PutOneOfMany | TwinlensError, state: ServingState, serving: Serving
+) -> Wish | TwinlensError:
+    try:
+        return one if isinstance(one, TwinlensError) else _wish(one.id, one, state, serving)
+    except TwinlensError as error:
+        return error
+
+
+def _each_once(raw: Sequence[Mapping[str, Any]], seen: set[str]) -> list[PutOneOfMany | TwinlensError]:
+    found: list[PutOneOfMany | TwinlensError] = []
+    for fields in raw:
+        try:
+            one = PutOneOfMany.model_validate(fields)
+            _check_once(one.id, seen)
+            found.append(one)
+        except ValidationError as error:
+            found.append(explain(error))
+        except TwinlensError as error:
+            found.append(error)
+    return found
+
+
+def _deletable(item_id: str, seen: set[str], state: ServingState) -> str | TwinlensError:
+    try:
+        state.holdings.row(good_id(item_id))
+        _check_once(item_id, seen)
+    except TwinlensError as error:
+        return error
+    return item_id
+
+
+def _check_once(item_id: str, seen: set[str]) -> None:
+    """Of two changes of one item in a request, who could tell which is meant to come last?"""
+    if item_id in seen:
+        raise InvalidField(f"the id {item_id!r} comes twice in this request", param="id", code="repeated_id")
+    seen.add(item_id)
+
+
+def _item(name: str, outcome: Change | TwinlensError) -> dict[str, Any]:
+    if isinstance(outcome, TwinlensError):
+        problem = report(outcome)
+        return {"id": name, "error": {"code": problem.code, "message": problem.message}}
+    return {"id": outcome.id, "sequence": outcome.sequence}
+
+
+def _told(request: Request, outcome: Change | TwinlensError) -> Response:
+    if isinstance(outcome, TwinlensError):
+        raise outcome
+    return _answer(request, {"id": outcome.id, "sequence": outcome.sequence})
+
+
+def _answer(request: Request, content: Mapping[str, Any]) -> Response:
+    state = serving_of(request).state
+    return json_answer(
+        dump({**content, "release": state.release.id, "model_fingerprint": state.encoder.fingerprint})
+    )
