@@ -102,7 +102,7 @@ def send(client: httpx.Client, number: int, data: bytes) -> httpx.Response:
     """In each of the ways a picture can come."""
     if number % 3 == 1 and data:
         return client.post("/embed/image", files={"images": ("a.png", data, "image/gif")})
-    if number % 3 == 2:
+    if number % 3 == 2 and data:
         return client.post("/embed/image", json={"images": base64.b64encode(data).decode()})
     return client.post("/embed/image", content=data, headers={"content-type": "image/jpeg"})
 
