@@ -11,6 +11,7 @@ from encoders.bundle import Bundle, BundleConfig
 from encoders.query_bank import QUERY_BANK
 from training.evaluate.report import RetrievalReport, report_markdown
 from training.evaluate.zero_shot_tables import zero_shot_markdown
+from training.markdown import markdown_table
 
 _RESTRICTED = re.compile(r"research|non-?commercial|\bNC\b|-NC", re.IGNORECASE)
 
@@ -76,10 +77,11 @@ def _data(data: Sequence[Mapping[str, Any]]) -> list[str]:
     if not data:
         return []
     rows = [
-        f"| {one['name']} | {one['images']:,} | {one['captions']:,} | {one.get('licence') or 'not stated'} |"
+        (one["name"], f"{one['images']:,}", f"{one['captions']:,}", one.get("licence") or "not stated")
         for one in data
     ]
-    return ["## Trained on\n\n| set | images | captions | licence |\n|---|---|---|---|\n" + "\n".join(rows)]
+    table = markdown_table(("set", "images", "captions", "licence"), rows, texts=4)
+    return ["\n".join(["## Trained on", "", *table])]
 
 
 def _figures(report: RetrievalReport | None) -> list[str]:

@@ -6,6 +6,7 @@ from encoders.encoder import Encoder
 from training.card import CARD, REPORT, store_report
 from training.data.pairs import read_pairs
 from training.evaluate.evaluate import evaluate
+from training.markdown import markdown_table
 
 DATA = [
     {"name": "photos", "images": 6000, "captions": 30000, "licence": "research and education only"},
@@ -39,3 +40,8 @@ def test_a_card_of_free_data_does_not_speak_of_research(
     report = evaluate(Encoder.load(bundle, device="cpu"), [read_pairs(coloured_pairs(tmp_path / "pairs"))])
     store_report(bundle, report)
     assert "research" not in (tmp_path / "bundle" / CARD).read_text()
+
+
+def test_a_pipe_or_a_line_break_in_a_name_does_not_break_a_table() -> None:
+    table = markdown_table(("set", "images"), [("cats | dogs\nof mine", "12")], texts=1)
+    assert table == ["| set | images |", "|---|---:|", r"| cats \| dogs of mine | 12 |"]

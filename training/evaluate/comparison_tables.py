@@ -13,6 +13,7 @@ from rich.table import Table
 from training.evaluate.comparison import Comparison, CorruptionScore, Difference, Shift
 from training.evaluate.metrics import Estimate
 from training.evaluate.report import DIRECTION_TITLES, percent
+from training.markdown import markdown_table
 from training.shift.corruptions import SEVERITIES
 
 
@@ -190,7 +191,5 @@ def _terminal(sheet: _Sheet) -> Table:
 
 
 def _markdown(sheet: _Sheet) -> str:
-    rule = "|" + "---|" * sheet.texts + "---:|" * (len(sheet.columns) - sheet.texts)
-    lines = [f"{sheet.title}:", "", "| " + " | ".join(sheet.columns) + " |", rule]
-    lines += ["| " + " | ".join(row) + " |" for row in sheet.rows]
+    lines = [f"{sheet.title}:", "", *markdown_table(sheet.columns, sheet.rows, texts=sheet.texts)]
     return "\n".join(lines) + "\n"

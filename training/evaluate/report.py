@@ -21,6 +21,7 @@ from training.evaluate.metrics import Estimate, Summary
 from training.evaluate.ranks import Direction
 from training.evaluate.zero_shot import ZeroShotReport
 from training.files import replacing
+from training.markdown import markdown_table
 
 REPORT_FORMAT = 2
 """2 added `condition` and `notes`; reports of format 1 read as clean ones."""
@@ -179,7 +180,7 @@ def report_markdown(reports: Sequence[RetrievalReport]) -> str:
     if not ks:
         return ""
     heads = ["set", "bundle", "", *(f"R@{k}" for k in ks), "mAP@R", "median rank"]
-    lines = ["| " + " | ".join(heads) + " |", "|---|---|---|" + "---:|" * (len(heads) - 3)]
+    rows: list[list[str]] = []
     for name in dataset_names(reports):
         for report, bundle in zip(reports, bundle_names(reports), strict=True):
             for dataset in (each for each in report.clean if each.name == name):
@@ -187,8 +188,9 @@ def report_markdown(reports: Sequence[RetrievalReport]) -> str:
                     figures = dataset.figures[direction]
                     cells = [percent(figures.recall.get(k)) for k in ks]
                     cells += [percent(figures.mean_average_precision), f"{figures.median_rank:g}"]
-                    lines.append("| " + " | ".join([_size(dataset), bundle, title, *cells]) + " |")
-    lines += ["", "Percentages with 95% intervals by bootstrap over images; ties take their expected rank."]
+                    rows.append([_size(dataset), bundle, title, *cells])
+    lines = [*markdown_table(heads, rows, texts=3), ""]
+    lines += ["Percentages with 95% intervals by bootstrap over images; ties take their expected rank."]
     lines += [f"Bundle {report.bundle}: fingerprint `{report.fingerprint[:12]}`." for report in reports]
     return "\n".join([*lines, *(f"- {note}" for note in report_notes(reports))]) + "\n"
 

@@ -7,6 +7,7 @@ from rich.table import Table
 
 from training.evaluate.report import RetrievalReport, bundle_names, percent
 from training.evaluate.zero_shot import ZeroShotReport
+from training.markdown import markdown_table
 
 CONFUSIONS_SHOWN = 3
 
@@ -32,8 +33,8 @@ def zero_shot_markdown(reports: Sequence[RetrievalReport]) -> str:
     if not rows:
         return ""
     heads = ["set", "bundle", *(f"top-{k}" for k in tops), "mean per class", "chance"]
-    lines = ["| " + " | ".join(heads) + " |", "|---|---|" + "---:|" * (len(heads) - 2)]
-    lines += [f"| {' | '.join([_size(each), bundle, *_cells(each, tops)])} |" for bundle, each in rows]
+    cells = [[_size(each), bundle, *_cells(each, tops)] for bundle, each in rows]
+    lines = markdown_table(heads, cells, texts=2)
     lines += ["", "Zero-shot classification, percentages with 95% intervals by bootstrap over images."]
     return "\n".join([*lines, *(f"- {note}" for note in zero_shot_notes(reports))]) + "\n"
 

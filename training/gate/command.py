@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from training.console import errors_shown, stages_on
+from training.markdown import markdown_table
 
 if TYPE_CHECKING:
     from encoders.verdict import Check, Verdict
@@ -102,9 +103,9 @@ def _conclusion(verdict: "Verdict") -> str:
 
 def _markdown(verdict: "Verdict") -> str:
     """For a pull request's comment or a job's summary."""
-    lines = [f"**{_conclusion(verdict)}**", "", "| check | of | figure | 95% interval | limit | verdict | |"]
-    lines += ["|---|---|---:|---:|---:|---|---|"]
-    lines += ["| " + " | ".join(_cells(check)) + " |" for check in verdict.checks]
+    columns = ("check", "of", "figure", "95% interval", "limit", "verdict", "")
+    lines = [f"**{_conclusion(verdict)}**", ""]
+    lines += markdown_table(columns, map(_cells, verdict.checks), texts=len(columns))
     if verdict.findings:
         lines += ["", *(f"- likely cause: {finding}" for finding in verdict.findings)]
     return "\n".join(lines) + "\n"
