@@ -6,6 +6,7 @@ Knows where the numbers lie, and their names; nothing of HTTP.
 from typing import TYPE_CHECKING
 
 from service.machine import machine_metrics
+from service.refusal import REASONS
 
 if TYPE_CHECKING:
     from service.serving import Serving, ServingState
@@ -28,6 +29,10 @@ def watch_service(serving: "Serving") -> None:
         "1 while CURRENT names a release that could not be taken into service",
         lambda: float(serving.refused is not None),
     )
+    for outcome in ("swapped", "failed"):
+        serving.telemetry.reload(outcome, count=0)
+    for reason in REASONS:
+        serving.telemetry.refusal(reason, count=0)
     serving.telemetry.collect(lambda: machine_metrics(serving.state.encoder.device))
     serving.telemetry.collect(lambda: serving.state.drift.metrics())
 

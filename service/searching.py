@@ -19,6 +19,7 @@ class Searcher:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="search")
         self._queue_limit = queue_limit
         self._stall_seconds = stall_seconds
+        self._telemetry = telemetry
         self._pending = 0
         self._busy_since: float | None = None
         telemetry.watch_queue("search", depth=lambda: self._pending, limit=queue_limit)
@@ -26,10 +27,12 @@ class Searcher:
     async def run(self, work: Callable[[], T], *, timings: Timings) -> T:
         """`work` on the search thread; raises QueueFull."""
         if self._pending >= self._queue_limit:
+            self._telemetry.admission("search", QueueFull.code)
             raise QueueFull(
                 f"{self._pending} searches wait and the queue takes {self._queue_limit}: try again in 1 s",
                 retry_after_seconds=1,
             )
+        self._telemetry.admission("search", "admitted")
         started = time.perf_counter()
         try:
             return await self.call(work)

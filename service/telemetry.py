@@ -103,6 +103,12 @@ class Telemetry:
             "Decoding processes that ended, by cause: crashed, too_slow, stalled, idle, retired",
             "cause",
         )
+        self._turned_away = self._counter(
+            "twinlens_connections_turned_away",
+            "Connections refused or closed by cause: headers_too_slow, headers_too_large, invalid_http, "
+            "answer_untaken, made_room, too_many_connections",
+            "cause",
+        )
         self._release = Info("twinlens_release", "What is served", registry=self.registry)
         self._created = self._gauge(
             "twinlens_release_created_timestamp_seconds", "When the release that is served was built"
@@ -143,12 +149,19 @@ class Telemetry:
     def decoder_ended(self, cause: str) -> None:
         self._decoder_ends.labels(cause).inc()
 
-    def reload(self, outcome: str) -> None:
-        self._reloads.labels(outcome).inc()
+    def turned_away(self, cause: str) -> None:
+        """A connection that was refused, or closed for what it did or did not do."""
+        self._turned_away.labels(cause).inc()
 
-    def refusal(self, reason: str) -> None:
-        """A release that was not taken into service; `reason` is one of a few words, not the whole story."""
-        self._refusals.labels(reason).inc()
+    def reload(self, outcome: str, *, count: int = 1) -> None:
+        self._reloads.labels(outcome).inc(count)
+
+    def refusal(self, reason: str, *, count: int = 1) -> None:
+        """A release that was not taken into service; `reason` is one of a few words, not the whole story.
+
+        A `count` of 0 makes it known, so that the first one is a rise from 0.
+        """
+        self._refusals.labels(reason).inc(count)
 
     def serving(
         self,
