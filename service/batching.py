@@ -160,8 +160,9 @@ class Device:
         self._busy_since = None
         self._deaths += 1
         if self._deaths <= MOST_DEATHS:
-            self._thread = threading.Thread(target=self._run, name="device", daemon=True)
-            self._thread.start()
+            successor = threading.Thread(target=self._run, name="device", daemon=True)
+            successor.start()
+            self._thread = successor  # not before it runs: `trouble` looks
             return
         words = f"the device thread died {self._deaths} times, at last of {error!r}"
         self._fault = time.perf_counter(), words

@@ -6,7 +6,9 @@ from pathlib import Path
 import httpx
 import pytest
 from live_service import Running, publish, running, write_gallery
+from string_machine import Machine, started
 
+from service.batching import Device
 from service.settings import Settings
 
 
@@ -42,3 +44,14 @@ def service(releases: Path, settings_for: Callable[..., Settings]) -> Iterator[R
 @pytest.fixture
 def client(service: Running) -> httpx.Client:
     return service.client
+
+
+@pytest.fixture
+def machine() -> Machine:
+    return Machine()
+
+
+@pytest.fixture
+def device(machine: Machine) -> Iterator[Device]:
+    yield from started(machine.device())
+    machine.free.set()

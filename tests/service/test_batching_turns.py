@@ -1,0 +1,153 @@
+"""Nobody is starved by who asks for much; batches put together ahead; a device thread that dies."""
+
+import asyncio
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from live_service import picture, running
+from string_machine import DEATH, POISON, SPOILS, Machine, hold, started, submit, vectors
+from test_edge import metric, wait_until
+
+from service.batching import MOST_DEATHS
+from service.errors import EncodingFailed, Unavailable
+
+
+@pytest.mark.parametrize("bulk_kind", ["image", "text"])
+def test_a_short_text_comes_into_the_next_batch_whatever_a_bulk_client_has_queued(device, machine, bulk_kind):
+    async def scenario() -> None:
+        await hold(device, machine)
+        bulk = [submit(device, *(f"bulk{i}" for i in range(9)), kind=bulk_kind) for _ in range(5)]
+        short = submit(device, "short", kind="text")
+        machine.free.set()
+        await asyncio.gather(short.done, *(ticket.done for ticket in bulk))
+
+    asyncio.run(scenario())
+    before = [batch for batch in machine.batches[1:] if "short" not in batch]
+    position = next(i for i, batch in enumerate(machine.batches[1:]) if "short" in batch)
+    assert position <= 1  # at most one batch of images goes first
+    assert len(before) >= 5
+
+
+def test_callers_take_turns_however_many_requests_each_has(device, machine):
+    async def scenario() -> None:
+        await hold(device, machine)
+        many = [submit(device, f"many{i}", caller="many") for i in range(12)]
+        one = submit(device, "one", "two", caller="one")
+        machine.free.set()
+        await asyncio.gather(one.done, *(ticket.done for ticket in many))
+
+    asyncio.run(scenario())
+    assert machine.batches[1][:4] == ["many0", "one", "many1", "two"]
+
+
+def ahead(machine: Machine, **more: object):
+    return machine.device(ahead=True, **more)
+
+
+def test_the_next_batch_is_put_together_while_the_device_is_busy_and_open_until_it_is_free(machine):
+    async def scenario(device) -> None:
+        await hold(device, machine)
+        machine.filled.acquire(blocking=False)
+        early = submit(device, "early")
+        assert await asyncio.to_thread(machine.filled.acquire, timeout=10)  # and the device is still held
+        assert device._lanes["image"].ahead.items
+        later = submit(device, "later")
+        machine.free.set()
+        await asyncio.gather(early.done, later.done)
+
+    for device in started(ahead(machine)):
+        asyncio.run(scenario(device))
+    assert machine.batches == [["first"], ["early", "later"]]
+
+
+def test_put_together_ahead_or_not_everybody_gets_his_own_answer(machine):
+    async def scenario(device) -> None:
+        tickets = []
+        for number in range(300):
+            names = [f"{number}.{item}" for item in range(number % 11 + 1)]
+            if number % 50 == 7:
+                names[0] = (POISON, SPOILS)[number // 50 % 2]
+            tickets.append((names, submit(device, *names, kind=("image", "text")[number % 2])))
+            if number % 3 == 0:
+                await asyncio.sleep(0)
+        await asyncio.gather(*(ticket.done for _, ticket in tickets))
+        for names, ticket in tickets:
+            expected = [EncodingFailed if name in (POISON, SPOILS) else name for name in names]
+            assert vectors(ticket) == expected
+        assert all(lane.pending == 0 for lane in device._lanes.values())
+
+    for device in started(ahead(machine, queue_limit=10_000, queue_bytes=1 << 20)):
+        asyncio.run(scenario(device))
+
+
+def test_what_died_after_it_was_put_together_is_taken_out_again(machine):
+    async def scenario(device) -> None:
+        await hold(device, machine)
+        machine.filled.acquire(blocking=False)
+        late, kept = submit(device, "late", seconds=0.05), submit(device, "kept")
+        await asyncio.to_thread(machine.filled.acquire, timeout=10)
+        await asyncio.sleep(0.06)
+        machine.free.set()
+        await asyncio.gather(late.done, kept.done)
+
+    for device in started(ahead(machine)):
+        asyncio.run(scenario(device))
+    assert machine.batches == [["first"], ["kept"]]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_device_thread_that_dies_answers_what_it_held_and_is_replaced(device, machine):
+    async def scenario() -> None:
+        await hold(device, machine)
+        held, waiting = submit(device, "a", DEATH), submit(device, "b", kind="text")
+        machine.free.set()
+        await asyncio.gather(held.done, waiting.done)
+        assert vectors(held) == [EncodingFailed, EncodingFailed]
+        assert "the driver gave up" in str(held.outcomes[0])
+        assert vectors(waiting) == ["b"]
+        assert device.trouble() is None
+
+    asyncio.run(scenario())
+
+
+def test_a_device_thread_that_dies_again_and_again_is_trouble_and_takes_nothing_more(device, machine):
+    async def scenario() -> None:
+        for _ in range(MOST_DEATHS + 1):
+            await submit(device, DEATH).done
+        until = time.monotonic() + 10
+        while not device.trouble() and time.monotonic() < until:
+            await asyncio.sleep(0.01)
+        assert "died 4 times" in device.trouble()
+        assert device.trouble_seconds() > 0
+        with pytest.raises(Unavailable, match="the driver gave up"):
+            submit(device, "a")
+
+    asyncio.run(scenario())
+
+
+def test_one_picture_is_decoded_before_the_rest_of_a_bulk_request(releases, settings_for):
+    settings = settings_for(releases, decode_workers=0, decode_threads=1)
+    with running(settings) as service:
+        decoders, free = service.serving.decoders, threading.Event()
+        order, pixels = [], decoders.pixels
+
+        def noted(source, spec):
+            order.append(source)
+            return pixels(source, spec)
+
+        decoders.pixels = noted
+        decoders.submit(free.wait, 10)
+        bulk, one = [picture(number) for number in range(40)], picture(99)
+        with ThreadPoolExecutor(2) as clients:
+            files = [("images", data) for data in bulk]
+            answers = [clients.submit(service.client.post, "/embed/image", files=files)]
+            wait_until(lambda: metric(service, "twinlens_pending_items", kind="image") == 40)
+            headers = {"content-type": "image/png"}
+            answers.append(clients.submit(service.client.post, "/embed/image", content=one, headers=headers))
+            wait_until(lambda: metric(service, "twinlens_pending_items", kind="image") == 41)
+            free.set()
+            assert [answer.result().status_code for answer in answers] == [200, 200]
+        assert order.index(one) <= 1
+        assert len(order) == 41
