@@ -6,6 +6,7 @@ Refuses at once what would not be served in time, by the pace that answers leave
 import asyncio
 import math
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 
@@ -25,12 +26,14 @@ class Admission:
     def __init__(self, lanes: Mapping[Kind, Lane], telemetry: Telemetry) -> None:
         self._lanes = lanes
         self._telemetry = telemetry
+        self._held: Counter[tuple[Kind, str]] = Counter()  # items pending, by caller
 
     def admit(self, kind: Kind, encoder: Encoder, *, size: int, deadline: float, size_bytes: int) -> Ticket:
         """Raises QueueFull or TooLarge, as Device.admit says."""
-        lane, now = self._lanes[kind], time.perf_counter()
+        lane, now, caller = self._lanes[kind], time.perf_counter(), CALLER.get()
         try:
             self._check_room(lane, size, size_bytes)
+            self._check_share(lane, size, caller)
             self._check_deadline(lane, size, deadline - now)
         except (QueueFull, TooLarge) as refusal:
             self._telemetry.admission(kind, refusal.code, size=size)
@@ -40,8 +43,9 @@ class Admission:
             lane.busy_from = now
         lane.pending += size
         lane.pending_bytes += size_bytes
+        self._held[kind, caller] += size
         done = asyncio.get_running_loop().create_future()
-        return Ticket(kind, encoder, size, deadline, done, size_bytes, CALLER.get())
+        return Ticket(kind, encoder, size, deadline, done, size_bytes, caller)
 
     def deliver(self, tickets: Sequence[Ticket]) -> None:
         """Each item of these has its outcome."""
@@ -50,6 +54,7 @@ class Admission:
             lane = self._lanes[ticket.kind]
             lane.pending -= ticket.size
             lane.pending_bytes -= ticket.size_bytes
+            self._give_back(ticket)
             if not ticket.abandoned:  # what nobody waited for took no time
                 lane.pace.note(ticket.size, now - lane.busy_from)
                 lane.busy_from = now
@@ -74,6 +79,31 @@ class Admission:
             f"send these {size} again in {seconds} s",
             retry_after_seconds=seconds,
         )
+
+    def _check_share(self, lane: Lane, size: int, caller: str) -> None:
+        """A named caller holds no more than it leaves free: alone half of the queue, of two a third each.
+
+        So there is always room for the next one. One request is taken while there is room, however large.
+        """
+        held, free = self._held[lane.kind, caller], lane.queue_limit - lane.pending
+        if not caller or not held or held + size <= free:
+            return
+        excess = math.ceil(
+            (held + size - free) / 2
+        )  # each that is answered is one less held, and one more free
+        seconds = _whole(self._wait(lane, excess))
+        raise QueueFull(
+            f"{held} {lane.kind}s of {caller} wait, and it must leave others as much room ({free}): "
+            f"send these {size} again in {seconds} s",
+            code="key_share",
+            retry_after_seconds=seconds,
+        )
+
+    def _give_back(self, ticket: Ticket) -> None:
+        holder = ticket.kind, ticket.caller
+        self._held[holder] -= ticket.size
+        if not self._held[holder]:
+            del self._held[holder]
 
     def _check_deadline(self, lane: Lane, size: int, allowed_seconds: float) -> None:
         """Where nothing waits it is tried, whatever it may take."""

@@ -25,10 +25,6 @@ POLL_SECONDS = 0.02
 KEEP_ALIVE_SECONDS = 75  # more than balancers wait (60 s), so that it is never we who close on their request
 
 
-def _log_turned_away(cause: str) -> None:
-    logger.debug("a connection was closed: %s", cause)
-
-
 class Server(uvicorn.Server):
     """Between the signal and the closing of the socket, new requests get a 503, not a refused connection."""
 
@@ -37,7 +33,7 @@ class Server(uvicorn.Server):
         self._settings = settings
         self._draining: asyncio.Task[None] | None = None
         self._reloading: asyncio.Task[None] | None = None
-        self._crowd = Crowd(settings, turned_away=_log_turned_away)
+        self._crowd = Crowd(settings, turned_away=self._serving.telemetry.turned_away)
         super().__init__(
             uvicorn.Config(
                 app,
@@ -53,6 +49,9 @@ class Server(uvicorn.Server):
                 lifespan="on",
                 ws="none",
             )
+        )
+        self._serving.telemetry.watch(
+            "connections", "Open connections", lambda: len(self.server_state.connections)
         )
 
     @contextlib.contextmanager

@@ -182,6 +182,8 @@ def test_when_connections_are_full_the_one_silent_longest_gives_way(releases, se
             newcomer.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
             assert newcomer.recv(15) == b"HTTP/1.1 200 OK"
             wait_until(lambda: sum(map(is_closed, silent)) == 1)
+        told = service.client.get("/metrics").text
+        assert 'twinlens_connections_turned_away_total{cause="made_room"} 1.0' in told
         assert service.client.get("/healthz").status_code == 200
 
 

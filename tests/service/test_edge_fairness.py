@@ -1,0 +1,63 @@
+"""A caller with much to do leaves room in the queues for the others."""
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+from live_service import Running, running
+from test_edge import device_held, metric, wait_until
+
+from service.keys import create_key
+
+FOUR = {"texts": ["a", "b", "c", "d"]}
+Ask = Callable[[str], "Future[httpx.Response]"]
+
+
+@pytest.fixture
+def keys_file(tmp_path: Path) -> Path:
+    return tmp_path / "keys.json"
+
+
+def admitted(service: Running, count: int) -> None:
+    wait_until(lambda: metric(service, "twinlens_pending_items", kind="text") == count)
+
+
+def test_a_bulk_key_leaves_as_much_of_the_queue_free_as_it_holds(releases, settings_for, keys_file):
+    keys = {name: create_key(keys_file, name, scopes=("read",)) for name in ("bulk", "shop")}
+    settings = settings_for(releases, keys_file=keys_file, text_queue=12, max_texts=8)
+    with running(settings) as service, ThreadPoolExecutor(4) as pool:
+
+        def embed(name: str, body: object = FOUR) -> httpx.Response:
+            with httpx.Client(base_url=service.url, timeout=60, trust_env=False) as client:
+                return client.post("/embed/text", json=body, headers={"x-api-key": keys[name]})
+
+        with device_held(service):
+            first = pool.submit(embed, "bulk")
+            admitted(service, 4)
+            second = pool.submit(embed, "bulk")  # 4 held and 4 more: as much as the 8 that are free
+            admitted(service, 8)
+            refused = embed("bulk", {"texts": ["a"]})
+            other = pool.submit(embed, "shop")  # the last 4
+            admitted(service, 12)
+            full = embed("shop")
+        assert [each.result().status_code for each in (first, second, other)] == [200] * 3
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "key_share")
+        assert int(refused.headers["retry-after"]) >= 1
+        assert (full.status_code, full.json()["error"]["code"]) == (429, "queue_full")
+        admitted(service, 0)
+        assert embed("bulk", {"texts": ["a"] * 8}).status_code == 200  # one large request has the whole queue
+        assert not service.serving.embedder.device._admission._held
+
+
+def test_without_keys_one_may_fill_the_queue(releases, settings_for):
+    with running(settings_for(releases, text_queue=8, max_texts=8)) as service, ThreadPoolExecutor(2) as pool:
+        with device_held(service):
+            asked = []
+            for count in (4, 8):
+                asked.append(
+                    pool.submit(httpx.post, f"{service.url}/embed/text", json=FOUR, trust_env=False, timeout=60)
+                )
+                admitted(service, count)
+        assert [each.result().status_code for each in asked] == [200, 200]
