@@ -15,6 +15,7 @@ PICTURE = (
     "1QAAAABJRU5ErkJggg=="
 )
 PICTURE_URI = f"data:image/png;base64,{PICTURE}"
+NEW_ITEM = "examples/cream and red.png"
 Examples = Mapping[str, Mapping[str, Any]]  # operation id -> what it shows -> JSON body
 
 _FILTER = {"must_not": [{"key": "category", "match": {"value": "vehicles"}}]}
@@ -71,10 +72,43 @@ def request_examples(state: ServingState) -> Examples:
     return asked
 
 
-def path_examples(state: ServingState) -> Mapping[str, str]:
-    """Path parameters by name."""
-    return {"item_id": state.release.items.id(0)} if len(state.release.items) else {}
+def change_examples(state: ServingState) -> Examples:
+    """The same for live changes."""
+    encoder = state.encoder
+    vector = {"vector": [1.0] + [0.0] * (encoder.dim - 1), "model_fingerprint": encoder.fingerprint}
+    payload = {"title": "cream and red", "year": 2026}
+    several: dict[str, Any] = {
+        "put items": {"put": [{"id": NEW_ITEM, "image": PICTURE_URI, "payload": payload}]}
+    }
+    if len(state.release.items):
+        several["delete items"] = {"delete": [state.release.items.id(0)]}
+    return {
+        "put_item": {
+            "a picture": {"image": PICTURE_URI, "payload": payload},
+            "a vector of this encoder": {**vector, "payload": payload, "texts": ["cream and red"]},
+        },
+        "change_items": several,
+    }
 
+
+def path_examples(state: ServingState) -> Mapping[str, str]:
+    """The path parameter of an operation, by its id."""
+    examples = {"put_item": NEW_ITEM, "get_model": state.encoder.name}
+    if len(state.release.items):
+        item = state.release.items.id(0)
+        examples |= dict.fromkeys(("get_item", "get_picture", "delete_item"), item)
+    return examples
+
+
+_ITEM = {"id": "animals/dog_1.webp", "sequence": 17, "release": _RELEASE, "model_fingerprint": _FINGERPRINT}
+_MODEL = {
+    "id": "lite0-minilm",
+    "object": "model",
+    "created": 1795417200,
+    "owned_by": "twinlens",
+    "model_fingerprint": _FINGERPRINT,
+    "dim": 512,
+}
 
 ANSWERS: Mapping[str, Any] = {
     "embed_image": {
@@ -110,4 +144,24 @@ ANSWERS: Mapping[str, Any] = {
         "release": _RELEASE,
         "model_fingerprint": _FINGERPRINT,
     },
+    "put_item": _ITEM,
+    "delete_item": _ITEM,
+    "change_items": {
+        "put": [{"id": "animals/dog_1.webp", "sequence": 17}],
+        "delete": [
+            {"id": "gnu.webp", "error": {"code": "unknown_item", "message": "no item has the id 'gnu.webp'"}}
+        ],
+        "release": _RELEASE,
+        "model_fingerprint": _FINGERPRINT,
+    },
+    "get_item": {
+        "id": "animals/dog_1.webp",
+        "payload": {"title": "Dog", "category": "animals"},
+        "width": 640,
+        "height": 480,
+        "release": _RELEASE,
+    },
+    "list_models": {"object": "list", "data": [_MODEL]},
+    "get_model": _MODEL,
+    "reload": {"release": _RELEASE, "swapped": True},
 }

@@ -4,7 +4,7 @@ The bodies that endpoints parse themselves, headers and refusals that every oper
 Made anew when another release is served, whose examples are others. Knows the layout of OpenAPI 3.1.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fastapi import FastAPI
@@ -14,7 +14,7 @@ from pydantic.json_schema import models_json_schema
 
 from service.documentation import document_access
 from service.edge import MAX_DEADLINE_MS
-from service.examples import ANSWERS, path_examples, request_examples
+from service.examples import ANSWERS, change_examples, path_examples, request_examples
 from service.routes.parts import answers
 from service.schemas import (
     EmbedImageRequest,
@@ -28,15 +28,19 @@ from service.schemas import (
     SearchTextRequest,
     SearchVectorRequest,
 )
+from service.schemas_live import ChangeItemsRequest, PutItemRequest, PutOneOfMany
 from service.serving import Serving, ServingState
 
 Json = dict[str, Any]
 METHODS = ("get", "put", "post", "delete", "patch")
 SERVED_ALWAYS = ("/healthz", "/metrics")
 BODIES: tuple[type[BaseModel], ...] = (
+    ChangeItemsRequest,
     EmbedImageRequest,
     EmbedTextRequest,
     OpenAIRequest,
+    PutItemRequest,
+    PutOneOfMany,
     SearchBatchQuery,
     SearchBatchRequest,
     SearchImageRequest,
@@ -49,6 +53,10 @@ TAGS = [
     {"name": "embed", "description": "Texts and pictures to unit vectors of one space"},
     {"name": "OpenAI", "description": "Embeddings in OpenAI's shape, so that its clients work unchanged"},
     {"name": "gallery", "description": "What is searched: items, their payloads, their pictures"},
+    {
+        "name": "live changes",
+        "description": "Put and delete items while serving; 404 unless `live_changes` is set",
+    },
     {"name": "operation", "description": "Probes, metrics, and the release that is served"},
 ]
 DESCRIPTION = """
@@ -97,21 +105,23 @@ def describe(app: FastAPI, serving: Serving) -> None:
         if state.release.id not in described:
             app.openapi_schema = None
             described.clear()
-            described[state.release.id] = _completed(generate(), state, has_keys=serving.access.has_keys)
+            described[state.release.id] = _completed(generate(), serving, state)
         return described[state.release.id]
 
     app.openapi = complete  # type: ignore[method-assign]  # FastAPI's documented way to extend it
 
 
-def _completed(schema: Json, state: ServingState, *, has_keys: bool) -> Json:
+def _completed(schema: Json, serving: Serving, state: ServingState) -> Json:
     _, found = models_json_schema(
         [(model, "validation") for model in BODIES], ref_template="#/components/schemas/{model}"
     )
     schema.setdefault("components", {}).setdefault("schemas", {}).update(found["$defs"])
+    bodies = {**request_examples(state), **(change_examples(state) if serving.live else {})}
     for path, operation in _operations(schema):
         _add_edge(path, operation)
-        _add_examples(operation, state)
-    document_access(schema, has_keys=has_keys)
+        _add_examples(operation, bodies.get(operation["operationId"], {}))
+        _add_path_example(operation, path_examples(state))
+    document_access(schema, has_keys=serving.access.has_keys)
     for _, operation in _operations(schema):
         for status, answer in operation["responses"].items():
             retried = _RETRY_AFTER if status in {"429", "503"} else {}
@@ -137,15 +147,18 @@ def _add_edge(path: str, operation: Json) -> None:
         operation["responses"][str(status)] = {"description": words, "content": content}
 
 
-def _add_examples(operation: Json, state: ServingState) -> None:
+def _add_examples(operation: Json, bodies: Mapping[str, Any]) -> None:
+    """`bodies`: what a request shows -> its JSON."""
     name = operation["operationId"]
-    bodies = request_examples(state).get(name)
-    if bodies and "requestBody" in operation:
+    if bodies:
         content = operation["requestBody"]["content"]["application/json"]
         content["examples"] = {words: {"summary": words, "value": body} for words, body in bodies.items()}
     if name in ANSWERS:
         operation["responses"]["200"]["content"]["application/json"]["example"] = ANSWERS[name]
-    paths = path_examples(state)
-    for parameter in operation.get("parameters", ()):
-        if parameter["in"] == "path" and parameter["name"] in paths:
-            parameter["example"] = paths[parameter["name"]]
+
+
+def _add_path_example(operation: Json, values: Mapping[str, str]) -> None:
+    value = values.get(operation["operationId"])
+    for parameter in operation["parameters"]:
+        if parameter["in"] == "path" and value is not None:
+            parameter["example"] = value

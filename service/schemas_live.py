@@ -1,8 +1,8 @@
 """The wire models of live changes. Knows nothing of how they are made."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from service.schemas import ItemError
 
@@ -25,15 +25,7 @@ class PutOptions(BaseModel):
 class PutItemRequest(PutOptions):
     """Exactly one of a picture and a vector."""
 
-    model_config = ConfigDict(
-        protected_namespaces=(),
-        json_schema_extra={
-            "examples": [
-                {"image": "data:image/png;base64,iVBORw0KGgo…", "payload": {"title": "a dog", "year": 2026}},
-                {"vector": [0.1, -0.2], "model_fingerprint": "3f9a…", "payload": {"title": "a dog"}},
-            ]
-        },
-    )
+    model_config = ConfigDict(protected_namespaces=())
     image: str | None = Field(None, min_length=1, description="base64 or data: URI; URLs are refused")
     vector: list[float] | None = Field(None, min_length=1, description="of the encoder that is served")
     model_fingerprint: str | None = Field(None, description="of the encoder that made the vector")
@@ -43,22 +35,15 @@ class PutOneOfMany(PutItemRequest):
     id: str
 
 
+# Read one by one: one bad item never fails the others.
+PutOne = Annotated[dict[str, Any], WithJsonSchema({"$ref": "#/components/schemas/PutOneOfMany"})]
+
+
 class ChangeItemsRequest(BaseModel):
     """Items to put, each as PutItemRequest with its id; and ids to delete."""
 
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        json_schema_extra={
-            "examples": [
-                {
-                    "put": [{"id": "animals/dog.png", "image": "data:image/png;base64,iVBORw0KGgo…"}],
-                    "delete": ["animals/cat.png"],
-                }
-            ]
-        },
-    )
-    put: list[dict[str, Any]] = Field(default_factory=list, max_length=MAX_CHANGES)
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    put: list[PutOne] = Field(default_factory=list, max_length=MAX_CHANGES)
     delete: list[str] = Field(default_factory=list, max_length=MAX_CHANGES)
 
 

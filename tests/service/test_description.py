@@ -1,0 +1,114 @@
+"""The API's own description: every example is true, and nothing is ever answered that it does not say."""
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import jsonschema_rs
+import pytest
+from live_service import Running, running
+
+from service.settings import Settings
+
+CONFIG = Path(__file__).with_name("schemathesis.toml")
+METHODS = {"get", "put", "post", "delete"}
+EXAMPLES_PER_OPERATION = 12
+
+
+@pytest.fixture(scope="module")
+def service(releases: Path, settings_for: Callable[..., Settings], tmp_path_factory) -> Iterator[Running]:
+    """One that takes changes, on releases of its own."""
+    own = tmp_path_factory.mktemp("described") / "releases"
+    shutil.copytree(releases, own, symlinks=True)
+    with running(settings_for(own, live_changes=True)) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def description(service: Running) -> dict[str, Any]:
+    return service.client.get("/openapi.json").json()
+
+
+def operations(description: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, entry in description["paths"].items():
+        for method in METHODS & entry.keys():
+            yield method, path, entry[method]
+
+
+def filled(path: str, operation: dict[str, Any]) -> str:
+    """The path with the examples of its parameters."""
+    for parameter in operation["parameters"]:
+        if parameter["in"] == "path":
+            path = path.replace(f"{{{parameter['name']}}}", quote(parameter["example"]))
+    return path
+
+
+def conforms(value: object, schema: dict[str, Any], description: dict[str, Any]) -> None:
+    jsonschema_rs.validate(schema | {"components": description["components"]}, value)
+
+
+def test_operations_have_names_for_clients_words_and_a_tag(description):
+    described = list(operations(description))
+    names = [operation["operationId"] for _, _, operation in described]
+    assert len(set(names)) == len(names)
+    for _, path, operation in described:
+        assert re.fullmatch(r"[a-z]+(_[a-z]+)*", operation["operationId"]), path
+        assert operation["description"], path
+        assert operation["tags"], path
+        assert operation["tags"][0] in {tag["name"] for tag in description["tags"]}, path
+
+
+def test_every_example_of_a_request_is_answered_as_described(client, description):
+    sent = 0
+    by_change = sorted(operations(description), key=lambda one: "live changes" in one[2]["tags"])
+    for method, path, operation in by_change:
+        content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+        for words, example in content.get("examples", {}).items():
+            response = client.request(method, filled(path, operation), json=example["value"])
+            assert response.status_code == 200, (path, words, response.text)
+            documented = operation["responses"]["200"]["content"]["application/json"]
+            conforms(response.json(), documented["schema"], description)
+            conforms(example["value"], content["schema"], description)
+            sent += 1
+        if method == "get":
+            assert client.get(filled(path, operation)).status_code == 200, path
+    assert sent >= 15
+
+
+def test_every_json_body_has_an_example_and_so_has_its_answer(description):
+    for _, path, operation in operations(description):
+        if "application/json" in operation.get("requestBody", {}).get("content", {}):
+            assert operation["requestBody"]["content"]["application/json"].get("examples"), path
+            answer = next(
+                operation["responses"][status]["content"]["application/json"]
+                for status in ("200", "201")
+                if status in operation["responses"]
+            )
+            conforms(answer["example"], answer["schema"], description)
+
+
+def test_options_and_405_name_every_method_of_a_path(client):
+    for path, methods in (("/search/text", {"POST"}), ("/v1/models", {"GET", "HEAD"}), ("/", {"GET", "HEAD"})):
+        asked, refused = client.options(path), client.request("PATCH", path)
+        assert (asked.status_code, asked.content) == (204, b"")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (405, "method_not_allowed")
+        for response in (asked, refused):
+            assert set(response.headers["allow"].split(", ")) == methods | {"OPTIONS"}
+    assert client.options("/nope").status_code == 404
+
+
+def test_schemathesis_finds_no_failure_and_no_undescribed_answer(service, tmp_path):
+    command = Path(sys.executable).with_name("schemathesis")
+    run = subprocess.run(
+        [command, "--config-file", CONFIG, "run", f"{service.url}/openapi.json", "--no-color", "--phases",
+         "examples,coverage,fuzzing", "--max-examples", str(EXAMPLES_PER_OPERATION), "--seed", "1",
+         "--generation-deterministic", "--max-failures", "5"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stdout[-6000:]
+    assert service.client.get("/readyz").status_code == 200
