@@ -1,26 +1,38 @@
 /** What the page shows before anything is asked: live examples, and in the footer what is served. */
 import { fetchRelease, searchTexts } from "./api.js";
 import { plural } from "./answers.js";
-import { byId, exampleCard, thumbnail } from "./views.js";
+import { byId, exampleCard, skeletons, thumbnail } from "./views.js";
 
 const PICTURES_OF_AN_EXAMPLE = 4;
+const SHOWN = 8;
 const EXAMPLES = [
-  "a dog", "red car", "birthday cake", "water skiing",
-  "tropical fish", "a house in the snow", "playing music", "fresh fruit",
+  "a dog", "red car", "birthday cake", "water skiing", "tropical fish", "a house in the snow",
+  "playing music", "fresh fruit", "a flower", "people dancing", "a boat at sea", "a night sky",
 ];
 
 /** Their pictures are what this gallery answers right now; one request for all. Raises ServiceError. */
 export async function fillExamples() {
   const list = document.querySelector(".examples");
   if (list.querySelector("img")) return;
-  const cards = EXAMPLES.map(exampleCard);
-  list.replaceChildren(...cards);
-  const { answers } = await searchTexts(EXAMPLES, { k: PICTURES_OF_AN_EXAMPLE });
-  for (const [at, { results = [], good_match: isGood }] of answers.entries()) {
-    if (isGood === false) cards[at].remove(); // this gallery has nothing of the kind
-    else cards[at].querySelector(".mosaic").append(...results.map(framed));
+  list.replaceChildren(...skeletons(SHOWN));
+  try {
+    const { answers } = await searchTexts(EXAMPLES, { k: PICTURES_OF_AN_EXAMPLE });
+    const cards = answers
+      .filter(({ results, good_match: isGood }) => results?.length && isGood !== false) // what this gallery has
+      .slice(0, SHOWN)
+      .map(({ index, results }) => illustrated(EXAMPLES[index], results));
+    list.replaceChildren(...cards);
+    byId("examples").classList.toggle("none", !cards.length);
+  } catch (error) {
+    list.replaceChildren(...EXAMPLES.slice(0, SHOWN).map(exampleCard)); // words alone are examples too
+    throw error;
   }
-  byId("examples").hidden ||= !list.children.length;
+}
+
+function illustrated(text, results) {
+  const card = exampleCard(text);
+  card.querySelector(".mosaic").append(...results.map(framed));
+  return card;
 }
 
 function framed({ id }) {

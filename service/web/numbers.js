@@ -1,0 +1,19 @@
+/** Numbers and moments as people read them. Pure. */
+
+export const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)}\u00a0%`;
+
+export const count = (number) => number.toLocaleString("en");
+
+/** {value, low, high} as "28.0 % (26.1–29.9)". */
+export const withInterval = ({ value, low, high }) =>
+  low === null || low === undefined ? percent(value) : `${percent(value)} (${(100 * low).toFixed(1)}–${(100 * high).toFixed(1)})`;
+
+/** A number of any size in a few digits: 0.304, 12.3, 1,793. */
+export const figure = (number) =>
+  Number.isInteger(number) ? count(number) : number.toLocaleString("en", { maximumSignificantDigits: 3 });
+
+export const moment = (iso) =>
+  new Date(iso).toLocaleString("en-GB", { dateStyle: "long", timeStyle: "short", timeZone: "UTC" }) + " UTC";
+
+/** "low_light" as it is said. */
+export const words = (name) => name.replaceAll("_", " ");

@@ -1,0 +1,113 @@
+/** The page of what is served: the release, how it was checked, how well its encoder finds, and drift. */
+import { ServiceError, fetchDrift, fetchRelease } from "./api.js";
+import { reliabilityChart } from "./charts.js";
+import { driftSections } from "./drift.js";
+import { facts, html, table } from "./elements.js";
+import { keepKey } from "./key.js";
+import { count, figure, moment, percent } from "./numbers.js";
+import { problemNotice } from "./problems.js";
+import { reportSections } from "./report.js";
+import { byId } from "./views.js";
+
+const WAYS = { text_to_image: "A text finds pictures", image_to_text: "A picture finds texts" };
+
+function section(id, ...parts) {
+  const place = byId(id);
+  place.append(...parts.flat().filter(Boolean));
+  place.hidden = false;
+}
+
+const mark = (isGood, yes, no) => html("span", { class: `verdict verdict-${isGood ? "as-proven" : "far"}` }, isGood ? `✓ ${yes}` : `✗ ${no}`);
+
+function served(release) {
+  const { counts } = release;
+  return facts([
+    ["Release", release.release],
+    ["Built", moment(release.created)],
+    ["Serving since", moment(release.loaded)],
+    ["Pictures", count(counts.images)],
+    ["Texts", count(counts.texts)],
+    ["Left out", counts.failed ? `${count(counts.failed)} that could not be read` : null],
+    ["Encoder", release.model],
+    ["Fingerprint", html("code", {}, release.model_fingerprint)],
+    ["Vectors", `${release.dim} numbers, ${release.precision}, on ${release.device}`],
+    ["Texts are read", `up to ${release.context_length} tokens`],
+  ]);
+}
+
+function refusal({ release, message }) {
+  return html("p", { class: "notice" }, `A newer release, ${release}, could not be served and this one stays: ${message}`);
+}
+
+const ASKED_BY = { images: "pictures", texts: "texts" };
+
+function recall(measured) {
+  const rows = Object.entries(measured).map(([space, each]) => [
+    `Among ${ASKED_BY[space] ?? space}`,
+    percent(each.recall, 2),
+    `the first ${each.k} of ${count(each.query_count)} ${ASKED_BY[each.queries] ?? each.queries} asked`,
+  ]);
+  return [
+    html("h2", {}, "Its index, against exact search"),
+    rows.length
+      ? table("What the index finds of what comparing with everything finds", ["", "Found", "Measured on"], rows)
+      : html("p", {}, "It was not measured."),
+  ];
+}
+
+function gate(verdict) {
+  if (!verdict) return [html("h2", {}, "Its promotion gate"), html("p", {}, "This encoder has passed through no gate: nothing compared it with one before it.")];
+  const { passed, checks, failed, created, policy } = verdict;
+  return [
+    html("h2", {}, "Its promotion gate"),
+    html("p", {}, mark(passed, "passed", "did not pass"), ` ${count(checks - failed)} of ${count(checks)} checks held, by ${policy}, ${moment(created)}.`),
+  ];
+}
+
+function calibration(told) {
+  if (!told) return [html("h2", {}, "Its relevance"), html("p", {}, "The encoder brings no calibration: answers carry a cosine similarity, and no relevance.")];
+  const measured = Object.entries(told.directions).filter(([, { figures }]) => figures?.reliability?.length);
+  return [
+    html("h2", {}, "Its relevance"),
+    html("p", {}, "When the service says 80 %, eight of ten such answers should fit. On the dotted line they do; a larger dot stands for more answers."),
+    html("div", { class: "charts" }, measured.map(([way, { figures }]) => reliabilityChart({ title: WAYS[way] ?? way, bins: figures.reliability }))),
+    html("ul", { class: "notes" }, measured.map(([way, { figures }]) => html("li", {}, `${WAYS[way] ?? way}: off by ${percent(figures.expected_calibration_error)} on average, measured on ${figures.measured_on}, a gallery of ${figure(figures.gallery_items)}.`))),
+  ];
+}
+
+function draw(release) {
+  document.title = `${release.model} · Twinlens`;
+  byId("lead").textContent = `${count(release.counts.images)} pictures, found by the encoder ${release.model}.`;
+  section("served", release.refused && refusal(release.refused), served(release));
+  const { report } = release;
+  const title = html("h2", {}, "How well it finds on other sets");
+  section("report", title, report?.datasets ? reportSections(report) : html("p", {}, "The encoder brings no evaluation report. `python -m training evaluate` writes one."));
+  section("calibration", calibration(release.calibration));
+  section("checks", recall(release.recall ?? {}), gate(release.gate));
+}
+
+async function start() {
+  const again = () => {
+    byId("problem").replaceChildren();
+    start();
+  };
+  const onKey = (key) => {
+    keepKey(key);
+    again();
+  };
+  try {
+    draw(await fetchRelease());
+  } catch (error) {
+    byId("problem").replaceChildren(problemNotice(error, { retry: again, onKey }));
+    return;
+  } finally {
+    byId("waiting").hidden = true;
+  }
+  try {
+    section("drift", html("h2", {}, "Drift"), driftSections(await fetchDrift()));
+  } catch (error) {
+    if (!(error instanceof ServiceError)) throw error; // a service that measures none just shows none
+  }
+}
+
+start();
