@@ -8,6 +8,7 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -172,6 +173,19 @@ class TextTable:
 
     def text(self, row: int) -> str:
         return str(self._column["text"][row].as_py())
+
+    def find(self, digest: bytes) -> int | None:
+        """The row of the text with that SHA-256."""
+        digests, order = self._column["digest"], self._order
+        place = bisect.bisect_left(order, digest, key=lambda row: digests[int(row)].as_py())
+        if place < len(order) and digests[int(order[place])].as_py() == digest:
+            return int(order[place])
+        return None
+
+    @cached_property
+    def _order(self) -> NDArray[np.uint64]:
+        order: NDArray[np.uint64] = pc.sort_indices(self._column["digest"].cast(pa.binary())).to_numpy()
+        return order
 
     def id(self, row: int) -> str:
         """The start of the text's own SHA-256 in hex: the same text has the same id in every release."""
