@@ -11,7 +11,19 @@ from pathlib import Path
 import torch
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 
-THREADS = ("device", "search", "decode", "aside", "load")
+THREADS = (
+    "device",
+    "prepare",
+    "search",
+    "decode",
+    "decoders",
+    "tokenize",
+    "aside",
+    "load",
+    "live",
+    "watchdog",
+    "traces",
+)
 """Names, or beginnings of names, of the threads that do the service's work."""
 _CPU_TABLES = Path("/proc/self")
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")

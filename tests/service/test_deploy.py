@@ -1,0 +1,156 @@
+"""deploy/: everything parses, and every metric that a rule or a panel names is one that a real server gives."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from live_service import Running, picture, running
+from prometheus_client.parser import text_string_to_metric_families
+
+from service.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+RUNBOOK = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+OF_PROMETHEUS = {"up"}
+# What is no metric in PromQL: functions, aggregations, keywords, and the labels after by, on and ignoring.
+WORDS = {
+    *("sum", "count", "min", "max", "avg", "rate", "increase", "histogram_quantile", "time", "changes"),
+    *("label_values", "and", "or", "unless", "bool"),
+}
+GROUPING = re.compile(r"\b(?:by|without|on|ignoring|group_left|group_right)\s*\([^)]*\)")
+SELECTOR = re.compile(r"\{(?:[^{}\"]|\"(?:[^\"\\]|\\.)*\")*\}")
+DURATION = re.compile(r"\[[^\]]*\]")
+NAME = re.compile(r"(?<![\w:$.\"])[a-zA-Z_:][\w:]*")
+LABEL = re.compile(r"([a-zA-Z_]\w*)\s*(?:=~|!~|!=|=)")
+
+
+def names_in(expression: str) -> set[str]:
+    """The metrics that a PromQL expression reads."""
+    bare = DURATION.sub(" ", SELECTOR.sub(" ", GROUPING.sub(" ", expression)))
+    return set(NAME.findall(bare)) - WORDS
+
+
+def selectors_in(expression: str) -> Iterator[tuple[str, set[str]]]:
+    """Each metric with the labels that it is selected by."""
+    for match in re.finditer(rf"({NAME.pattern})({SELECTOR.pattern})", expression):
+        yield match[1], set(LABEL.findall(re.sub(r"\"(?:[^\"\\]|\\.)*\"", '""', match[2])))
+
+
+def rules() -> list[dict[str, Any]]:
+    groups = yaml.safe_load((DEPLOY / "prometheus" / "rules.yml").read_text())["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+def dashboard() -> dict[str, Any]:
+    return json.loads((DEPLOY / "grafana" / "dashboards" / "twinlens.json").read_text())
+
+
+def expressions() -> list[str]:
+    board = dashboard()
+    panels = [target["expr"] for panel in board["panels"] for target in panel.get("targets", [])]
+    notes = [annotation["expr"] for annotation in board["annotations"]["list"]]
+    variables = [
+        v["definition"].replace(", instance", "") for v in board["templating"]["list"] if "definition" in v
+    ]
+    return [rule["expr"] for rule in rules()] + panels + notes + variables
+
+
+@pytest.fixture(scope="module")
+def exposed(releases: Path, settings_for: Callable[..., Settings]) -> dict[str, set[str]]:
+    """Sample name -> labels, of a server that has answered a little of everything."""
+    with running(settings_for(releases, cache_bytes=1 << 20)) as service:
+        ask(service)
+        text = service.client.get("/metrics").text
+    found: dict[str, set[str]] = {}
+    for family in text_string_to_metric_families(text):
+        found.setdefault(family.name, set())  # a counter nobody has counted yet has no sample
+        if family.type == "counter":
+            found.setdefault(f"{family.name}_total", set())
+        for sample in family.samples:
+            found.setdefault(sample.name, set()).update(sample.labels)
+    return found
+
+
+def ask(service: Running) -> None:
+    client = service.client
+    for _ in range(60):  # enough for a verdict of drift
+        client.post("/search/text", json={"query": "a dog"})
+    client.post("/search/image", content=picture(1), headers={"content-type": "image/png"})
+    client.post("/embed/text", json={"texts": " "})
+    client.get("/drift")
+
+
+def test_every_metric_that_a_rule_or_a_panel_names_is_there_with_the_labels_it_is_selected_by(exposed):
+    recorded = {rule["record"] for rule in rules() if "record" in rule}
+    for expression in expressions():
+        names = names_in(expression)
+        assert names, expression
+        assert names <= exposed.keys() | recorded | OF_PROMETHEUS, expression
+        for name, labels in selectors_in(expression):
+            known = exposed.get(name, set()) | {"instance", "job"}
+            assert not exposed.get(name) or labels <= known, (name, labels - known)
+
+
+def test_names_are_read_out_of_promql():
+    expression = (
+        'sum by (a, b) (rate(x_total{c=~"d|e{}",f!=""}[5m])) / ignoring (g) (y:z:rate1h > 0) and up == 1'
+    )
+    assert names_in(expression) == {"x_total", "y:z:rate1h", "up"}
+    assert list(selectors_in(expression)) == [("x_total", {"c", "f"})]
+
+
+def test_every_expression_closes_what_it_opens():
+    for expression in expressions():
+        bare = re.sub(r"\"(?:[^\"\\]|\\.)*\"", '""', expression)
+        for opening, closing in ("()", "[]", "{}"):
+            assert bare.count(opening) == bare.count(closing), expression
+
+
+def test_every_alert_has_a_severity_a_summary_and_its_words_in_the_runbook():
+    alerts = [rule for rule in rules() if "alert" in rule]
+    assert len({rule["alert"] for rule in alerts}) == len(alerts) > 10
+    for rule in alerts:
+        assert rule["labels"]["severity"] in {"page", "ticket", "info"}
+        assert rule["annotations"]["summary"]
+        page, _, anchor = rule["annotations"]["runbook"].partition("#")
+        assert (page, anchor) == ("docs/operations.md", rule["alert"].lower())
+        assert f"### {rule['alert']}\n" in RUNBOOK
+
+
+def test_the_dashboard_has_its_rows_a_data_source_to_choose_and_panels_that_do_not_overlap():
+    board = dashboard()
+    rows = [panel["title"] for panel in board["panels"] if panel["type"] == "row"]
+    assert rows == ["Traffic", "Latency", "Queues", "Device", "Releases", "Drift"]
+    assert [v["type"] for v in board["templating"]["list"]] == ["datasource", "query"]
+    assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
+    taken: set[tuple[int, int]] = set()
+    for panel in board["panels"]:
+        place = panel["gridPos"]
+        cells = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
+        assert place["x"] + place["w"] <= 24
+        assert not cells & taken, panel["title"]
+        taken |= cells
+        for target in panel.get("targets", []):
+            assert target["datasource"]["uid"] == "${datasource}"
+
+
+def test_the_compose_file_mounts_what_is_there_and_publishes_on_loopback_only():
+    services = yaml.safe_load((DEPLOY / "docker-compose.yml").read_text())["services"]
+    for service in services.values():
+        assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+        for volume in service["volumes"]:
+            source = volume.split(":")[0]
+            assert not source.startswith(".") or (ROOT / source).is_dir()
+    scraped = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
+    assert scraped["rule_files"] == ["rules.yml"]
+    for path in (DEPLOY / "grafana" / "provisioning").rglob("*.yml"):
+        assert yaml.safe_load(path.read_text())["apiVersion"] == 1
