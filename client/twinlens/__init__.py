@@ -5,6 +5,8 @@ Knows the wire only: nothing of how the service is built.
 
 from twinlens.answers import (
     BatchAnswer,
+    Change,
+    ChangeAnswer,
     Embedding,
     Embeddings,
     Hit,
@@ -32,12 +34,14 @@ from twinlens.errors import (
     Unavailable,
     WrongModel,
 )
-from twinlens.queries import Query
+from twinlens.queries import NewItem, Query
 
 __all__ = [
     "AsyncClient",
     "BadAnswer",
     "BatchAnswer",
+    "Change",
+    "ChangeAnswer",
     "Client",
     "ConnectionFailed",
     "DeadlineExceeded",
@@ -49,6 +53,7 @@ __all__ = [
     "Item",
     "ItemError",
     "ItemFailed",
+    "NewItem",
     "NotFound",
     "Overloaded",
     "Query",

@@ -93,9 +93,27 @@ class BatchAnswer:
 class Item:
     id: str
     payload: Json
-    width_pixels: int
-    height_pixels: int
+    width_pixels: int | None  # None: put as a vector, without a picture
+    height_pixels: int | None
     release: str
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A put or a delete that is durable and searchable; `sequence` rises with every change."""
+
+    id: str
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeAnswer:
+    """A change or an error for each item, in the order asked."""
+
+    put: Sequence[Change | ItemError]
+    deleted: Sequence[Change | ItemError]
+    release: str
+    model_fingerprint: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,3 +195,16 @@ def read_item(answer: Json) -> Item:
 
 def read_release(answer: Json) -> Release:
     return Release(answer["release"], answer["model"], answer["model_fingerprint"], answer["dim"], answer)
+
+
+def read_change(answer: Json) -> Change:
+    return Change(answer["id"], answer["sequence"])
+
+
+def read_changes(answer: Json) -> ChangeAnswer:
+    put, deleted = ([_change(one) for one in answer[name]] for name in ("put", "delete"))
+    return ChangeAnswer(put, deleted, answer["release"], answer["model_fingerprint"])
+
+
+def _change(one: Json) -> Change | ItemError:
+    return read_error(one["error"]) if "error" in one else read_change(one)

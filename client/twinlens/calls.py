@@ -14,6 +14,8 @@ import httpx
 
 from twinlens.answers import (
     BatchAnswer,
+    Change,
+    ChangeAnswer,
     Embeddings,
     Item,
     Json,
@@ -21,12 +23,14 @@ from twinlens.answers import (
     Release,
     SearchAnswer,
     read_batch,
+    read_change,
+    read_changes,
     read_embeddings,
     read_item,
     read_release,
     read_search,
 )
-from twinlens.queries import Picture, Query, Space, Truncate, numbers, read_picture
+from twinlens.queries import NewItem, Picture, Query, Space, Truncate, numbers, read_picture
 
 T = TypeVar("T")
 _ROUTES = {"text": ("text", "query"), "vector": ("vector", "vector"), "id": ("item", "id")}
@@ -136,6 +140,38 @@ def picture(id: str, *, side_pixels: int | None = None) -> Call[bytes]:
     )
 
 
+def put_item(
+    id: str,
+    *,
+    image: Picture | None = None,
+    vector: Iterable[float] | None = None,
+    model_fingerprint: str | None = None,
+    payload: Mapping[str, Any] | None = None,
+    texts: Sequence[str] | None = None,
+) -> Call[Change]:
+    """Add an item, or replace the one of that id; see `NewItem`. Durable and searchable once this returns."""
+    new = NewItem(**locals())
+    path = f"/items/{_quoted(id)}"
+    if new.image is not None:
+        fields = {name: json.dumps(value) for name, value in new.extras().items()}
+        body = {"files": {"image": ("0", read_picture(new.image))}, "data": fields}
+        return _call("PUT", path, read_change, body)
+    asked = new.as_json()
+    del asked["id"]
+    return _call("PUT", path, read_change, {"json": asked})
+
+
+def delete_item(id: str) -> Call[Change]:
+    """Take an item out. NotFound: there is none; or its deletion went through, and only the answer was lost."""
+    return _call("DELETE", f"/items/{_quoted(id)}", read_change, {})
+
+
+def change_items(*, put: Sequence[NewItem] = (), delete: Sequence[str] = ()) -> Call[ChangeAnswer]:
+    """Put and delete many at once, with a change or an error for each."""
+    asked = {"put": [new.as_json() for new in put], "delete": list(delete)}
+    return _post("/items/batch", read_changes, {"json": asked})
+
+
 def release() -> Call[Release]:
     """What is served."""
     return _get("/release", read_release)
@@ -153,11 +189,15 @@ def _read_ready(response: httpx.Response) -> Readiness:
 
 
 def _get(path: str, read: Callable[[Json], T]) -> Call[T]:
-    return Call(method="GET", path=path, read=lambda response: read(response.json()), body={})
+    return _call("GET", path, read, {})
 
 
 def _post(path: str, read: Callable[[Json], T], body: Mapping[str, Any]) -> Call[T]:
-    return Call(method="POST", path=path, read=lambda response: read(response.json()), body=body)
+    return _call("POST", path, read, body)
+
+
+def _call(method: str, path: str, read: Callable[[Json], T], body: Mapping[str, Any]) -> Call[T]:
+    return Call(method=method, path=path, read=lambda response: read(response.json()), body=body)
 
 
 def _given(**options: object) -> dict[str, Any]:

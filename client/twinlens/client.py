@@ -94,6 +94,9 @@ class Client(_Configured):
     search_batch = _blocking(calls.search_batch)
     item = _blocking(calls.item)
     picture = _blocking(calls.picture)
+    put_item = _blocking(calls.put_item)
+    delete_item = _blocking(calls.delete_item)
+    change_items = _blocking(calls.change_items)
     release = _blocking(calls.release)
     ready = _blocking(calls.ready)
 
@@ -158,6 +161,9 @@ class AsyncClient(_Configured):
     search_batch = _awaited(calls.search_batch)
     item = _awaited(calls.item)
     picture = _awaited(calls.picture)
+    put_item = _awaited(calls.put_item)
+    delete_item = _awaited(calls.delete_item)
+    change_items = _awaited(calls.change_items)
     release = _awaited(calls.release)
     ready = _awaited(calls.ready)
 

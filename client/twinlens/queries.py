@@ -2,7 +2,7 @@
 
 import base64
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -61,6 +61,40 @@ class Query:
         elif kind == "vector":
             value = numbers(value)
         return {kind: value} | self.options()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewItem:
+    """An item to put: a picture, or a vector with the `model_fingerprint` of its encoder.
+
+    `payload` is shown with hits and filtered by; `texts` are found with `in_="texts"`.
+    """
+
+    id: str
+    image: Picture | None = None
+    vector: Iterable[float] | None = None
+    model_fingerprint: str | None = None
+    payload: Mapping[str, Any] | None = None
+    texts: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.image is None) == (self.vector is None):
+            raise ValueError(f"item {self.id!r} needs exactly one of image and vector")
+
+    def as_json(self) -> dict[str, Any]:
+        """As an object of /items/batch; reads the picture."""
+        given: dict[str, Any] = {"id": self.id} | self.extras()
+        if self.image is not None:
+            return given | {"image": base64.b64encode(read_picture(self.image)).decode()}
+        return given | {
+            "vector": numbers(() if self.vector is None else self.vector),
+            "model_fingerprint": self.model_fingerprint,
+        }
+
+    def extras(self) -> dict[str, Any]:
+        """Payload and texts, where there are any."""
+        given = {"payload": self.payload, "texts": self.texts}
+        return {name: value for name, value in given.items() if value is not None}
 
 
 def numbers(vector: Iterable[float]) -> list[float]:

@@ -25,7 +25,13 @@ def releases(tmp_path_factory: pytest.TempPathFactory, gallery: Path, tiny_bundl
 @pytest.fixture(scope="session")
 def service(releases: Path) -> Iterator[Running]:
     settings = Settings(
-        releases=releases, port=0, device="cpu", torch_threads=1, decode_threads=2, watch_seconds=0
+        releases=releases,
+        port=0,
+        device="cpu",
+        torch_threads=1,
+        decode_threads=2,
+        watch_seconds=0,
+        live_changes=True,
     )
     with running(settings) as started:
         yield started

@@ -10,7 +10,7 @@ import pytest
 from live_service import Running, picture
 
 import twinlens
-from twinlens import AsyncClient, Client, Embedding, ItemError, Query, SearchResults
+from twinlens import AsyncClient, Client, Embedding, ItemError, NewItem, Query, SearchResults
 
 
 @pytest.fixture
@@ -92,6 +92,26 @@ def test_items_with_odd_ids_pictures_the_release_and_readiness_are_read(client, 
     release = client.release()
     assert (release.model, release.raw["counts"]["images"], release.id) == ("tiny", 24, item.release)
     assert client.ready()
+
+
+def test_items_are_put_replaced_and_deleted_one_or_many(client):
+    fingerprint = client.release().model_fingerprint
+    item_id = "new/50% ü#?.png"
+    first = client.put_item(item_id, image=picture(77), payload={"year": 2031}, texts=["a new one"])
+    assert first.id == item_id
+    assert client.search(image=picture(77), k=1).hits[0].payload == {"year": 2031}
+    replaced = client.put_item(item_id, vector=[1.0] + [0.0] * 15, model_fingerprint=fingerprint)
+    assert replaced.sequence > first.sequence
+    assert (client.item(item_id).payload, client.item(item_id).width_pixels) == ({}, None)
+    several = client.change_items(
+        put=[NewItem(id="new/2", image=picture(78)), NewItem(id="new/3", image=b"no")], delete=[item_id, "nope"]
+    )
+    assert [type(one).__name__ for one in (*several.put, *several.deleted)] == ["Change", "ItemError"] * 2
+    assert client.delete_item("new/2").sequence > several.put[0].sequence
+    with pytest.raises(twinlens.NotFound):
+        client.item(item_id)
+    with pytest.raises(ValueError, match="exactly one of image and vector"):
+        client.put_item("new/4")
 
 
 def test_refusals_are_exceptions_of_their_kind_with_all_that_the_service_told(client):
