@@ -15,8 +15,10 @@ from encoders.encoder import Encoder, choose_device
 from encoders.errors import TwinlensError
 from index.cores import available_cores
 from service.batching import Device, DeviceSettings
+from service.cache import EmbeddingCache
 from service.decoding import ImageSource
 from service.decoding_pool import Decoders
+from service.digests import Digests
 from service.errors import DeadlineExceeded, EncodingFailed, report
 from service.lanes import BatchLimit, Lane
 from service.settings import Settings
@@ -53,16 +55,38 @@ class Embedder:
             ),
         )
         self._tokenizing = Tokenizing(self.device, max_characters=settings.max_text_characters)
+        self._digests = Digests()
+        self._cache = EmbeddingCache(settings.cache_bytes, telemetry) if settings.cache_bytes else None
 
     def stop(self, *, timeout_seconds: float) -> None:
         """Finish the batch that runs, refuse what waits."""
         self._tokenizing.stop()
+        self._digests.stop()
         self.device.stop(timeout_seconds=timeout_seconds)
 
     async def images(
         self, encoder: Encoder, sources: Sequence[ImageSource], *, deadline: float, timings: Timings
     ) -> list[Outcome]:
         """An outcome for each source. Raises QueueFull before anything is decoded."""
+        compute = partial(self._images, encoder, deadline=deadline, timings=timings)
+        if self._cache is None or not sources:
+            return await compute(sources)
+        keys, opened = await self._digests.of_images(encoder, sources)
+        return await self._cache.through(keys, lambda rows: compute([opened[row] for row in rows]))
+
+    async def texts(
+        self, encoder: Encoder, items: Sequence[TextItem], *, deadline: float, timings: Timings
+    ) -> list[Outcome]:
+        """An outcome for each text. Raises QueueFull."""
+        compute = partial(self._texts, encoder, deadline=deadline, timings=timings)
+        if self._cache is None or not items:
+            return await compute(items)
+        keys = await self._digests.of_texts(encoder, items)
+        return await self._cache.through(keys, lambda rows: compute([items[row] for row in rows]))
+
+    async def _images(
+        self, encoder: Encoder, sources: Sequence[ImageSource], *, deadline: float, timings: Timings
+    ) -> list[Outcome]:
         if not sources:
             return []
         spec = encoder.preprocessing
@@ -77,10 +101,9 @@ class Embedder:
             self._decoders.submit(self._decode_next)
         return await self._wait(ticket, timings)
 
-    async def texts(
+    async def _texts(
         self, encoder: Encoder, items: Sequence[TextItem], *, deadline: float, timings: Timings
     ) -> list[Outcome]:
-        """An outcome for each text. Raises QueueFull."""
         if not items:
             return []
         size_bytes = sum(len(item.text) for item in items)

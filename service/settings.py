@@ -66,6 +66,7 @@ class Settings(BaseModel):
     queue_bytes: int = Field(
         256 * MEBIBYTE, ge=1 << 20, description="pixels, or texts, admitted and not yet answered"
     )
+    cache_bytes: int = Field(0, ge=0, description="most bytes of embeddings kept to be given again; 0: none")
     search_queue: int = Field(512, ge=1, description="searches admitted and not yet answered")
     max_images: int = Field(128, ge=1, description="most images in one request")
     max_texts: int = Field(512, ge=1, description="most texts in one request")

@@ -69,7 +69,7 @@ def test_put_together_ahead_or_not_everybody_gets_his_own_answer(machine):
             names = [f"{number}.{item}" for item in range(number % 11 + 1)]
             if number % 50 == 7:
                 names[0] = (POISON, SPOILS)[number // 50 % 2]
-            tickets.append((names, submit(device, *names, kind=("image", "text")[number % 2])))
+            tickets.append((names, submit(device, *names, kind=("image", "text")[number % 2], seconds=600)))
             if number % 3 == 0:
                 await asyncio.sleep(0)
         await asyncio.gather(*(ticket.done for _, ticket in tickets))
