@@ -1,13 +1,11 @@
 """`/fields`, `/items/{id}`, `/images/{id}`: what the gallery holds. Only ids of the release are looked up."""
 
 import asyncio
-import io
 import logging
 from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
-from PIL import Image
 from starlette.responses import Response
 
 from index.errors import ImageMissing
@@ -15,6 +13,7 @@ from index.thumbnails import THUMBNAIL_SIDE_PIXELS
 from service.answers import dump
 from service.errors import NotFound
 from service.holdings import Holdings
+from service.media_types import media_type_of
 from service.routes.parts import Responses, answers, json_answer, serving_of
 from service.schemas import FieldsAnswer, ItemAnswer
 
@@ -122,10 +121,3 @@ def _missing(holdings: Holdings, row: int, error: ImageMissing) -> NotFound:
         "was built; ?side=256 gives its thumbnail",
         code="image_missing",
     )
-
-
-def media_type_of(data: bytes) -> str:
-    with Image.open(io.BytesIO(data)) as picture:  # reads the header only
-        if picture.format == "MPO":  # a JPEG with more pictures behind it, as phones write; browsers know JPEG
-            return "image/jpeg"
-        return picture.get_format_mimetype() or "application/octet-stream"

@@ -8,8 +8,6 @@ import pytest
 from live_service import picture, publish, running
 from PIL import Image
 
-from service.routes.gallery import media_type_of
-
 WIDE = "cars/green ä#?% 1.png"  # 320×40
 
 
@@ -54,14 +52,6 @@ def test_head_of_a_picture_or_an_item_tells_what_get_would(client):
         for name in ("content-type", "content-length"):
             assert head.headers[name] == full.headers[name]
         assert head.headers.get("etag") == full.headers.get("etag")
-
-
-def test_a_jpeg_with_more_pictures_behind_it_is_served_as_the_jpeg_it_is():
-    buffer = io.BytesIO()
-    Image.new("RGB", (8, 8)).save(buffer, "MPO", save_all=True, append_images=[Image.new("RGB", (8, 8))])
-    with Image.open(io.BytesIO(buffer.getvalue())) as opened:
-        assert opened.format == "MPO"
-    assert media_type_of(buffer.getvalue()) == "image/jpeg"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,30 @@
+"""Pictures are named without being opened."""
+
+import io
+
+import pytest
+from hostile_files import noise, saved, sound
+from PIL import Image
+
+from service.media_types import UNKNOWN, media_type_of
+
+
+@pytest.mark.parametrize("kind", sound())
+def test_a_picture_in_a_format_that_is_taken_has_pillows_name_for_it(kind):
+    data = sound()[kind]
+    with Image.open(io.BytesIO(data)) as picture:
+        assert media_type_of(data) == (
+            picture.get_format_mimetype() if kind != "ppm" else "image/x-portable-anymap"
+        )
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\xff\xd8", b"<svg>", b"%!PS", b"RIFF\0\0\0\0WAVE", b"<html>\xff\xd8\xff"]
+)
+def test_anything_else_has_the_name_that_no_browser_runs(data):
+    assert media_type_of(data) == UNKNOWN
+
+
+def test_a_jpeg_with_more_pictures_behind_it_is_the_jpeg_it_is():
+    data = saved(noise(), "MPO", save_all=True, append_images=[noise(seed=6)])
+    assert media_type_of(data) == "image/jpeg"
