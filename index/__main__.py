@@ -16,9 +16,10 @@ from rich.console import Console
 
 from encoders.errors import TwinlensError
 from index import catalog
-from index.console import progress_on, releases_table, show_report
+from index.console import changes_table, progress_on, releases_table, show_report
 from index.cores import available_cores
 from index.errors import ReleaseError
+from index.live.pending import describe_change, pending_changes
 from index.manifest import Manifest
 from index.publish import prune as prune_releases
 from index.publish import rollback as roll_back
@@ -123,6 +124,21 @@ def list_releases(*, releases: Releases = Path("releases"), as_json: AsJson = Fa
 
 
 @app.command()
+def changes(*, releases: Releases = Path("releases"), as_json: AsJson = False) -> None:
+    """Show what was put and deleted while serving, and is not in the current release yet."""
+    with _errors_shown():
+        inside = _live_sequence(releases)
+        pending = list(pending_changes(releases, after=inside))
+    if as_json:
+        typer.echo(json.dumps([describe_change(change) for change in pending], indent=1, ensure_ascii=False))
+    elif pending:
+        _out.print(changes_table(pending))
+        _out.print(f"{len(pending):,} changes after {inside:,}: `rebuild` takes them in", highlight=False)
+    else:
+        typer.echo(f"no changes in {releases} that the current release does not hold")
+
+
+@app.command()
 def verify(
     release_id: Annotated[str | None, typer.Argument(help="By default the current release.")] = None,
     *,
@@ -186,6 +202,12 @@ def _current_or_none(releases: Path) -> str | None:
         return catalog.current_release_id(releases)
     except ReleaseError:
         return None
+
+
+def _live_sequence(releases: Path) -> int:
+    """The last change that the current release holds; 0 where there is no release yet, or it holds none."""
+    now = _current_or_none(releases)
+    return 0 if now is None else catalog.read_manifest(releases / now).live_sequence or 0
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from rich.progress import (
 from rich.table import Column, Table
 
 from index.catalog import FAILURES_NAME
+from index.live.records import Change, Put
 from index.manifest import Manifest
 from index.report import OnProgress, RebuildReport, Tally
 
@@ -111,6 +112,19 @@ def _printable(text: str, encoding: str) -> str:
     """What a terminal can show and obeys not: names and messages may hold anything."""
     shown = "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
     return shown.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def changes_table(changes: list[Change]) -> Table:
+    """One line for each change, in order."""
+    table = Table("", Column("item", overflow="fold"), "change", "of", "texts")
+    for change in changes:
+        name = escape(_printable(change.id, "utf-8"))
+        if isinstance(change, Put):
+            kind = "a picture" if change.digest else "a vector"
+            table.add_row(f"{change.sequence}", name, "put", kind, f"{len(change.texts)}")
+        else:
+            table.add_row(f"{change.sequence}", name, "[red]delete[/red]", "", "")
+    return table
 
 
 def releases_table(manifests: list[Manifest], broken: dict[str, str], current: str | None) -> Table:

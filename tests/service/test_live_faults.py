@@ -1,0 +1,290 @@
+"""Live changes under kill -9, full disks, and swaps of releases and encoders while they are made."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+import httpx
+import pytest
+from live_service import ITEM_COUNT, picture, publish, running
+
+from index.catalog import current_release_id, release_ids
+from index.live.reading import LiveReader
+from service.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+PNG = {"content-type": "image/png"}
+
+
+@dataclass(frozen=True)
+class Started:
+    process: subprocess.Popen[bytes]
+    client: httpx.Client
+
+
+@contextmanager
+def started(releases: Path, log: Path, *options: str) -> Iterator[Started]:
+    """`python -m service` in a process of its own; killed afterwards."""
+    environment = {**os.environ, "TWINLENS_LIVE_CHANGES": "1", "TWINLENS_DECODE_WORKERS": "1"}
+    command = [sys.executable, "-m", "service", "--releases", str(releases), "--port", "0", "--device", "cpu"]
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [*command, *options], cwd=ROOT, env=environment, stdout=file, stderr=file, start_new_session=True
+        )
+    try:
+        with httpx.Client(base_url=_address(process, log), timeout=60, trust_env=False) as client:
+            yield Started(process, client)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _address(process: subprocess.Popen[bytes], log: Path) -> str:
+    """Once it answers; the port is that on which the process listens."""
+    give_up = time.monotonic() + 120
+    while time.monotonic() < give_up:
+        assert process.poll() is None, log.read_text()
+        for port in _listening(process.pid):
+            with suppress(httpx.HTTPError):
+                url = f"http://127.0.0.1:{port}"
+                if httpx.get(f"{url}/readyz", trust_env=False).status_code == 200:
+                    return url
+        time.sleep(0.05)
+    raise AssertionError(log.read_text())
+
+
+def _listening(pid: int) -> list[int]:
+    """The TCP ports on which a process listens."""
+    inodes = set()
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(OSError):
+            inodes.add(str(descriptor.readlink()).removeprefix("socket:[").rstrip("]"))
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return [int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == "0A" and row[9] in inodes]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, releases: Path) -> Path:
+    shutil.copytree(releases, tmp_path / "releases")
+    return tmp_path / "releases"
+
+
+def put(client: httpx.Client, item_id: str, seed: int, **payload: object) -> httpx.Response:
+    return client.put(
+        f"/items/{item_id}", content=picture(seed), headers=PNG, params={"payload": json.dumps(payload)}
+    )
+
+
+def held_ids(client: httpx.Client) -> list[str]:
+    answer = client.post("/search/text", json={"query": "a cat", "k": 1000})
+    assert answer.status_code == 200, answer.text
+    return sorted(hit["id"] for hit in answer.json()["results"])
+
+
+class Writers:
+    """Threads that put until the service is gone; what was sent, and what was answered (item → seed)."""
+
+    def __init__(self, client: httpx.Client) -> None:
+        self._url = client.base_url
+        self.sent: set[str] = set()
+        self.answered: dict[str, int] = {}
+        self.threads = [threading.Thread(target=self._write, args=(writer,)) for writer in range(8)]
+        for thread in self.threads:
+            thread.start()
+
+    def _write(self, writer: int) -> None:
+        with httpx.Client(base_url=self._url, timeout=60, trust_env=False) as client:
+            for number in range(1000):
+                name = f"new {writer}/{number}"
+                self.sent.add(name)
+                try:
+                    assert put(client, name, number).status_code == 200
+                except httpx.HTTPError:
+                    return
+                self.answered[name] = number
+
+
+def test_kill_9_right_after_an_answer_loses_nothing_and_doubles_nothing(folder, tmp_path):
+    with started(folder, tmp_path / "log") as service:
+        for number in range(4):
+            assert put(service.client, f"new/{number}", number).status_code == 200
+        assert service.client.delete("/items/new/0").status_code == 200
+        service.process.send_signal(signal.SIGKILL)
+    with started(folder, tmp_path / "log") as service:
+        first = ["new/1", "new/2", "new/3"]
+        assert [name for name in held_ids(service.client) if name.startswith("new")] == first
+        writers = Writers(service.client)
+        while len(writers.answered) < 40:
+            time.sleep(0.01)
+        service.process.send_signal(signal.SIGKILL)
+        for thread in writers.threads:
+            thread.join()
+    with started(folder, tmp_path / "log") as service:
+        everything = held_ids(service.client)
+        held = [name for name in everything if name.startswith("new ")]
+        assert len(set(everything)) == len(everything) == ITEM_COUNT + len(first) + len(held)
+        assert set(writers.answered) <= set(held) <= writers.sent
+        for name in list(writers.answered)[-3:]:
+            assert service.client.get(f"/images/{name}").content == picture(writers.answered[name])
+    sequences = [change.sequence for change in LiveReader(folder / "live")]
+    assert sequences == list(range(1, len(sequences) + 1))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, a little larger than the release."""
+    mount = tmp_path / "small"
+    mount.mkdir()
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(mount)], capture_output=True, check=False
+    )
+    if made.returncode:
+        pytest.skip("may not mount a file system here")
+    yield mount
+    subprocess.run(["umount", "-l", str(mount)], check=True)
+
+
+def test_on_a_full_disk_changes_are_refused_whole_and_searches_go_on(folder, small_disk, settings_for):
+    (folder / "live").symlink_to(small_disk, target_is_directory=True)
+    with running(settings_for(folder, live_changes=True)) as service:
+        client, number, accepted = service.client, 0, []
+        while True:
+            filling = picture(number, width=480, height=480) + bytes(60_000)
+            response = client.put(f"/items/{number}", content=filling, headers=PNG)
+            if response.status_code != 200:
+                break
+            accepted.append(str(number))
+            number += 1
+        assert number > 3
+        assert (response.status_code, response.json()["error"]["code"]) == (507, "storage_full")
+        assert str(folder) not in response.text
+        before = service.serving.live.sequence
+        (small_disk / "filling").write_bytes(b"")
+        with suppress(OSError), (small_disk / "filling").open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(512))
+        large = {"vector": [1.0] * 16, "model_fingerprint": service.serving.state.encoder.fingerprint}
+        refused = client.put("/items/large", json={**large, "payload": {"x": "y" * 60_000}})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (507, "storage_full")
+        assert service.serving.live.sequence == before
+        assert [name for name in held_ids(client) if name.isdigit()] == sorted(accepted)
+        (small_disk / "filling").unlink()
+        assert client.delete("/items/0").status_code == 200
+        assert client.put("/items/large", json=large).status_code == 200
+    names = [change.id for change in LiveReader(folder / "live")]
+    assert names == [*accepted, "0", "large"]
+
+
+class Changing:
+    """Threads that put, replace and delete until stopped; `state`: what must be there (item → seed)."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._stop = threading.Event()
+        self.state: dict[str, int] = {}
+        self.problems: list[str] = []
+        self._threads = [threading.Thread(target=self._change, args=(writer,)) for writer in range(3)]
+        for thread in self._threads:
+            thread.start()
+
+    def _change(self, writer: int) -> None:
+        number = 0
+        with httpx.Client(base_url=self._url, timeout=60, trust_env=False) as client:
+            while not self._stop.is_set():
+                name, seed = f"w{writer}/{number % 4}", 1000 * (writer + 1) + number
+                if number % 4 == 3 and name in self.state:
+                    response = client.delete(f"/items/{name}")
+                    del self.state[name]
+                else:
+                    response = put(client, name, seed, title=f"a {'abcd'[number % 4]} dog")
+                    self.state[name] = seed
+                if response.status_code != 200:
+                    self.problems.append(response.text)
+                number += 1
+
+    def stop(self) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+
+@pytest.fixture
+def two_releases(tmp_path: Path, gallery: Path, tiny_bundle: Path, other_tiny_bundle: Path) -> Path:
+    """Of one gallery, by two encoders; the first is current."""
+    folder = tmp_path / "two"
+    publish(folder, gallery, tiny_bundle)
+    first = current_release_id(folder)
+    publish(folder, gallery, other_tiny_bundle)
+    (folder / "CURRENT").write_text(first + "\n")
+    return folder
+
+
+def swap(folder: Path, client: httpx.Client) -> None:
+    """Serve the one of the two releases that is not served."""
+    (target,) = set(release_ids(folder)) - {current_release_id(folder)}
+    (folder / "CURRENT").write_text(target + "\n")
+    assert client.post("/release/reload").json() == {"release": target, "swapped": True}
+
+
+def test_changes_go_on_while_releases_and_encoders_are_swapped(two_releases, settings_for):
+    """Every answered change is served after every swap, with vectors of the encoder that is served."""
+    with running(settings_for(two_releases, live_changes=True)) as service:
+        changing = Changing(service.url)
+        for _ in range(5):
+            swap(two_releases, service.client)
+        changing.stop()
+        assert not changing.problems
+        held = [name for name in held_ids(service.client) if name.startswith("w") and "/" in name]
+        assert held == sorted(changing.state)
+        for name, seed in changing.state.items():
+            answer = service.client.post("/search/image?k=1", content=picture(seed), headers=PNG).json()
+            best = answer["results"][0]
+            assert (best["id"], best["score"]) == (name, pytest.approx(1.0, abs=1e-4))
+
+
+def test_a_bare_vector_is_hidden_while_another_encoder_is_served(two_releases, settings_for):
+    with running(settings_for(two_releases, live_changes=True)) as service:
+        client, state = service.client, service.serving.state
+        replaced = state.release.items.id(0)
+        bare = {"vector": [1.0] + [0.0] * 15, "model_fingerprint": state.encoder.fingerprint}
+        for name in ("bare", replaced):
+            assert client.put(f"/items/{quote(name)}", json=bare).status_code == 200
+        swap(two_releases, client)
+        for name in ("bare", replaced):
+            assert client.get(f"/items/{quote(name)}").status_code == 404
+        assert list(service.serving.live.left_out) == ["bare", replaced]
+        assert len(held_ids(client)) == ITEM_COUNT - 1
+        swap(two_releases, client)
+        assert client.get("/items/bare").status_code == 200
+        assert len(held_ids(client)) == ITEM_COUNT + 1
+
+
+def test_a_damaged_journal_refuses_the_start_and_is_told(folder, settings_for: Callable[..., Settings]):
+    with running(settings_for(folder, live_changes=True)) as service:
+        for number in range(3):
+            assert put(service.client, str(number), number).status_code == 200
+    (journal,) = (folder / "live").glob("journal-*.log")
+    content = bytearray(journal.read_bytes())
+    content[len(content) // 2] ^= 4
+    journal.write_bytes(bytes(content))
+    done = subprocess.run(
+        [sys.executable, "-m", "service", "--releases", str(folder), "--port", "0"],
+        cwd=ROOT,
+        env={**os.environ, "TWINLENS_LIVE_CHANGES": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert journal.name in done.stderr
+    assert "damaged" in done.stderr
