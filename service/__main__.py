@@ -42,6 +42,7 @@ def serve(
     options = {name: value for name, value in locals().items() if value is not None and name != "context"}
     if context.invoked_subcommand:
         return
+    log_as_json("info")  # what reading the settings has to say, too
     try:
         settings = Settings.from_environment(**options)
     except SettingsError as error:

@@ -6,7 +6,11 @@ Knows nothing of what is said. What must never be said is each caller's to keep:
 import json
 import logging
 import sys
+import threading
 import time
+from types import TracebackType
+
+logger = logging.getLogger(__name__)
 
 
 class JsonLines(logging.Formatter):
@@ -42,9 +46,27 @@ def _said(record: logging.LogRecord) -> str:
 def log_as_json(level: str) -> None:
     """Send every log line of the process to standard error as JSON; only the command calls this.
 
-    Python's warnings too, and uvicorn's lines, whose loggers hand on to the root.
+    Python's warnings too, what no code caught, and uvicorn's lines, whose loggers hand on to the root.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.captureWarnings(True)
+    logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # which wheels it looked for in vain
+    sys.excepthook = _uncaught
+    threading.excepthook = _uncaught_in_thread
+
+
+def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+        return
+    logger.critical("the process ends: %r", error, exc_info=(kind, error, trace))
+
+
+def _uncaught_in_thread(found: threading.ExceptHookArgs) -> None:
+    if found.exc_value is None:  # the interpreter is being torn down
+        return
+    name = found.thread.name if found.thread else "unknown"
+    where = (found.exc_type, found.exc_value, found.exc_traceback)
+    logger.critical("thread %s ends: %r", name, found.exc_value, exc_info=where)
