@@ -126,11 +126,15 @@ class VectorIndex:
         vector: NDArray[np.float32] = self._index.reconstruct(row)[: self.dim]
         return vector
 
+    def matrix(self, low: int, high: int) -> NDArray[np.float32]:
+        """The vectors (high - low, dim) of some rows in a row."""
+        block = self._index.reconstruct_n(low, high - low)
+        return np.ascontiguousarray(block[:, : self.dim])
+
     def blocks(self, rows_per_block: int = 65_536) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Every vector in order, as (first row, matrix) pairs of bounded size."""
         for start in range(0, len(self), rows_per_block):
-            block = self._index.reconstruct_n(start, min(rows_per_block, len(self) - start))
-            yield start, np.ascontiguousarray(block[:, : self.dim])
+            yield start, self.matrix(start, min(start + rows_per_block, len(self)))
 
     def _widened(self, matrix: NDArray[np.float32], corrected: bool) -> NDArray[np.float32]:
         if self.penalties is None:

@@ -21,7 +21,17 @@ from service.edge import Edge, context_of, error_response
 from service.errors import ErrorReport, report
 from service.openapi import describe, operation_id
 from service.origins import allow_origins
-from service.routes import embed, gallery, items, openai, operation, picture_pass, search, search_batch
+from service.routes import (
+    duplicates,
+    embed,
+    gallery,
+    items,
+    openai,
+    operation,
+    picture_pass,
+    search,
+    search_batch,
+)
 from service.serving import Serving
 from service.settings import Settings
 
@@ -56,7 +66,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.serving = serving
     app.add_middleware(Edge, serving=serving)
     allow_origins(app, settings)  # outside of the edge: its refusals too may be read by those who may call
-    for part in (embed, openai, search, search_batch, gallery, items, picture_pass, operation):
+    for part in (embed, openai, search, search_batch, gallery, duplicates, items, picture_pass, operation):
         app.include_router(part.router)
     _serve_page(app)
     _map_errors(app)

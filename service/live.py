@@ -83,6 +83,15 @@ class LiveChanges:
         """The number of the last change."""
         return self._journal.sequence
 
+    def summary(self, overlay: Overlay) -> dict[str, int]:
+        """Of what is laid over a release: the last change in it, items added and hidden, those left out."""
+        return {
+            "sequence": overlay.sequence,
+            "added": len(overlay.row_of),
+            "hidden": overlay.hidden_count,
+            "left_out": len(self.left_out),
+        }
+
     async def commit(self, changes: Sequence[Change], *, serving: "Showing") -> list[Change]:
         """Durable and searchable once it returns: the changes with their numbers, all of them or none.
 

@@ -47,6 +47,26 @@ class ChangeItemsRequest(BaseModel):
     delete: list[str] = Field(default_factory=list, max_length=MAX_CHANGES)
 
 
+class Duplicate(BaseModel):
+    id: str
+    score: float = Field(description="cosine")
+    identical: bool = Field(description="the files are the same to the byte")
+
+
+class DuplicatesOfItem(BaseModel):
+    id: str
+    duplicates: list[Duplicate] = Field(description="best first, at most 100; each pair is named once")
+    count: int = Field(description="how many there are")
+
+
+class DuplicatesAnswer(BaseModel):
+    results: list[DuplicatesOfItem]
+    scanned: int = Field(description="items that were compared with all behind them, from the start")
+    total: int
+    next: str | None = Field(description="send it as cursor for what follows; null at the end")
+    release: str
+
+
 class ChangedItem(BaseModel):
     """`sequence` or `error`."""
 

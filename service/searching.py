@@ -22,6 +22,7 @@ class Searcher:
         self._telemetry = telemetry
         self._pending = 0
         self._busy_since: float | None = None
+        self.scanning = asyncio.Lock()  # held by what goes over the whole gallery, one slice at a time
         telemetry.watch_queue("search", depth=lambda: self._pending, limit=queue_limit)
 
     async def run(self, work: Callable[[], T], *, timings: Timings) -> T:

@@ -53,6 +53,7 @@ async def release(request: Request) -> Response:
     """What is served: release, encoder, counts, recall against exact search, the gate's verdict, its figures.
 
     `refused`: the release that CURRENT names, where it could not be served, with the reason; else null.
+    `live`: the changes that are laid over it; null where none are taken.
     """
     serving = serving_of(request)
     state = serving.state
@@ -73,6 +74,7 @@ async def release(request: Request) -> Response:
         "gate": manifest.gate.model_dump(mode="json") if manifest.gate else None,
         "calibration": _calibration(state.judge),
         "report": state.report,
+        "live": serving.live and serving.live.summary(state.overlay),
         "refused": _refused(serving.refused),
     }
     return json_answer(dump(answer))
