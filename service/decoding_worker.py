@@ -61,7 +61,10 @@ def main() -> None:
         Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE), "ascii")
     _load_codecs()
     gc.freeze()  # a worker's collections then leave the pages that all share as they are
-    control.sendall(REPLY.pack(READY))
+    try:
+        control.sendall(REPLY.pack(READY))
+    except BrokenPipeError:  # the service has ended meanwhile: its start was refused
+        return
     _tend(control, limits)
 
 
@@ -86,8 +89,8 @@ def _tend(control: socket.socket, limits: WorkerLimits) -> None:
         action, number = COMMAND.unpack(command)
         if action == FORK:
             _fork(control, limits, alive)
-        elif number in alive:
-            control.sendall(REPLY.pack(_end(number)))
+        else:
+            control.sendall(REPLY.pack(_end(number) if number in alive else 0))
             alive.discard(number)
     for number in alive:
         _end(number)
