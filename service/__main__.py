@@ -55,7 +55,7 @@ def serve(
     try:
         app = create_app(settings)
     except TwinlensError as error:
-        _refuse(error, status=1)
+        _refuse(error, status=2 if isinstance(error, SettingsError) else 1)
     Server(app, settings).run()
 
 

@@ -38,13 +38,13 @@ class Caller:
 
     name: str  # of the key, or the address; empty: nobody in particular
     key: Key | None = None
+    is_free: bool = False  # to do everything without a key
     limit: int = 0  # requests at once; 0: any
     running: int = 0
     seconds: float = 0.0  # one request takes, moving average
 
     def allows(self, scope: Scope) -> bool:
-        """Without keys everybody may do everything."""
-        return self.key is None or self.key.allows(scope)
+        return self.key.allows(scope) if self.key else self.is_free
 
 
 class Access:
@@ -58,7 +58,7 @@ class Access:
         self._keyring = _load(settings.keys_file) if settings.keys_file else None
         self._seen = _look(settings.keys_file) if settings.keys_file else None
         self._callers: dict[str, Caller] = {}  # those with something running, and keys seen
-        self._nobody = Caller("")
+        self._nobody = Caller("", is_free=self._keyring is None)
         if self._keyring is None and not is_loopback(settings.host):
             logger.warning(
                 "listening on %s without API keys: whoever reaches it may use and change everything; "
@@ -153,7 +153,7 @@ class Access:
         if not limit:
             return self._nobody
         address = scope["client"][0] if scope.get("client") else "unknown"
-        return self._callers.setdefault(address, Caller(address, limit=limit))
+        return self._callers.setdefault(address, Caller(address, is_free=True, limit=limit))
 
     def _of_pass(self, headers: Headers) -> Key | None:
         value = cookie_parser(headers.get("cookie", "")).get(COOKIE, "")

@@ -21,7 +21,7 @@ from service.errors import ErrorReport
 from service.settings import Settings
 
 UNREAD_SECONDS = 10.0  # that the rest of a body may still come once the request was answered without it
-LINGER_SECONDS = 5.0  # that a closed connection may take to hand over its last bytes
+LEAST_TAKEN_BYTES = 65_536  # of an answer in `send_seconds`, or the rest of it
 FRAMING_PER_BYTE = 8  # a body in chunks of one byte each has five bytes of framing for each of its own
 
 
@@ -57,6 +57,7 @@ class Connection(HttpToolsProtocol):
         self._phase = _Phase.BETWEEN
         self._head_bytes = 0  # of the request line and the headers, and of trailers
         self._received_bytes = self._body_bytes = 0  # since the request began; of those its body
+        self._untaken_bytes = 0  # of answers, when the clock for them was started
         self._problem: ErrorReport | None = None
         self._clocks: dict[str, asyncio.TimerHandle] = {}
 
@@ -131,19 +132,21 @@ class Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self.transport.is_closing():
-            self._start("linger", LINGER_SECONDS, self.transport.abort)
+            self._watch_taking()
             return
-        if not self.pipeline:
-            self._crowd.waiting[self] = None
-        if self._phase is _Phase.BODY and self.cycle.response_complete:
+        if not self.cycle.response_complete:  # one that was sent ahead is being worked on
+            return
+        self._crowd.waiting[self] = None
+        if self._phase is _Phase.BODY:
             self._start("unread", UNREAD_SECONDS, self._close)
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._start("send", self._settings.send_seconds, self._answer_untaken)
+        self._watch_taking()
 
     def resume_writing(self) -> None:
-        self._stop("send")
+        if not self.transport.is_closing():
+            self._stop("send")
         super().resume_writing()
 
     def timeout_keep_alive_handler(self) -> None:
@@ -191,7 +194,16 @@ class Connection(HttpToolsProtocol):
             )
         )
 
-    def _answer_untaken(self) -> None:
+    def _watch_taking(self) -> None:
+        """Until the answer is gone, or the connection."""
+        self._untaken_bytes = self.transport.get_write_buffer_size()
+        self._start("send", self._settings.send_seconds, self._check_taken)
+
+    def _check_taken(self) -> None:
+        """A large answer on a thin line takes its time; one that is hardly taken is given up."""
+        if self._untaken_bytes - self.transport.get_write_buffer_size() >= LEAST_TAKEN_BYTES:
+            self._watch_taking()
+            return
         self._crowd.turned_away("answer_untaken")
         self.transport.abort()
 
@@ -208,7 +220,7 @@ class Connection(HttpToolsProtocol):
     def _close(self) -> None:
         if not self.transport.is_closing():
             self.transport.close()
-        self._start("linger", LINGER_SECONDS, self.transport.abort)
+        self._watch_taking()
 
     def _start(self, name: str, seconds: float, action: Callable[[], None]) -> None:
         """Start a clock unless it is running."""

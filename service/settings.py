@@ -100,7 +100,7 @@ class Settings(BaseModel):
     header_seconds: float = Field(10.0, gt=0, description="that a request's head may take")
     body_seconds: float = Field(20.0, gt=0, description="that any body may take; more as its bytes come")
     body_bytes_per_second: int = Field(16_384, ge=1, description="each so many bytes give a body a second more")
-    send_seconds: float = Field(30.0, gt=0, description="that a caller may leave an answer unread")
+    send_seconds: float = Field(30.0, gt=0, description="in which a caller takes 64 KiB of its answer at least")
 
     deadline_seconds: float = Field(30.0, gt=0, description="of a request that names no x-deadline-ms")
     stall_seconds: float = Field(30.0, gt=0, description="a batch that takes longer turns /readyz red")

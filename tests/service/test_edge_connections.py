@@ -9,7 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import pytest
+import uvicorn
 from live_service import Running, picture, running
+from starlette.types import Receive, Scope, Send
+
+from service.connections import Crowd
+from service.settings import Settings
 
 JSON = b"content-type: application/json\r\n"
 
@@ -250,3 +255,45 @@ def test_requests_sent_ahead_are_answered_in_order(service):
             received += caller.recv(65_536)
         statuses = [part[:3] for part in received.split(b"HTTP/1.1 ")[1:]]
         assert statuses == [b"200", b"404"] * 10
+
+
+@contextmanager
+def bare_server(settings: Settings, *, answer_bytes: int) -> Iterator[int]:
+    """The same connections over an application that answers so many bytes at once; its port."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": bytes(answer_bytes)})
+
+    protocol = Crowd(settings, turned_away=lambda cause: None).protocol()
+    server = uvicorn.Server(
+        uvicorn.Config(answer, port=0, http=protocol, ws="none", lifespan="off", log_config=None)
+    )
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.005)
+    try:
+        yield server.servers[0].sockets[0].getsockname()[1]
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.mark.parametrize("version", [b"1.0", b"1.1"])  # closed after the answer, and kept
+def test_a_large_answer_on_a_thin_line_is_not_cut(releases, settings_for, version):
+    size = 24_000_000  # more than the system's own buffers
+    settings = settings_for(releases, send_seconds=0.2)
+    with bare_server(settings, answer_bytes=size) as port:
+        caller = socket.socket()
+        caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+        with caller:
+            caller.connect(("127.0.0.1", port))
+            caller.settimeout(30)
+            caller.sendall(b"GET / HTTP/%s\r\nhost: x\r\n\r\n" % version)
+            begun, received = time.monotonic(), 0
+            while received < size:
+                part = caller.recv(400_000)
+                assert part, f"cut after {received} bytes"
+                received += len(part)
+                time.sleep(max(0.0, begun + received / size - time.monotonic()))  # a second for all of it
