@@ -134,8 +134,18 @@ class ItemTable:
 
     def payloads(self) -> Iterator[dict[str, Any]]:
         """Every payload in row order; for building filters over all of them."""
-        for row in range(len(self)):
-            yield self.payload(row)
+        for start in range(0, len(self), ROWS_PER_GROUP):
+            yield from map(json.loads, self._column["payload"].slice(start, ROWS_PER_GROUP).to_pylist())
+
+    def ids(self, rows: NDArray[np.int64]) -> list[str]:
+        """Many at once, which costs a fifth of one after the other."""
+        found: list[str] = self._ids.take(pa.array(rows)).to_pylist()
+        return found
+
+    def payload_texts(self, rows: NDArray[np.int64]) -> list[str]:
+        """The payloads of many rows, as the JSON they are kept as."""
+        found: list[str] = self._column["payload"].take(pa.array(rows)).to_pylist()
+        return found
 
     def image_source(self, row: int) -> ImageSource:
         offset, length = (

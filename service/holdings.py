@@ -5,11 +5,13 @@ replaced is hidden: its row is never given out. Knows nothing of HTTP or of how 
 """
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from index.errors import ImageMissing, UnknownItem
@@ -62,6 +64,26 @@ class Holdings:
     def payload(self, row: int) -> dict[str, Any]:
         added = row - self.base_count
         return self.release.items.payload(row) if added < 0 else self.overlay.puts[added].payload
+
+    def described(self, rows: NDArray[np.int64], *, with_payload: bool) -> list[dict[str, Any]]:
+        """`id` and, if wanted, `payload` of many rows: what a page of a thousand hits is made of."""
+        base = rows[rows < self.base_count]
+        table = self.release.items
+        of_base: Iterator[dict[str, Any]]
+        if with_payload:
+            texts = map(orjson.loads, table.payload_texts(base))
+            of_base = (
+                {"id": name, "payload": payload} for name, payload in zip(table.ids(base), texts, strict=True)
+            )
+        else:
+            of_base = ({"id": name} for name in table.ids(base))
+        return [
+            next(of_base) if row < self.base_count else self._added(row, with_payload=with_payload)
+            for row in rows.tolist()
+        ]
+
+    def _added(self, row: int, *, with_payload: bool) -> dict[str, Any]:
+        return {"id": self.id(row)} | ({"payload": self.payload(row)} if with_payload else {})
 
     def vector(self, row: int) -> Floats:
         """(dim,); the search thread's."""

@@ -73,11 +73,13 @@ def search(
         chosen_from=allowed.count,
     )
     relevance = judgement.relevance if judgement else [None] * len(shown.scores)
-    describe = _image_hit if query.space == "images" else _text_hit
-    hits = []
-    for score, row, likely in zip(shown.scores.tolist(), shown.rows.tolist(), relevance, strict=True):
-        hit = describe(holdings, row, query)
-        hits.append({"id": hit.pop("id"), "score": round(score, 6), "relevance": likely, **hit})
+    describe = _image_hits if query.space == "images" else _text_hits
+    hits = [
+        {"id": hit.pop("id"), "score": round(score, 6), "relevance": likely, **hit}
+        for hit, score, likely in zip(
+            describe(holdings, shown.rows, query), shown.scores.tolist(), relevance, strict=True
+        )
+    ]
     return Found(hits, judgement.good_match if judgement else None)
 
 
@@ -97,13 +99,16 @@ def _pages(query: Query, ranking: Ranking) -> tuple[Ranked, Ranked]:
     return judged, ranking.within(query.score_threshold).without(excluded).part(page)
 
 
-def _image_hit(holdings: Holdings, row: int, query: Query) -> dict[str, Any]:
-    hit: dict[str, Any] = {"id": holdings.id(row)}
-    if query.with_payload:
-        hit["payload"] = holdings.payload(row)
+def _image_hits(holdings: Holdings, rows: NDArray[np.int64], query: Query) -> list[dict[str, Any]]:
+    hits = holdings.described(rows, with_payload=query.with_payload)
     if query.with_vector:
-        hit["vector"] = holdings.vector(row)
-    return hit
+        for hit, row in zip(hits, rows.tolist(), strict=True):
+            hit["vector"] = holdings.vector(row)
+    return hits
+
+
+def _text_hits(holdings: Holdings, rows: NDArray[np.int64], query: Query) -> list[dict[str, Any]]:
+    return [_text_hit(holdings, row, query) for row in rows.tolist()]
 
 
 def _text_hit(holdings: Holdings, row: int, query: Query) -> dict[str, Any]:
