@@ -120,6 +120,7 @@ class Sums:
     undecodable: int = 0
     judged: int = 0
     relevance: float = 0.0
+    relevance_squares: float = 0.0
     decided: int = 0
     unmatched: int = 0
     histogram: NDArray[np.int64] = field(default_factory=lambda: np.zeros(HISTOGRAM_BINS, dtype=np.int64))
@@ -141,7 +142,10 @@ class Sums:
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
-_COUNTS = ("count", "unfamiliar", "cut", "undecodable", "judged", "relevance", "decided", "unmatched")
+_COUNTS = (
+    *("count", "unfamiliar", "cut", "undecodable"),
+    *("judged", "relevance", "relevance_squares", "decided", "unmatched"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +179,7 @@ class Window:
         if query.relevance is not None:
             sums.judged += 1
             sums.relevance += query.relevance
+            sums.relevance_squares += query.relevance**2
             sums.histogram[min(int(query.relevance * HISTOGRAM_BINS), HISTOGRAM_BINS - 1)] += 1
         if query.matched is not None:
             sums.decided += 1

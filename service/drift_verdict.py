@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from encoders.calibration import Decision
 from service.drift import FAMILIAR_SHARE, Departure, Reference, Sums, likeness, mean_shift, share
+from service.drift_pairs import Expected, relevance_departure
 from service.schemas_drift import DriftMeasure, DriftVerdict
 
 LEAST = 50
@@ -34,6 +35,8 @@ SPREAD = Limits(0.3, 0.6)
 UNFAMILIAR = Limits(0.12, 0.4)
 CUT = Limits(0.05, 0.25)
 UNDECODABLE = Limits(0.05, 0.25)
+RELEVANCE = Limits(0.4, 0.7)
+"""Of the expected relevance, taken off."""
 ABSENT = Limits(0.5, 0.85)
 """Estimated share of queries about what the gallery does not hold."""
 
@@ -52,6 +55,11 @@ _WORDS: dict[str, tuple[str, str, str]] = {
         "few are of a kind that the encoder has not met",
         "many are of a kind that the encoder has not met",
         "most are of a kind that the encoder has not met",
+    ),
+    "relevance": (
+        "the best hits are as relevant as the gallery's own texts and pictures are for each other",
+        "the best hits are less relevant than the gallery's own texts and pictures are for each other",
+        "the best hits are hardly relevant",
     ),
     "nothing_matches": (
         "as often as expected something in the gallery matches",
@@ -95,27 +103,30 @@ def embedding_measures(sums: Sums, reference: Reference | None) -> Iterator[Drif
     )
 
 
-def answer_measures(sums: Sums, decision: Decision | None, *, why: str) -> Iterator[DriftMeasure]:
-    """Relevance of the best hit, and how often nothing matches; `decision` is what calibration measured."""
-    mean = sums.relevance / sums.judged if sums.judged else None
-    yield _unknown(
+def relevance_measure(sums: Sums, expected: Expected | None, *, why: str) -> DriftMeasure:
+    """Mean relevance of the best hit; `why` there is no expected one."""
+    if expected is None:
+        return _unknown("relevance", why, value=sums.relevance / sums.judged if sums.judged else None)
+    return _measure(
         "relevance",
-        f"mean relevance of the best hit, of {sums.judged} queries; a calibration holds no mean to compare with"
-        if sums.judged
-        else why or "no query yet whose best hit has a relevance",
-        value=mean,
+        sums.judged,
+        lambda: relevance_departure(sums, expected),
+        Limits(RELEVANCE.moved * expected.mean, RELEVANCE.far * expected.mean),
+        downwards=True,
     )
+
+
+def matching_measure(sums: Sums, decision: Decision | None, *, why: str) -> DriftMeasure:
+    """How often nothing matches; `decision` is what calibration measured, `why` there is none."""
     if decision is None:
         value = sums.unmatched / sums.decided if sums.decided else None
-        yield _unknown("nothing_matches", why or "the calibration has no figures", value=value)
-        return
+        return _unknown("nothing_matches", why, value=value)
     expected = 1 - decision.recall_present  # when the gallery holds what each query asks for
     room = decision.recall_absent - expected
     if room <= 0:
-        yield _unknown("nothing_matches", "the calibration cannot tell a match from none")
-        return
+        return _unknown("nothing_matches", "the calibration cannot tell a match from none")
     # Of a share x of "nothing matches", (x − expected) / room ask for what is not there (Rogan, Gladen 1978).
-    yield _measure(
+    return _measure(
         "nothing_matches",
         sums.decided,
         lambda: share(sums.unmatched, sums.decided, expected),
@@ -139,7 +150,13 @@ def worst(verdicts: Sequence[DriftVerdict | None]) -> DriftVerdict | None:
 
 
 def _measure(
-    name: str, count: int, departure: Callable[[], Departure], limits: Limits, *, both_ways: bool = False
+    name: str,
+    count: int,
+    departure: Callable[[], Departure],
+    limits: Limits,
+    *,
+    both_ways: bool = False,
+    downwards: bool = False,
 ) -> DriftMeasure:
     if count < LEAST:
         return _unknown(name, f"{count} so far; {LEAST} are needed to tell")
@@ -148,14 +165,16 @@ def _measure(
     size, sure = difference, found.standard_errors
     if both_ways:
         size, sure = abs(difference), abs(sure)
+    sign = -1 if downwards else 1
+    size, sure = sign * size, sign * sure
     grade = (size >= limits.moved) + (size >= limits.far) if sure > SURE else 0
     return DriftMeasure.model_construct(
         name=name,
         value=round(found.value, 4),
         reference=round(found.reference, 4),
         standard_errors=round(found.standard_errors, 1),
-        moved_at=round(found.reference + limits.moved, 4),
-        far_at=round(found.reference + limits.far, 4),
+        moved_at=round(found.reference + sign * limits.moved, 4),
+        far_at=round(found.reference + sign * limits.far, 4),
         verdict=VERDICTS[grade],
         why=_WORDS[name][grade],
     )

@@ -20,13 +20,15 @@ from encoders.query_bank import QueryBank, read_query_bank
 from index.release import Release
 from index.vectors import VectorIndex
 from service.drift import BUCKET_QUERIES, BUCKETS, LEAST_ROWS, QueryNote, Reference, Rows, Sums, Window
+from service.drift_pairs import Expected, expected_relevance
 from service.drift_verdict import (
     LEAST,
     NO_CALIBRATION,
     VERDICTS,
-    answer_measures,
     cut_measure,
     embedding_measures,
+    matching_measure,
+    relevance_measure,
     undecodable_measure,
     worst,
 )
@@ -37,6 +39,8 @@ logger = logging.getLogger(__name__)
 PRIVACY = (
     "of queries only sums and counts are kept, in memory: no text, picture or vector, and nothing of who asked"
 )
+NO_PAIRS = "too few texts of the gallery belong to a picture to tell what to expect"
+NO_FIGURES = "the calibration does not say how often it was right"
 NO_BANK = "the bundle has no bank of {}: python -m training bank makes one"
 _QUERIES: dict[Modality, DriftSubject] = {"texts": "text_queries", "images": "image_queries"}
 _GALLERY: dict[Modality, DriftSubject] = {"images": "gallery_images", "texts": "gallery_texts"}
@@ -49,6 +53,7 @@ class Drift:
     def __init__(self, release: Release, judge: Judge | None) -> None:
         """At once; `prepare` does the work."""
         self._release = release
+        self._judge = judge
         self._calibration: Calibration | None = judge.calibration if judge else None
         self._lock = threading.Lock()
         self._preparing = threading.Lock()
@@ -58,7 +63,7 @@ class Drift:
         """Read the bank and a sample of the gallery: some 0.2 s. Queries are noted from then on."""
         with self._preparing:
             if self._prepared is None:
-                self._prepared = _Prepared.of(self._release)
+                self._prepared = _Prepared.of(self._release, self._judge)
 
     def go_on_from(self, previous: "Drift") -> None:
         """Take over the queries of the release before, where the same encoder meets the same references."""
@@ -135,7 +140,8 @@ class Drift:
         decision = direction.figures.decision if direction and direction.figures else None
         measures = [
             *embedding_measures(sums, prepared.references[modality]),
-            *answer_measures(sums, decision, why="" if direction else NO_CALIBRATION),
+            relevance_measure(sums, prepared.expected[modality], why=NO_PAIRS if direction else NO_CALIBRATION),
+            matching_measure(sums, decision, why=NO_FIGURES if direction else NO_CALIBRATION),
             cut_measure(sums) if modality == "texts" else undecodable_measure(sums),
         ]
         report = prepared.report(_QUERIES[modality], modality, sums, measures)
@@ -149,10 +155,11 @@ class _Prepared:
     references: Mapping[Modality, Reference | None]
     why_none: Mapping[Modality, str]
     windows: Mapping[Modality, Window]
+    expected: Mapping[Modality, Expected | None]
     gallery: list[DriftReport] = field(default_factory=list)
 
     @classmethod
-    def of(cls, release: Release) -> "_Prepared":
+    def of(cls, release: Release, judge: Judge | None) -> "_Prepared":
         bank = _bank_of(release)
         rows = bank.rows if bank else {}
         references = {m: Reference.of(rows[m]) if m in rows else None for m in MODALITIES}
@@ -161,6 +168,7 @@ class _Prepared:
             references=references,
             why_none={m: _why_none(bank, m) for m in MODALITIES},
             windows={m: Window(dim, references[m]) for m in MODALITIES},
+            expected={m: expected_relevance(release, judge, m) for m in MODALITIES},
         )
         for modality, vectors in (("images", release.images), ("texts", release.texts)):
             prepared.gallery.append(prepared.gallery_report(cast("Modality", modality), _sample(vectors)))
@@ -176,9 +184,12 @@ class _Prepared:
     ) -> DriftReport:
         reference, verdict = self.references[modality], worst([measure.verdict for measure in measures])
         reasons = [measure.why for measure in measures if measure.verdict == verdict is not None]
+        unknown = self.why_none[modality]
         why = "; ".join(reasons) if verdict != VERDICTS[0] else "nothing has moved"
         if verdict is None:
-            why = self.why_none[modality] or f"{sums.count} so far; {LEAST} are needed to tell"
+            why = unknown or f"{sums.count} so far; {LEAST} are needed to tell"
+        elif unknown:
+            why += f"; of the embeddings nothing can be told: {unknown}"
         return DriftReport.model_construct(
             subject=subject,
             seen=sums.count,

@@ -1,5 +1,6 @@
 """Drift: what an encoder was proven on does not alarm, what lies elsewhere does; only sums are kept."""
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -8,11 +9,22 @@ import numpy as np
 import pytest
 from live_service import ITEM_COUNT, Running, picture, publish, running
 
-from encoders.calibration import Decision
+from encoders.calibration import CALIBRATION, Calibration, Decision, DirectionCalibration, Weights
 from encoders.encoder import Encoder
 from encoders.query_bank import QUERY_BANK, QueryBank, query_bank_bytes
+from index.release import Release
 from service.drift import BUCKET_QUERIES, BUCKETS, QueryNote, Reference, Sums, Window
-from service.drift_verdict import LEAST, answer_measures, cut_measure, embedding_measures, undecodable_measure
+from service.drift_pairs import Expected, expected_relevance
+from service.drift_verdict import (
+    LEAST,
+    NO_CALIBRATION,
+    cut_measure,
+    embedding_measures,
+    matching_measure,
+    relevance_measure,
+    undecodable_measure,
+)
+from service.relevance import Judge
 from service.settings import Settings
 
 DIM = 48
@@ -114,8 +126,20 @@ DECISION = Decision(
 )
 def test_nothing_matches_is_judged_by_what_the_calibration_measured(unmatched, decided, verdict):
     sums = Sums(np.zeros(DIM), decided=decided, unmatched=unmatched)
-    (_, nothing) = answer_measures(sums, DECISION, why="")
-    assert nothing.verdict == verdict
+    assert matching_measure(sums, DECISION, why="").verdict == verdict
+    assert matching_measure(sums, None, why="no figures").why == "no figures"
+
+
+@pytest.mark.parametrize(
+    ("relevance", "verdict"), [(0.9, "as proven"), (0.6, "as proven"), (0.3, "has moved"), (0.1, "far")]
+)
+def test_relevance_alarms_when_it_falls_and_never_when_it_rises(relevance, verdict):
+    window = Window(DIM, None)
+    for row, wobble in zip(cloud(1, 100), np.random.default_rng(0).normal(0, 0.05, 100), strict=True):
+        window.note(QueryNote(row, relevance=float(np.clip(relevance + wobble, 0, 1))))
+    measure = relevance_measure(window.sums(), Expected(mean=0.6, variance=0.04, count=100), why="")
+    assert measure.verdict == verdict
+    assert (measure.moved_at, measure.far_at) == (0.36, 0.18)
 
 
 def test_cut_texts_and_undecodable_pictures_alarm_by_their_share():
@@ -168,6 +192,8 @@ def test_drift_is_told_by_subject_with_its_verdict_or_why_there_is_none(banked):
     assert (pictures["seen"], pictures["verdict"], pictures["reference"]) == (1, None, None)
     assert pictures["why"] == "the bundle has no bank of images: python -m training bank makes one"
     assert reports["gallery_images"]["seen"] == ITEM_COUNT
+    reasons = {measure["name"]: measure["why"] for measure in texts["measures"]}
+    assert reasons["relevance"] == reasons["nothing_matches"] == NO_CALIBRATION
     assert answer["release"] == banked.serving.state.release.id
 
 
@@ -199,3 +225,45 @@ def test_vectors_items_and_embeddings_are_no_queries(banked):
 
 def seen(client: httpx.Client) -> list[int]:
     return [report["seen"] for report in client.get("/drift").json()["reports"]]
+
+
+def test_the_relevance_to_expect_is_that_of_the_gallerys_own_pairs(tmp_path, make_bundle, settings_for):
+    # 24 pictures, each with a text of its own, under a calibration that looks at nothing but the cosine.
+    weights = Weights(intercept=0.0, score=5.0, mean=0.0, spread=0.0, best_unrelated=0.0)
+    direction = DirectionCalibration(
+        hit=weights, answer=weights, threshold=0.5, prior_mean=0.0, prior_spread=0.3, gallery_sizes=(24,)
+    )
+    plain = make_bundle(tmp_path / "bundle")
+    calibration = Calibration(
+        fingerprint=plain.fingerprint, directions={"text_to_image": direction}, fitted_on="by hand", digest="00"
+    )
+    stored = plain.with_file(CALIBRATION, calibration.to_bytes())
+    publish(tmp_path / "releases", texts_of_their_own(tmp_path / "gallery"), stored.path)
+    release = Release.load(tmp_path / "releases")
+    judge = Judge.of(release)
+    offsets, rows = release.texts_table.item_lists()
+    cosines = [
+        float(release.texts.reconstruct(text) @ release.images.reconstruct(int(rows[offsets[text]])))
+        for text in range(24)
+    ]
+    expected = expected_relevance(release, judge, "texts")
+    assert expected.count == 24
+    assert expected.mean == pytest.approx(np.mean(1 / (1 + np.exp(-5 * np.array(cosines)))), abs=1e-5)
+    assert expected_relevance(release, judge, "images") is None  # not calibrated
+    with running(settings_for(tmp_path / "releases")) as service:
+        service.client.post("/search/batch", json={"queries": [{"text": f"red {c}"} for c in "abcdefgh" * 7]})
+        report = service.client.get("/drift").json()["reports"][0]
+        (measure,) = (m for m in report["measures"] if m["name"] == "relevance")
+        assert measure["reference"] == pytest.approx(expected.mean, abs=1e-4)
+        assert measure["verdict"] == "as proven"  # what is found is at least as near as what belongs together
+        assert sum(report["relevance_histogram"]) == 56
+
+
+def texts_of_their_own(folder: Path) -> Path:
+    folder.mkdir()
+    lines = []
+    for number, letter in enumerate("abcdefghijklmnopqrstuvwx"):
+        (folder / f"{number}.png").write_bytes(picture(number))
+        lines.append(json.dumps({"image": f"{number}.png", "title": f"a {letter} cat"}))
+    (folder / "items.jsonl").write_text("\n".join(lines))
+    return folder
