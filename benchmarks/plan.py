@@ -7,6 +7,7 @@ from benchmarks.comparison import Served
 from benchmarks.encoder import Rate
 from benchmarks.evaluation import Embedded
 from benchmarks.machine import Machine
+from benchmarks.million import Million
 from benchmarks.ranking import Ranking
 from benchmarks.rebuild import Rebuilt
 
@@ -18,6 +19,7 @@ class Part(StrEnum):
 
     SERVICE = "service"
     EVALUATION = "evaluation"
+    SEARCH_MILLION = "search-million"
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Plan:
     texts_seconds: float
     search_seconds: float
     warm_up_seconds: float
+    searched_vectors: int
 
 
 WHOLE = Plan(
@@ -51,6 +54,7 @@ WHOLE = Plan(
     texts_seconds=2.5,
     search_seconds=4.0,
     warm_up_seconds=1.0,
+    searched_vectors=1_000_000,
 )
 QUICK = Plan(
     rounds=1,
@@ -65,6 +69,7 @@ QUICK = Plan(
     texts_seconds=1.5,
     search_seconds=1.5,
     warm_up_seconds=1.0,
+    searched_vectors=50_000,
 )
 
 
@@ -123,4 +128,5 @@ class Found:
     alone: EncoderAlone
     service: ServiceFigures | None
     evaluation: EvaluationFigures | None
+    million: Million | None
     seconds: float

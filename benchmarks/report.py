@@ -9,6 +9,7 @@ from rich.table import Table
 
 from benchmarks.encoder import Rate
 from benchmarks.evaluation import Embedded
+from benchmarks.million import Million
 from benchmarks.plan import Found, ServiceFigures
 from benchmarks.ranking import Ranking
 
@@ -31,6 +32,8 @@ def show(found: Found, console: Console) -> None:
         console.print(*(of(found.service) for of in (_served, _rebuilt, _searched, _memory)))
     if found.evaluation:
         console.print(_evaluated(found.evaluation.embedded), _ranked(found.evaluation.ranking))
+    if found.million:
+        console.print(_million(found.million))
     console.print(f"measured in {found.seconds:.0f} s; docs/performance.md says how to read this\n")
 
 
@@ -131,6 +134,23 @@ def _searched(found: ServiceFigures) -> Table:
         f"{found.search_alone.rate.cpu_milliseconds:.3f}",
         f"{found.search_alone.p50_milliseconds:.3f}",
         f"{found.search_alone.p99_milliseconds:.3f}",
+    )
+    return table
+
+
+def _million(found: Million) -> Table:
+    table = _table(
+        f"Exact search over {found.vectors:,} vectors of {found.dim} dimensions, one client, over HTTP",
+        "what",
+        "p50 ms",
+        "to faiss alone",
+    )
+    for threads, milliseconds in found.alone_milliseconds.items():
+        table.add_row(f"faiss alone, 10 results, {threads} threads", f"{milliseconds:,.1f}", "")
+    for row in found.rows:
+        table.add_row(row.what, f"{row.p50_milliseconds:,.1f}", _ratio(row.ratio))
+    table.add_row(
+        f"peak MiB, of them {found.vectors_mebibytes:,.0f} vectors", f"{found.service_peak_mebibytes:,.0f}", ""
     )
     return table
 

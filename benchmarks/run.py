@@ -14,6 +14,7 @@ from benchmarks.http import Service, post, post_json, serving
 from benchmarks.inputs import GALLERY, Inputs, read_inputs, write_gallery
 from benchmarks.load import Load
 from benchmarks.machine import describe
+from benchmarks.million import Million, search_million
 from benchmarks.plan import (
     CLIENTS,
     EncoderAlone,
@@ -53,6 +54,7 @@ def measure_all(bundle: Path, plan: Plan, workplace: Path, *, parts: Collection[
         alone=found,
         service=_service(setting) if Part.SERVICE in parts else None,
         evaluation=_evaluation(setting) if Part.EVALUATION in parts else None,
+        million=_million(setting) if Part.SEARCH_MILLION in parts else None,
         seconds=time.monotonic() - started,
     )
 
@@ -105,6 +107,18 @@ def _evaluation(setting: _Setting) -> EvaluationFigures:
     )
     setting.say("the ranking of a large set")
     return EvaluationFigures(embedded, rank_in_own_process(Task(plan.ranked_images, plan.ranked_captions)))
+
+
+def _million(setting: _Setting) -> Million:
+    plan = setting.plan
+    return search_million(
+        setting.bundle,
+        setting.workplace,
+        vectors=plan.searched_vectors,
+        rounds=plan.rounds,
+        seconds=plan.search_seconds,
+        say=setting.say,
+    )
 
 
 @dataclass(frozen=True)
