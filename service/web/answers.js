@@ -19,12 +19,10 @@ export const plural = (count, one, many) => `${count.toLocaleString("en")} ${cou
 
 /** The form, the page's look and its title say what is asked, wherever the question came from. */
 export function reflect(asked) {
-  document.body.dataset.view = asks(asked) ? "answers" : "home";
+  document.documentElement.dataset.view = asks(asked) ? "answers" : "home"; // the style sheet shows and hides by it
   byId("query").value = asked.q;
   document.querySelector(`input[name=in][value=${asked.in}]`).checked = true;
-  byId("answers").hidden = !asks(asked);
-  byId("examples").hidden = asks(asked);
-  byId("filters").hidden = !asks(asked);
+  byId("answers").hidden = false;
   drawFilters(asked.filters);
   byId("problem").replaceChildren();
   byId("notice").hidden = true;
@@ -57,7 +55,11 @@ export function drawWaiting(asked) {
   byId("grid").replaceChildren(...skeletons(asked.in === "texts" ? 8 : 18));
 }
 
-export const endWaiting = () => byId("answers").removeAttribute("aria-busy");
+/** The footer waits for it: it would be seen jumping down. */
+export function endWaiting() {
+  byId("answers").removeAttribute("aria-busy");
+  document.documentElement.dataset.drawn = "";
+}
 
 export function drawAnswers(asked, outcome) {
   nameAnswers(asked, outcome.seedTitle);

@@ -69,6 +69,8 @@ async function showExamples(signal) {
     await fillExamples();
   } catch (error) {
     if (!signal.aborted && isAboutKeys(error)) drawProblem(error, { onKey: takeKey }); // else searching tells
+  } finally {
+    if (!signal.aborted) endWaiting();
   }
 }
 

@@ -27,7 +27,7 @@ export function table(caption, headings, rows) {
       "table",
       {},
       html("caption", {}, caption),
-      html("thead", {}, html("tr", {}, headings.map((heading) => html("th", { scope: "col" }, heading)))),
+      html("thead", {}, html("tr", {}, headings.map((heading) => (heading ? html("th", { scope: "col" }, heading) : html("td"))))),
       html("tbody", {}, rows.map((row) => html("tr", {}, cells(row)))),
     ),
   );

@@ -11,6 +11,7 @@ const bar = byId("filters");
 const panel = byId("filter-panel");
 const row = bar.querySelector(".filter-fields");
 let fields = []; // those that can be filtered by
+let isKnown = false; // whether `fields` has come; until then its place is kept
 let conditions = [];
 let tell = () => {};
 let opener = null; // the button whose panel is open
@@ -47,6 +48,7 @@ export function watchFilters(onChange) {
 
 /** `answer` is that of /fields; null where it could not be had: filters in force are still shown. */
 export function offerFilters(answer) {
+  isKnown = true;
   fields = (answer?.fields ?? []).filter((field) => isUseful(field, answer.counted));
   row.replaceChildren(...fields.map(fieldButton));
   if (fields.length > SHOWN_FIELDS) {
@@ -81,7 +83,7 @@ function showAll(more) {
 
 export function drawFilters(next) {
   conditions = next;
-  bar.classList.toggle("bare", fields.length === 0 && conditions.length === 0);
+  bar.classList.toggle("bare", isKnown && fields.length === 0 && conditions.length === 0);
   for (const button of row.querySelectorAll(".filter")) {
     button.classList.toggle("in-force", conditions.some(({ key }) => key === button.dataset.key));
   }

@@ -1,7 +1,7 @@
 /** What the page shows before anything is asked: live examples, and in the footer what is served. */
 import { fetchRelease, searchTexts } from "./api.js";
 import { plural } from "./answers.js";
-import { byId, exampleCard, skeletons, thumbnail } from "./views.js";
+import { byId, exampleCard, thumbnail } from "./views.js";
 
 const PICTURES_OF_AN_EXAMPLE = 4;
 const SHOWN = 8;
@@ -14,7 +14,6 @@ const EXAMPLES = [
 export async function fillExamples() {
   const list = document.querySelector(".examples");
   if (list.querySelector("img")) return;
-  list.replaceChildren(...skeletons(SHOWN));
   try {
     const { answers } = await searchTexts(EXAMPLES, { k: PICTURES_OF_AN_EXAMPLE });
     const cards = answers

@@ -102,6 +102,7 @@ async function start() {
     return;
   } finally {
     byId("waiting").hidden = true;
+    document.documentElement.dataset.drawn = "";
   }
   try {
     section("drift", html("h2", {}, "Drift"), driftSections(await fetchDrift()));

@@ -1,6 +1,9 @@
-/* Light, dark, or as the device prefers. A classic script, run before anything is painted, so that nothing flashes.
-   Knows nothing of the page but its radio buttons named "theme". */
+/* What must be settled before anything is painted, so that nothing flashes or jumps: the colours (light, dark, or as
+   the device prefers), and whether the search page begins with answers. A classic script; knows nothing of the page
+   but its radio buttons named "theme". */
 {
+  document.documentElement.dataset.view = /[?&](q|like|picture)=[^&]/.test(location.search) ? "answers" : "home";
+
   const KEY = "twinlens.theme";
   const THEMES = ["light", "dark"];
 
