@@ -22,6 +22,8 @@ from service.search import Found, Query, search
 from service.serving import ServingState
 from service.tickets import Outcome
 
+SLICE_SECONDS = 0.05  # of one request's many queries, then others' searches have their turn
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
@@ -102,18 +104,22 @@ def _note(state: ServingState, wanted: Wanted, query: Query, found: Found) -> No
     state.drift.note(query.asked_by, note)
 
 
-def find_each(
+def find_some(
     state: ServingState, several: Sequence[Wanted | TwinlensError], *, deadline: float
 ) -> list[Found | TwinlensError]:
-    """What each finds, or its own error; what has failed already is handed on. Search thread only.
+    """What the first of them find, or their own error: at least one, and no more once SLICE_SECONDS are over.
 
-    Raises DeadlineExceeded once `deadline`, in time.perf_counter() seconds, has passed: nobody waits any more.
+    Search thread only. Raises DeadlineExceeded where `deadline`, in time.perf_counter() seconds, has passed:
+    nobody waits any more.
     """
+    started = time.perf_counter()
+    if started > deadline:
+        raise DeadlineExceeded(f"the deadline passed with {len(several)} queries to go")
     found: list[Found | TwinlensError] = []
     for wanted in several:
-        if time.perf_counter() > deadline:
-            raise DeadlineExceeded(f"the deadline passed after {len(found)} of {len(several)} queries")
         found.append(_found(state, wanted))
+        if time.perf_counter() - started > SLICE_SECONDS:
+            break
     return found
 
 

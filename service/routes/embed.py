@@ -34,6 +34,7 @@ PICTURES = {
     responses=answers(EmbedAnswer, 400, 413, 415, 422, 429, 500, 503, 504),
     openapi_extra=takes_json(
         EmbedImageRequest,
+        beside=EmbeddingOptions,
         image__webp=PICTURE,
         image__jpeg=PICTURE,
         image__png=PICTURE,

@@ -67,10 +67,28 @@ def answers(model: type[BaseModel], *errors: int) -> Responses:
     return documented
 
 
-def takes_json(model: type[BaseModel], **others: dict[str, Any]) -> dict[str, Any]:
-    """The documented body of an endpoint that parses it itself; `others`: media type with __ for / -> what."""
+def takes_json(
+    model: type[BaseModel], *, beside: type[BaseModel] | None = None, **others: dict[str, Any]
+) -> dict[str, Any]:
+    """The documented body of an endpoint that parses it itself; `others`: media type with __ for / -> what.
+
+    `beside`: the options that go as query parameters with a body that is not JSON.
+    """
     content: dict[str, Any] = {
         "application/json": {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}
     }
     content.update({name.replace("__", "/").replace("_", "-"): value for name, value in others.items()})
-    return {"requestBody": {"required": True, "content": content}}
+    body = {"requestBody": {"required": True, "content": content}}
+    return body if beside is None else body | {"parameters": _query_parameters(beside)}
+
+
+def _query_parameters(model: type[BaseModel]) -> list[dict[str, Any]]:
+    """The fields of `model`; what is an object goes as JSON."""
+    found = []
+    for name, schema in model.model_json_schema()["properties"].items():
+        told = schema.pop("description", "")
+        plain = {"type": "string"} if name == "filter" else schema
+        words = f"{told}; with a body that is no JSON" if told else "with a body that is no JSON"
+        words += ", as JSON itself" if name == "filter" else ""
+        found.append({"name": name, "in": "query", "required": False, "schema": plain, "description": words})
+    return found

@@ -68,6 +68,7 @@ async def search_text(request: Request) -> Response:
     responses=answers(SearchAnswer, 400, 413, 415, 422, 429, 500, 503, 504),
     openapi_extra=takes_json(
         SearchImageRequest,
+        beside=SearchOptions,
         image__webp=PICTURE,
         image__jpeg=PICTURE,
         image__png=PICTURE,

@@ -25,7 +25,7 @@ from service.search import Found
 from service.serving import Serving, ServingState
 from service.settings import Settings
 from service.tickets import Embedded
-from service.wanted import Wanted, find_each, note_failures, unit_vector
+from service.wanted import Wanted, find_some, note_failures, unit_vector
 
 router = APIRouter(prefix="/search", tags=["search"])
 MAX_RESULTS = 10_000  # of all queries together: what ten searches may give
@@ -56,8 +56,7 @@ async def search_batch(request: Request) -> Response:
     _check_totals(asked, serving.settings)
     wanted = await _embedded(serving, state, asked, context)
     raise_when_all_failed(wanted)
-    search = partial(find_each, state, wanted, deadline=context.deadline)
-    found = await serving.searcher.run(search, timings=context.timings)
+    found = await _found(serving, state, wanted, context)
     raise_when_all_failed(found)
     return await _answer(serving, state, wanted, found)
 
@@ -140,6 +139,17 @@ async def _embedded(
         elif isinstance(outcome, TwinlensError):
             wanted[place] = outcome
     return wanted
+
+
+async def _found(
+    serving: Serving, state: ServingState, wanted: Sequence[Wanted | TwinlensError], context: RequestContext
+) -> list[Found | TwinlensError]:
+    """In one go where that is quick, else in slices: others' searches must not wait for all of a batch."""
+    found: list[Found | TwinlensError] = []
+    while len(found) < len(wanted):
+        search = partial(find_some, state, wanted[len(found) :], deadline=context.deadline)
+        found += await serving.searcher.run(search, timings=context.timings)
+    return found
 
 
 async def _answer(

@@ -17,7 +17,7 @@ from service.settings import Settings
 
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 METHODS = {"get", "put", "post", "delete"}
-EXAMPLES_PER_OPERATION = 12
+EXAMPLES_PER_OPERATION = 8
 
 
 @pytest.fixture(scope="module")

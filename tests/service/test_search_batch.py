@@ -116,3 +116,18 @@ def test_the_bounds_on_queries_and_on_images_are_settings(releases, settings_for
             refused = service.client.post("/search/batch", json={"queries": queries})
             assert (refused.status_code, refused.json()["error"]["code"]) == (413, "too_many_items")
             assert word in refused.json()["error"]["message"]
+
+
+def test_a_long_batch_lets_others_search_in_between_and_sees_one_release(service, monkeypatch):
+    monkeypatch.setattr("service.wanted.SLICE_SECONDS", 0.0)  # every query takes longer than its turn
+    hops, run = [], service.serving.searcher.run
+
+    async def counted(work, **options):
+        hops.append(work)
+        return await run(work, **options)
+
+    monkeypatch.setattr(service.serving.searcher, "run", counted)
+    queries = [{"text": word} for word in ("a dog", "a cat", "a car")]
+    answers = service.client.post("/search/batch", json={"queries": queries, "k": 2}).json()["answers"]
+    assert [len(answer["results"]) for answer in answers] == [2, 2, 2]
+    assert len(hops) == 3
