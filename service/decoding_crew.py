@@ -50,7 +50,7 @@ class Crew:
         self._size, self._environment, self._telemetry = size, dict(environment), telemetry
         self._wall_seconds = WALL_FACTOR * size.limits.cpu_seconds
         self._nursery: Nursery | None = None
-        self._idle: queue.LifoQueue[Worker] = queue.LifoQueue()
+        self._idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
         self._alive: frozenset[Worker] = frozenset()  # replaced whole, so that anyone may read it
         self._alive_lock = threading.Lock()
         self._deaths: deque[tuple[float, str]] = deque(maxlen=LOOP_DEATHS * size.workers)
@@ -180,18 +180,20 @@ class Crew:
     def _keep(self) -> None:
         while not self._stopping.is_set():
             self._wake.clear()
-            self._look_after_the_idle()
             try:
+                self._look_after_the_idle()
                 self._hire()
             except NurseryFailed as error:
                 self._fail(error)
+            except Exception:  # without this thread no dead decoder would ever be replaced
+                logger.exception("looking after the decoders met an error")
             self._wake.wait(LOOK_SECONDS)
 
     def _look_after_the_idle(self) -> None:
         seen = []
         while (worker := self._pop_idle()) is not None:
             seen.append(worker)
-        for worker in reversed(seen):
+        for worker in seen:
             if worker.is_there():
                 self._idle.put(worker)
             else:
@@ -225,6 +227,6 @@ class Crew:
         logger.error("%s", error)
         self._failure = str(error)
         self._begun.set()
-        if self._nursery is not None:
+        if self._nursery is not None and error.gone:
             self._nursery.stop()
             self._nursery = None

@@ -25,7 +25,11 @@ SLACK_BYTES = 1 << 20  # of an answer beside its pixels: a thumbnail of 256 px
 
 
 class NurseryFailed(Exception):
-    """No worker can be had."""
+    """No worker can be had. `gone`: nor will this nursery fork another."""
+
+    def __init__(self, message: str, *, gone: bool) -> None:
+        super().__init__(message)
+        self.gone = gone
 
 
 class WorkerLost(Exception):
@@ -103,7 +107,7 @@ class Nursery:
             )
         except OSError as error:
             self._control.close()
-            raise NurseryFailed(f"the decoding processes cannot be started: {error}") from error
+            raise NurseryFailed(f"the decoding processes cannot be started: {error}", gone=True) from error
         finally:
             theirs.close()
         self.process_id = self._process.pid
@@ -119,9 +123,9 @@ class Nursery:
                 data, descriptors, _, _ = socket.recv_fds(self._control, REPLY.size, 1)
                 number = REPLY.unpack(data)[0]
             except (OSError, struct.error) as error:
-                raise NurseryFailed(f"the process that forks decoders is gone: {error}") from error
+                raise NurseryFailed(f"the process that forks decoders is gone: {error}", gone=True) from error
         if number <= 0 or len(descriptors) != 1:
-            raise NurseryFailed(f"no decoder can be forked: {os.strerror(-number)}")
+            raise NurseryFailed(f"no decoder can be forked: {os.strerror(abs(number))}", gone=number > 0)
         os.set_inheritable(descriptors[0], False)
         peer = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=descriptors[0])
         return Worker(number, peer, nursery_id=self.process_id, wall_seconds=wall_seconds)

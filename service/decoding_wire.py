@@ -62,9 +62,7 @@ class Answer:
 def send_job(peer: socket.socket, job: Job) -> None:
     is_text = isinstance(job.source, str)
     payload = job.source.encode("utf-8", "surrogatepass") if isinstance(job.source, str) else job.source
-    header = {"kind": job.kind, "text": is_text, "limits": asdict(job.limits)}
-    head = json.dumps(header).encode()[:-1] + b', "preprocessing": ' + _as_json(job.preprocessing) + b"}"
-    _send(peer, head, payload)
+    _send(peer, _job_head(job.kind, job.limits, job.preprocessing, is_text=is_text), payload)
 
 
 def receive_job(peer: socket.socket) -> Job:
@@ -72,9 +70,21 @@ def receive_job(peer: socket.socket) -> Job:
     lengths = _receive(peer, FRAME.size)
     peer.sendall(TAKEN)
     head, payload = _receive_parts(peer, lengths)
-    limits = ImageLimits(**head["limits"])
-    source = payload.decode("utf-8", "surrogatepass") if head["text"] else bytes(payload)
-    return Job(head["kind"], source, _preprocessing(json.dumps(head["preprocessing"])), limits)
+    kind, limits, preprocessing, is_text = _parse_job_head(bytes(head))
+    source = str(payload, "utf-8", "surrogatepass") if is_text else bytes(payload)
+    return Job(kind, source, preprocessing, limits)
+
+
+@lru_cache(maxsize=8)  # all jobs of an encoder have the same few heads
+def _job_head(kind: Kind, limits: ImageLimits, preprocessing: Preprocessing, *, is_text: bool) -> bytes:
+    spec = preprocessing.model_dump(mode="json")
+    return json.dumps({"kind": kind, "text": is_text, "limits": asdict(limits), "spec": spec}).encode()
+
+
+@lru_cache(maxsize=8)
+def _parse_job_head(head: bytes) -> tuple[Kind, ImageLimits, Preprocessing, bool]:
+    parts = json.loads(head)
+    return parts["kind"], ImageLimits(**parts["limits"]), Preprocessing(**parts["spec"]), parts["text"]
 
 
 def send_answer(peer: socket.socket, answer: Answer) -> None:
@@ -93,18 +103,21 @@ def receive_answer(peer: socket.socket, *, until: float, max_payload_bytes: int)
     Where nothing was received, the job had not been taken.
     """
     opening = _receive(peer, len(TAKEN) + FRAME.size, until=until)
-    head, payload = _receive_parts(
-        peer, opening[len(TAKEN) :], until=until, max_payload_bytes=max_payload_bytes
-    )
+    lengths = opening[len(TAKEN) :]
+    head, payload = _receive_parts(peer, lengths, until=until, max_payload_bytes=max_payload_bytes)
     try:
-        spent = bool(head["spent"])
-        if "error" in head:
-            return Answer(error=_error(head["error"], str(head["message"]), head["code"]), spent=spent)
-        height, width, channels = map(int, head["shape"])
-        size = head["size"] and (int(head["size"][0]), int(head["size"][1]))
-        return Answer(payload, None, (height, width, channels), size, bytes.fromhex(head["digest"]), spent)
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        return _parse_answer(json.loads(str(head, "utf-8")), payload)
+    except (AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
         raise Lost(f"an answer that is none: {error!r}") from error
+
+
+def _parse_answer(head: dict[str, Any], payload: memoryview) -> Answer:
+    spent = bool(head["spent"])
+    if "error" in head:
+        return Answer(error=_error(head["error"], str(head["message"]), head["code"]), spent=spent)
+    height, width, channels = map(int, head["shape"])
+    size = head["size"] and (int(head["size"][0]), int(head["size"][1]))
+    return Answer(payload, None, (height, width, channels), size, bytes.fromhex(head["digest"]), spent)
 
 
 def _error(name: str, message: str, code: str | None) -> TwinlensError:
@@ -112,35 +125,24 @@ def _error(name: str, message: str, code: str | None) -> TwinlensError:
     return InvalidField(message, code=code) if kind is InvalidField else kind(message)
 
 
-@lru_cache(maxsize=8)
-def _as_json(preprocessing: Preprocessing) -> bytes:
-    return preprocessing.model_dump_json().encode()
-
-
-@lru_cache(maxsize=8)
-def _preprocessing(text: str) -> Preprocessing:
-    return Preprocessing.model_validate_json(text)
-
-
 def _send(peer: socket.socket, head: bytes, payload: bytes | bytearray | memoryview) -> None:
-    peer.sendall(FRAME.pack(len(head), len(payload)) + head)
-    if payload:
-        peer.sendall(payload)
+    opening = FRAME.pack(len(head), len(payload)) + head
+    sent = peer.sendmsg([opening, payload])  # mostly all of it, in one call into the kernel
+    if sent < len(opening):
+        peer.sendall(opening[sent:])
+    if sent < len(opening) + len(payload):
+        peer.sendall(memoryview(payload)[max(0, sent - len(opening)) :])
 
 
 def _receive_parts(
     peer: socket.socket, lengths: bytearray, *, until: float = math.inf, max_payload_bytes: float = math.inf
-) -> tuple[dict[str, Any], bytearray]:
-    json_bytes, payload_bytes = FRAME.unpack(lengths)
-    if json_bytes > MAX_JSON_BYTES or payload_bytes > max_payload_bytes:
-        raise Lost(f"a message of {json_bytes} and {payload_bytes} bytes")
-    try:
-        head = json.loads(_receive(peer, json_bytes, until=until))
-    except (ValueError, RecursionError) as error:
-        raise Lost(f"a message that is not JSON: {error}") from error
-    if not isinstance(head, dict):
-        raise Lost(f"a message that is a {type(head).__name__}")
-    return head, _receive(peer, payload_bytes, until=until)
+) -> tuple[memoryview, memoryview]:
+    """Head and payload."""
+    head_bytes, payload_bytes = FRAME.unpack(lengths)
+    if head_bytes > MAX_JSON_BYTES or payload_bytes > max_payload_bytes:
+        raise Lost(f"a message of {head_bytes} and {payload_bytes} bytes")
+    parts = memoryview(_receive(peer, head_bytes + payload_bytes, until=until))
+    return parts[:head_bytes], parts[head_bytes:]
 
 
 def _receive(peer: socket.socket, length: int, *, until: float = math.inf) -> bytearray:

@@ -36,7 +36,7 @@ REPLY = struct.Struct("!i")  # a process id with its socket, or -errno; or a sta
 FORK, END = b"F", b"E"
 READY = 0  # the first reply, unasked
 
-NICENESS = 5  # under a flood of pictures the event loop and the encoder still get their share first
+NICENESS = 1  # the event loop and the encoder go first; more would keep the encoder waiting for pictures
 OOM_SCORE = 500  # when the machine runs out of memory, a decoder is the process to lose
 SPENT_BYTES = 256 << 20  # what a codec has once taken, the allocator mostly keeps; a new worker starts small
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
