@@ -30,7 +30,7 @@ def settings_for() -> Callable[..., Settings]:
     """Settings for tests: any free port, one thread for the encoder, no watching."""
 
     def make(releases: Path, **changes: object) -> Settings:
-        common = {"port": 0, "device": "cpu", "torch_threads": 1, "decode_threads": 2, "watch_seconds": 0}
+        common = {"port": 0, "device": "cpu", "torch_threads": 1, "decode_workers": 2, "watch_seconds": 0}
         return Settings(**{"releases": releases, **common, **changes})
 
     return make
