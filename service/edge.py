@@ -47,9 +47,10 @@ CONTEXT_KEY = "twinlens.context"
 MAX_DEADLINE_MS = 3_600_000
 SAFE_HEADERS = {"x-content-type-options": "nosniff", "referrer-policy": "no-referrer"}
 # The page says in its own <meta> what it may load, and the API's description loads Swagger UI from elsewhere.
-# Nothing else is a document: opened as one, it may load and run nothing.
+# Nothing else is a document: opened as one, it may load and run nothing. (The browser's own view of a picture
+# or of JSON is styled inline.)
 _PAGE_POLICY = "frame-ancestors 'none'"
-_DATA_POLICY = "default-src 'none'; frame-ancestors 'none'; sandbox"
+_DATA_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; sandbox"
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _DEADLINE_MS = re.compile(r"[1-9][0-9]{0,6}")
 _BODY_UNREAD = frozenset({TooLarge.status, BodyTooSlow.status})

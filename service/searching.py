@@ -7,7 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from service.errors import QueueFull
+from service.shares import Shares
 from service.telemetry import Telemetry, Timings
+from service.tickets import CALLER
 
 T = TypeVar("T")
 
@@ -21,23 +23,22 @@ class Searcher:
         self._stall_seconds = stall_seconds
         self._telemetry = telemetry
         self._pending = 0
+        self._shares = Shares()
         self._busy_since: float | None = None
         self.scanning = asyncio.Lock()  # held by what goes over the whole gallery, one slice at a time
         telemetry.watch_queue("search", depth=lambda: self._pending, limit=queue_limit)
 
     async def run(self, work: Callable[[], T], *, timings: Timings) -> T:
         """`work` on the search thread; raises QueueFull."""
-        if self._pending >= self._queue_limit:
-            self._telemetry.admission("search", QueueFull.code)
-            raise QueueFull(
-                f"{self._pending} searches wait and the queue takes {self._queue_limit}: try again in 1 s",
-                retry_after_seconds=1,
-            )
+        caller = CALLER.get()
+        self._check_room(caller)
         self._telemetry.admission("search", "admitted")
+        self._shares.take(caller, 1)
         started = time.perf_counter()
         try:
             return await self.call(work)
         finally:
+            self._shares.give_back(caller, 1)
             ended = time.perf_counter()
             timings.search += ended - started
             timings.spans.note("search", started, ended)
@@ -62,6 +63,25 @@ class Searcher:
 
     def stop(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _check_room(self, caller: str) -> None:
+        free = self._queue_limit - self._pending
+        refusal = None
+        if free <= 0:
+            refusal = QueueFull(
+                f"{self._pending} searches wait and the queue takes {self._queue_limit}: try again in 1 s",
+                retry_after_seconds=1,
+            )
+        elif self._shares.excess(caller, 1, free=free):
+            refusal = QueueFull(
+                f"{self._shares.held(caller)} searches of {caller} wait, and it leaves others as much room "
+                f"({free}): try again in 1 s",
+                code="key_share",
+                retry_after_seconds=1,
+            )
+        if refusal is not None:
+            self._telemetry.admission("search", refusal.code)
+            raise refusal
 
     def _perform(self, work: Callable[[], T]) -> T:
         self._busy_since = time.perf_counter()

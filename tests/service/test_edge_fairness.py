@@ -1,5 +1,6 @@
 """A caller with much to do leaves room in the queues for the others."""
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -10,6 +11,7 @@ from live_service import Running, running
 from test_edge import device_held, metric, wait_until
 
 from service.keys import create_key
+from service.shares import Shares
 
 FOUR = {"texts": ["a", "b", "c", "d"]}
 Ask = Callable[[str], "Future[httpx.Response]"]
@@ -48,7 +50,42 @@ def test_a_bulk_key_leaves_as_much_of_the_queue_free_as_it_holds(releases, setti
         assert (full.status_code, full.json()["error"]["code"]) == (429, "queue_full")
         admitted(service, 0)
         assert embed("bulk", {"texts": ["a"] * 8}).status_code == 200  # one large request has the whole queue
-        assert not service.serving.embedder.device._admission._held
+
+
+def test_a_bulk_key_leaves_room_among_the_searches_too(releases, settings_for, keys_file):
+    keys = {name: create_key(keys_file, name, scopes=("read",)) for name in ("bulk", "shop")}
+    with running(settings_for(releases, keys_file=keys_file, search_queue=4)) as service:
+        item = service.serving.state.release.items.id(0)
+        free = threading.Event()
+        searcher = service.serving.searcher
+        searcher._pool.submit(free.wait, 30)
+
+        def search(name: str) -> httpx.Response:
+            with httpx.Client(base_url=service.url, timeout=60, trust_env=False) as client:
+                return client.post("/search/item", json={"id": item}, headers={"x-api-key": keys[name]})
+
+        with ThreadPoolExecutor(3) as pool:
+            try:
+                asked = []
+                for name, waiting in (("bulk", 1), ("bulk", 2), ("shop", 3)):
+                    asked.append(pool.submit(search, name))
+                    wait_until(lambda: searcher._pending == waiting)  # noqa: B023 - called at once
+                refused = search("bulk")
+            finally:
+                free.set()
+        assert [each.result().status_code for each in asked] == [200] * 3
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "key_share")
+        assert search("bulk").status_code == 200
+
+
+def test_what_each_holds_is_counted_and_forgotten():
+    shares = Shares()
+    assert [shares.excess("a", 100, free=100), shares.excess("", 100, free=1)] == [0, 0]
+    shares.take("a", 6)
+    assert [shares.excess("a", size, free=4) for size in (1, 2, 4)] == [2, 2, 3]
+    assert shares.excess("b", 4, free=4) == 0
+    shares.give_back("a", 6)
+    assert not shares._held
 
 
 def test_without_keys_one_may_fill_the_queue(releases, settings_for):

@@ -115,7 +115,8 @@ def test_every_answer_forbids_guessing_framing_and_running(client):
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert answer.headers["referrer-policy"] == "no-referrer"
         assert (
-            answer.headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'; sandbox"
+            answer.headers["content-security-policy"]
+            == "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; sandbox"
         )
     page = client.get("/")
     assert page.headers["content-security-policy"] == "frame-ancestors 'none'"
