@@ -29,7 +29,7 @@ def service(releases: Path) -> Iterator[Running]:
         port=0,
         device="cpu",
         torch_threads=1,
-        decode_threads=2,
+        decode_workers=2,
         watch_seconds=0,
         live_changes=True,
     )
