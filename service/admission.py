@@ -6,17 +6,17 @@ Refuses at once what would not be served in time, by the pace that answers leave
 import asyncio
 import math
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 
 from encoders.encoder import Encoder
 from service.errors import QueueFull, TooLarge
 from service.lanes import Lane, seconds_until_done
+from service.shares import Shares
 from service.telemetry import Telemetry
 from service.tickets import CALLER, Kind, Ticket
 
-MAX_RETRY_SECONDS = 600
+MAX_RETRY_SECONDS = 60
 MARGIN = 1.2  # what is admitted and then passes its deadline was encoded for nobody
 
 
@@ -26,7 +26,7 @@ class Admission:
     def __init__(self, lanes: Mapping[Kind, Lane], telemetry: Telemetry) -> None:
         self._lanes = lanes
         self._telemetry = telemetry
-        self._held: Counter[tuple[Kind, str]] = Counter()  # items pending, by caller
+        self._shares = {kind: Shares() for kind in lanes}  # of the items pending
 
     def admit(self, kind: Kind, encoder: Encoder, *, size: int, deadline: float, size_bytes: int) -> Ticket:
         """Raises QueueFull or TooLarge, as Device.admit says."""
@@ -43,7 +43,7 @@ class Admission:
             lane.busy_from = now
         lane.pending += size
         lane.pending_bytes += size_bytes
-        self._held[kind, caller] += size
+        self._shares[kind].take(caller, size)
         done = asyncio.get_running_loop().create_future()
         return Ticket(kind, encoder, size, deadline, done, size_bytes, caller)
 
@@ -54,7 +54,7 @@ class Admission:
             lane = self._lanes[ticket.kind]
             lane.pending -= ticket.size
             lane.pending_bytes -= ticket.size_bytes
-            self._give_back(ticket)
+            self._shares[ticket.kind].give_back(ticket.caller, ticket.size)
             if not ticket.abandoned:  # what nobody waited for took no time
                 lane.pace.note(ticket.size, now - lane.busy_from)
                 lane.busy_from = now
@@ -72,7 +72,7 @@ class Admission:
         if excess <= 0 and excess_bytes <= 0:
             return
         by_bytes = math.ceil(lane.pending * excess_bytes / lane.pending_bytes) if excess_bytes > 0 else 0
-        seconds = _whole(self._wait(lane, max(excess, by_bytes)))
+        seconds = self._promise(lane, size, self._wait(lane, max(excess, by_bytes)))
         bound = f"{lane.queue_limit}" if excess > 0 else f"{lane.queue_bytes} bytes"
         raise QueueFull(
             f"{lane.pending} {lane.kind}s wait and the queue takes {bound}: "
@@ -81,29 +81,17 @@ class Admission:
         )
 
     def _check_share(self, lane: Lane, size: int, caller: str) -> None:
-        """A named caller holds no more than it leaves free: alone half of the queue, of two a third each.
-
-        So there is always room for the next one. One request is taken while there is room, however large.
-        """
-        held, free = self._held[lane.kind, caller], lane.queue_limit - lane.pending
-        if not caller or not held or held + size <= free:
+        shares, free = self._shares[lane.kind], lane.queue_limit - lane.pending
+        excess = shares.excess(caller, size, free=free)
+        if not excess:
             return
-        excess = math.ceil(
-            (held + size - free) / 2
-        )  # each that is answered is one less held, and one more free
-        seconds = _whole(self._wait(lane, excess))
+        seconds = self._promise(lane, size, self._wait(lane, excess))
         raise QueueFull(
-            f"{held} {lane.kind}s of {caller} wait, and it must leave others as much room ({free}): "
+            f"{shares.held(caller)} {lane.kind}s of {caller} wait, and it leaves others as much room ({free}): "
             f"send these {size} again in {seconds} s",
             code="key_share",
             retry_after_seconds=seconds,
         )
-
-    def _give_back(self, ticket: Ticket) -> None:
-        holder = ticket.kind, ticket.caller
-        self._held[holder] -= ticket.size
-        if not self._held[holder]:
-            del self._held[holder]
 
     def _check_deadline(self, lane: Lane, size: int, allowed_seconds: float) -> None:
         """Where nothing waits it is tried, whatever it may take."""
@@ -111,7 +99,7 @@ class Admission:
         if not lane.pending or wait <= allowed_seconds:
             return
         own = MARGIN * self._wait(lane, size)
-        seconds = _whole(wait - max(allowed_seconds, own))
+        seconds = self._promise(lane, size, wait - max(allowed_seconds, own))
         raise QueueFull(
             f"what waits and this takes about {wait:.1f} s and the request's deadline leaves "
             f"{max(0.0, allowed_seconds):.1f} s: send it again in {seconds} s, or with a longer x-deadline-ms",
@@ -119,13 +107,16 @@ class Admission:
             retry_after_seconds=seconds,
         )
 
+    def _promise(self, lane: Lane, size: int, seconds: float) -> int:
+        """When to come again: in so many seconds, and after all who were refused before and come as told."""
+        now = time.perf_counter()
+        at = min(max(now + seconds, lane.promised_until), now + MAX_RETRY_SECONDS)
+        lane.promised_until = at + self._wait(lane, size)
+        return max(1, math.ceil(at - now))
+
     def _wait(self, lane: Lane, items: int) -> float:
         others = [other for other in self._lanes.values() if other is not lane]
         return seconds_until_done(lane, items, others=others)
-
-
-def _whole(seconds: float) -> int:
-    return max(1, min(MAX_RETRY_SECONDS, math.ceil(seconds)))
 
 
 def watch_lane(lane: Lane, telemetry: Telemetry, *, lock: AbstractContextManager[object]) -> None:

@@ -13,7 +13,7 @@ from service.tickets import Item, Kind, Outcome
 from service.turns import Share, Turns
 
 GROW_AFTER_BATCHES = 16
-MEMORY_SECONDS = 10.0  # how far back the pace looks
+MEMORY_SECONDS = (1.0, 10.0)  # how far back the pace looks: what slows down is seen at once, and not forgotten
 
 
 class Tray(Protocol):
@@ -62,21 +62,21 @@ class BatchLimit:
             self._good_batches = 0
 
 
-@dataclass(slots=True)
 class Pace:
-    """Seconds an item takes while there is something to do, everything included, over the last while."""
+    """Seconds an item takes while there is something to do, all included; the slower of late and of longer."""
 
-    _seconds: float = 0.0
-    _items: float = 0.0
+    def __init__(self) -> None:
+        self._sums = [[0.0, 0.0] for _ in MEMORY_SECONDS]  # seconds and items, fading
 
     def seconds_per_item(self) -> float:
         """0 while nothing was measured."""
-        return self._seconds / self._items if self._items else 0.0
+        return max(seconds / items if items else 0.0 for seconds, items in self._sums)
 
     def note(self, items: int, seconds: float) -> None:
-        kept = math.exp(-seconds / MEMORY_SECONDS)
-        self._seconds = self._seconds * kept + seconds
-        self._items = self._items * kept + items
+        for sums, memory_seconds in zip(self._sums, MEMORY_SECONDS, strict=True):
+            kept = math.exp(-seconds / memory_seconds)
+            sums[0] = sums[0] * kept + seconds
+            sums[1] = sums[1] * kept + items
 
 
 @dataclass(eq=False, slots=True)
@@ -94,8 +94,8 @@ class Batch:
 class Lane:
     """One kind's queue. Who may touch what, beside the lock's holder, who may everything:
 
-    the event loop `pending`, `pending_bytes`, `pace` and `busy_from`; the device thread `limit` and
-    `device_seconds_per_item`; whoever set `filling` the batch `ahead`.
+    the event loop `pending`, `pending_bytes`, `pace`, `busy_from` and `promised_until`; the device thread
+    `limit` and `device_seconds_per_item`; whoever set `filling` the batch `ahead`.
     """
 
     kind: Kind
@@ -109,6 +109,7 @@ class Lane:
     busy_from: float = 0.0  # when `pending` was last 0, or an answer last left
     device_seconds_per_item: float = 0.0  # moving average of what the device alone takes
     turns: Turns = field(default_factory=Turns)
+    promised_until: float = 0.0  # when all who were refused will have been served, if they come as told
     ahead: Batch = field(default_factory=Batch)  # put together while the device is busy with another
     filling: bool = False
 

@@ -1,9 +1,9 @@
 """`python -m benchmarks.faults.overload`: ten times what the service can do, for a minute.
 
 First what it can do is measured, with callers that wait for their answers; then requests come ten times as
-fast, whatever becomes of the ones before. Exit status: 0 when every answer was a 200 or a 429 that says
-when to come again, the 99th percentile of the accepted came within the deadline, at least half as much was served as before, and
-memory was flat; 1 otherwise; 2 when it could not be tried.
+fast, whatever becomes of the ones before. Exit status: 0 when every answer was a 200 or a 429 that says when to
+come again, the 99th percentile of the accepted came within the deadline, at least half as much was served as
+before, and memory was flat; 1 otherwise; 2 when it could not be tried.
 """
 
 import asyncio

@@ -45,7 +45,7 @@ def test_requests_take_turns_and_so_do_images_and_texts(device, machine):
 
     asyncio.run(scenario())
     assert machine.batches[1] == ["text"]
-    assert machine.batches[2][:2] == ["large0", "small"]
+    assert machine.batches[2][:2] == ["small", "large0"]
     assert [len(batch) for batch in machine.batches[2:]] == [8, 5]
 
 

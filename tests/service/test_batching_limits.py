@@ -157,3 +157,21 @@ def test_a_real_allocation_that_cannot_be_had_is_known_for_what_it_is():
     with pytest.raises(RuntimeError) as failure:
         torch.empty(1 << 60, dtype=torch.uint8)
     assert is_out_of_memory(failure.value)
+
+
+def test_who_are_refused_one_after_the_other_are_not_all_told_to_come_at_once(machine):
+    async def scenario(device) -> None:
+        await hold(device, machine)
+        device._lanes["image"].device_seconds_per_item = 2.0
+        waiting = submit(device, "a", "b", "c", seconds=1000)
+        told = []
+        for _ in range(4):
+            with pytest.raises(QueueFull) as refusal:
+                submit(device, "x", "y", seconds=1000)
+            told.append(refusal.value.retry_after_seconds)
+        assert told == [4, 8, 12, 16]  # each after the two items of the one before
+        machine.free.set()
+        await waiting.done
+
+    for device in started(machine.device(queue_limit=4)):
+        asyncio.run(scenario(device))

@@ -42,6 +42,37 @@ def test_callers_take_turns_however_many_requests_each_has(device, machine):
     assert machine.batches[1][:4] == ["many0", "one", "many1", "two"]
 
 
+def test_requests_of_one_size_go_in_the_order_they_came_so_that_none_is_late(device, machine):
+    async def scenario() -> None:
+        await hold(device, machine)
+        tickets = [submit(device, *(f"{name}{i}" for i in range(6))) for name in "abcd"]
+        machine.free.set()
+        await asyncio.gather(*(ticket.done for ticket in tickets))
+
+    asyncio.run(scenario())
+    assert (
+        "".join(item[0] for batch in machine.batches[1:] for item in batch)
+        == "a" * 6 + "b" * 6 + "c" * 6 + "d" * 6
+    )
+
+
+def test_a_large_request_has_its_share_however_many_small_ones_keep_coming(device, machine):
+    async def scenario() -> None:
+        await hold(device, machine)
+        large = submit(device, *(f"large{i}" for i in range(16)))
+        machine.free.set()
+        small = [submit(device, f"small{i}") for i in range(8)]
+        for number in range(200):
+            if large.done.done():
+                break
+            await small.pop(0).done
+            small.append(submit(device, f"small{number + 8}"))
+        assert large.done.done()
+        await asyncio.gather(*(ticket.done for ticket in small))
+
+    asyncio.run(scenario())
+
+
 def ahead(machine: Machine, **more: object):
     return machine.device(ahead=True, **more)
 
