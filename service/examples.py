@@ -164,4 +164,85 @@ ANSWERS: Mapping[str, Any] = {
     "list_models": {"object": "list", "data": [_MODEL]},
     "get_model": _MODEL,
     "reload": {"release": _RELEASE, "swapped": True},
+    "healthz": {"status": "alive"},
+    "readyz": {"status": "ready", "release": _RELEASE},
+    "release": {
+        "release": _RELEASE,
+        "created": "2026-11-23T07:15:00+00:00",
+        "loaded": "2026-11-23T07:20:31+00:00",
+        "model": "lite0-minilm",
+        "model_fingerprint": _FINGERPRINT,
+        "dim": 512,
+        "device": "cpu",
+        "precision": "fp32",
+        "context_length": 64,
+        "counts": {"images": 1793, "texts": 1790, "failed": 0, "texts_cut": 0, "skipped": 0, "reused": 0},
+        "recall": {"images": {"queries": "texts", "query_count": 512, "k": 10, "recall": 1.0}},
+        "gallery": {"kind": "jsonl"},
+        "gate": None,
+        "calibration": None,
+        "report": None,
+        "live": None,
+        "refused": None,
+    },
+    "fields": {
+        "release": _RELEASE,
+        "items": 1793,
+        "counted": 1793,
+        "fields": [
+            {
+                "key": "category",
+                "kind": "text",
+                "filled": 1793,
+                "distinct": 2,
+                "more_distinct": False,
+                "values": [{"value": "animals", "count": 1000}, {"value": "vehicles", "count": 793}],
+                "minimum": None,
+                "maximum": None,
+            }
+        ],
+    },
+    "list_duplicates": {
+        "results": [
+            {
+                "id": "animals/dog_1.webp",
+                "duplicates": [{"id": "animals/dog_2.webp", "score": 0.987, "identical": False}],
+                "count": 1,
+            }
+        ],
+        "scanned": 1793,
+        "total": 1793,
+        "next": None,
+        "release": _RELEASE,
+    },
+    "drift": {
+        "release": _RELEASE,
+        "model_fingerprint": _FINGERPRINT,
+        "verdict": "as proven",
+        "window_queries": 2000,
+        "least_queries": 50,
+        "reports": [
+            {
+                "subject": "text_queries",
+                "seen": 812,
+                "reference": "its bank of texts",
+                "verdict": "as proven",
+                "why": "nothing has moved",
+                "measures": [
+                    {
+                        "name": "cut_texts",
+                        "value": 0.0,
+                        "reference": 0.0,
+                        "standard_errors": 0.0,
+                        "moved_at": 0.05,
+                        "far_at": 0.25,
+                        "verdict": "as proven",
+                        "why": "hardly a text is longer than the encoder reads",
+                    }
+                ],
+                "relevance_histogram": [3, 4, 6, 9, 14, 31, 80, 140, 225, 300],
+            }
+        ],
+        "privacy": "sums are kept of queries, never a query",
+    },
 }

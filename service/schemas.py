@@ -35,11 +35,17 @@ class EmbedImageRequest(EmbeddingOptions):
     images: str | list[str] = Field(min_length=1, description="base64 or data: URI each; URLs are refused")
 
 
-class OpenAIItem(_Request):
-    """Jina's form of an input: exactly one of the two."""
+class ImageUrl(_Request):
+    url: str = Field(description="data: URI; nothing is ever fetched")
 
+
+class OpenAIItem(_Request):
+    """An input as Jina has it, or as a part of a chat message: exactly one text or picture."""
+
+    type: Literal["text", "image_url"] | None = Field(None, description="of a part; says nothing new")
     text: str | None = None
     image: str | None = None
+    image_url: ImageUrl | None = None
 
 
 class OpenAIRequest(_Request):
@@ -252,8 +258,3 @@ class FieldsAnswer(BaseModel):
     items: int
     counted: int = Field(description="items that were looked at: of very many only some, evenly spread")
     fields: list[PayloadField]
-
-
-class ReloadAnswer(BaseModel):
-    release: str
-    swapped: bool

@@ -94,11 +94,11 @@ def _input(item: str | OpenAIItem | int | list[int], index: int, modality: str) 
         )
     if isinstance(item, str):
         return item if modality == "image" else TextItem(item, may_be_cut=True)
-    if item.image is not None and item.text is None:
-        return item.image
-    if item.text is not None and item.image is None:
-        return TextItem(item.text, may_be_cut=True)
-    raise InvalidField(f'input.{index} needs exactly one of "text" and "image"', param="input")
+    image = item.image_url.url if item.image_url else item.image
+    given = [value is not None for value in (item.text, item.image, item.image_url)]
+    if sum(given) != 1:
+        raise InvalidField(f'input.{index} needs exactly one of "text", "image" and "image_url"', param="input")
+    return TextItem(item.text, may_be_cut=True) if item.text is not None else image or ""
 
 
 def _succeeded(index: int, outcome: Outcome) -> Embedded:

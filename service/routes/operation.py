@@ -13,19 +13,19 @@ from service.errors import Unavailable
 from service.refusal import Refusal
 from service.relevance import Judge
 from service.routes.parts import answers, json_answer, requires, serving_of
-from service.schemas import ReloadAnswer
 from service.schemas_drift import DriftAnswer
+from service.schemas_operation import HealthAnswer, ReadyAnswer, ReleaseAnswer, ReloadAnswer
 
 router = APIRouter(tags=["operation"])
 
 
-@router.get("/healthz")
+@router.get("/healthz", responses=answers(HealthAnswer))
 async def healthz() -> dict[str, str]:
     """The process lives."""
     return {"status": "alive"}
 
 
-@router.get("/readyz")
+@router.get("/readyz", responses=answers(ReadyAnswer, 503))
 async def readyz(request: Request) -> dict[str, Any]:
     """200 only when both towers and the index are warm and the last batch came back.
 
@@ -48,7 +48,7 @@ async def metrics(request: Request) -> Response:
     return Response(body, media_type=CONTENT_TYPE_LATEST)
 
 
-@router.get("/release")
+@router.get("/release", responses=answers(ReleaseAnswer, 503))
 async def release(request: Request) -> Response:
     """What is served: release, encoder, counts, recall against exact search, the gate's verdict, its figures.
 

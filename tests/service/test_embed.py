@@ -150,12 +150,15 @@ def test_a_long_text_is_cut_with_a_word_or_refused_with_count_and_limit(client):
 
 def test_openai_inputs_may_mix_texts_and_images_and_keep_their_order(client, encoder):
     data = picture(3)
+    part = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{as_base64(data)}"}}
+    parted = client.post("/v1/embeddings", json={"input": [part, {"type": "text", "text": "a dog"}]})
     mixed = [{"text": "a dog"}, {"image": as_base64(data)}, "a cat"]
     response = client.post("/v1/embeddings", json={"input": mixed, "encoding_format": "base64", "user": "x"})
     answer = response.json()
     vectors = [np.frombuffer(base64.b64decode(item["embedding"]), "<f4") for item in answer["data"]]
     texts = encoder.encode_texts(["a dog", "a cat"]).vectors
     np.testing.assert_allclose(vectors, [texts[0], direct(encoder, data)[0], texts[1]], atol=1e-6)
+    np.testing.assert_allclose(vectors_in(parted), [vectors[1], vectors[0]], atol=1e-6)
     assert answer["object"] == "list"
     assert answer["usage"] == {"prompt_tokens": 8, "total_tokens": 8}
     assert [item["index"] for item in answer["data"]] == [0, 1, 2]
@@ -169,6 +172,11 @@ def test_openai_inputs_may_mix_texts_and_images_and_keep_their_order(client, enc
         ({"input": "a", "model": "gpt"}, 404, "model_not_found"),
         ({"input": ["a", ""]}, 422, "empty_text"),
         ({"input": [{"text": "a", "image": "b"}]}, 422, "invalid_field"),
+        (
+            {"input": [{"type": "image_url", "image_url": {"url": "https://x.org/"}}]},
+            422,
+            "url_not_fetched",
+        ),
         ({"input": []}, 422, "invalid_field"),
     ],
 )
