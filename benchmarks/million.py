@@ -7,7 +7,7 @@ one; the faster is the measure. Vectors are random unit rows: nothing depends on
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks.comparison import quantile
 from benchmarks.http import post_json, serving
-from benchmarks.machine import MEBIBYTE
+from benchmarks.machine import MEBIBYTE, own_cpu_seconds
 from encoders.bundle import Bundle
 from index import catalog
 from index.items import ITEM_SCHEMA, TEXT_SCHEMA, ItemRecord, TableWriter
@@ -50,20 +50,22 @@ WAYS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class MillionRow:
-    """p50 in ms over all rounds; `ratio` to faiss alone is the median over rounds."""
+    """Medians over rounds: p50 in ms, and its ratio to faiss alone; the same of the CPU time of a search."""
 
     what: str
     p50_milliseconds: float
     ratio: float
+    cpu_milliseconds: float
+    cpu_ratio: float
 
 
 @dataclass(frozen=True)
 class Million:
-    """Search over `vectors` of `dim`; `alone_milliseconds`: p50 of faiss alone by its number of threads."""
+    """Search over `vectors` of `dim`; `alone`: p50 and CPU time in ms of faiss alone, by number of threads."""
 
     vectors: int
     dim: int
-    alone_milliseconds: dict[int, float]
+    alone: dict[int, tuple[float, float]]
     rows: list[MillionRow]
     service_peak_mebibytes: float
     vectors_mebibytes: float
@@ -77,8 +79,8 @@ def search_million(
     say(f"the making of a release of {vectors:,} vectors")
     path, fingerprint, dim = make_release(releases, bundle, vectors)
     queries = unit_rows(np.random.default_rng(1), QUERIES, dim)
-    alone: dict[int, list[float]] = {}
-    served: dict[str, list[float]] = {}
+    alone: dict[int, list[tuple[float, float]]] = {}
+    served: dict[str, list[tuple[float, float]]] = {}
     with serving(releases, workplace, dict(os.environ)) as service:
         for number in range(rounds):
             say(f"search over {vectors:,} vectors, round {number + 1} of {rounds}")
@@ -86,36 +88,45 @@ def search_million(
                 found = faiss_alone(
                     path / catalog.IMAGE_VECTORS_NAME, queries, threads=threads, seconds=seconds
                 )
-                alone.setdefault(threads, []).append(quantile(found, 0.5) * 1e3)
+                alone.setdefault(threads, []).append(found)
             for what, options in WAYS.items():
                 requests = [
                     post_json("/search/vector", {"vector": row, "model_fingerprint": fingerprint, **options})
                     for row in queries.tolist()
                 ]
                 load = service.put_load(requests, clients=1, warm_up_seconds=1.0, seconds=seconds)
-                served.setdefault(what, []).append(quantile(load.latencies_seconds, 0.5) * 1e3)
+                cpu = load.server_cpu * load.wall_seconds / load.answers
+                served.setdefault(what, []).append((quantile(load.latencies_seconds, 0.5) * 1e3, cpu * 1e3))
         peak = service.peak_memory_mebibytes()
-    fastest = [min(each) for each in zip(*alone.values(), strict=True)]
-    rows = [
-        MillionRow(what, median(found), median(own / best for own, best in zip(found, fastest, strict=True)))
-        for what, found in served.items()
-    ]
-    own = {threads: median(found) for threads, found in alone.items()}
+    fastest = [min(each) for each in zip(*alone.values(), strict=True)]  # of each round
+    rows = [_row(what, found, fastest) for what, found in served.items()]
+    own = {threads: _medians(found) for threads, found in alone.items()}
     return Million(vectors, dim, own, rows, peak, 4 * dim * vectors / MEBIBYTE)
 
 
-def faiss_alone(path: Path, queries: np.ndarray, *, threads: int, seconds: float) -> list[float]:
-    """Sorted latencies in seconds of one query at a time for its ten nearest."""
+def _row(what: str, found: Sequence[tuple[float, float]], alone: Sequence[tuple[float, float]]) -> MillionRow:
+    (p50, cpu), pairs = _medians(found), list(zip(found, alone, strict=True))
+    ratio, cpu_ratio = _medians([(own[0] / best[0], own[1] / best[1]) for own, best in pairs])
+    return MillionRow(what, p50, ratio, cpu, cpu_ratio)
+
+
+def _medians(pairs: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    return median(first for first, _ in pairs), median(second for _, second in pairs)
+
+
+def faiss_alone(path: Path, queries: np.ndarray, *, threads: int, seconds: float) -> tuple[float, float]:
+    """p50 and CPU time in ms of one query at a time for its ten nearest."""
     index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
     faiss.omp_set_num_threads(threads)
     index.search(queries[:1], 10)
     latencies: list[float] = []
-    started = time.perf_counter()
+    started, cpu_before = time.perf_counter(), own_cpu_seconds()
     while time.perf_counter() - started < seconds:
         before = time.perf_counter()
         index.search(queries[len(latencies) % len(queries)][None], 10)
         latencies.append(time.perf_counter() - before)
-    return sorted(latencies)
+    cpu = (own_cpu_seconds() - cpu_before) / len(latencies)
+    return quantile(sorted(latencies), 0.5) * 1e3, cpu * 1e3
 
 
 def make_release(releases: Path, bundle: Path, vectors: int) -> tuple[Path, str, int]:

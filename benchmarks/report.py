@@ -144,11 +144,14 @@ def _million(found: Million) -> Table:
         "what",
         "p50 ms",
         "to faiss alone",
+        "CPU ms",
+        "to faiss alone",
     )
-    for threads, milliseconds in found.alone_milliseconds.items():
-        table.add_row(f"faiss alone, 10 results, {threads} threads", f"{milliseconds:,.1f}", "")
+    for threads, (p50, cpu) in found.alone.items():
+        table.add_row(f"faiss alone, 10 results, {threads} threads", f"{p50:,.1f}", "", f"{cpu:,.1f}", "")
     for row in found.rows:
-        table.add_row(row.what, f"{row.p50_milliseconds:,.1f}", _ratio(row.ratio))
+        p50, cpu = row.p50_milliseconds, row.cpu_milliseconds
+        table.add_row(row.what, f"{p50:,.1f}", _ratio(row.ratio), f"{cpu:,.1f}", _ratio(row.cpu_ratio))
     table.add_row(
         f"peak MiB, of them {found.vectors_mebibytes:,.0f} vectors", f"{found.service_peak_mebibytes:,.0f}", ""
     )

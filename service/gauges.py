@@ -33,6 +33,17 @@ def watch_service(serving: "Serving") -> None:
         serving.telemetry.reload(outcome, count=0)
     for reason in REASONS:
         serving.telemetry.refusal(reason, count=0)
+    if serving.live is not None:
+        watch(
+            "live_items",
+            "Items put since the release was built: a rebuild takes them in",
+            lambda: len(serving.state.overlay.row_of),
+        )
+        watch(
+            "live_sequence",
+            "Number of the last change that is laid over the release",
+            lambda: serving.state.overlay.sequence,
+        )
     serving.telemetry.collect(lambda: machine_metrics(serving.state.encoder.device))
     serving.telemetry.collect(lambda: serving.state.drift.metrics())
 

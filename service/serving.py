@@ -11,7 +11,7 @@ import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -103,7 +103,7 @@ class ServingState:
             Overlay.empty(release, encoder.query_bank, sequence=release.manifest.live_sequence or 0),
         )
 
-    @property
+    @cached_property
     def holdings(self) -> Holdings:
         """What the gallery holds: the release, with the live changes laid over it."""
         return Holdings(self.release, self.overlay)

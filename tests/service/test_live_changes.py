@@ -36,7 +36,7 @@ def service(live_releases: Path, settings_for: Callable[..., Settings]) -> Itera
 
 @pytest.fixture(autouse=True)
 def _as_before(service: Running) -> Iterator[None]:
-    """Every test begins with the release as it is."""
+    """Every test begins with the items of the release; those it deleted it must put back."""
     yield
     for item_id in list(service.serving.state.overlay.row_of):
         assert service.client.delete(url(item_id)).status_code == 200
@@ -385,3 +385,26 @@ def test_the_gallery_of_a_release_built_again_serves_what_the_overlay_served(
         assert client.get("/images/new/a.png?side=64").status_code == 200
         assert client.get("/images/bare").json()["error"]["code"] == "image_missing"
         assert client.get("/items/bare").json()["width"] is None
+
+
+@pytest.mark.parametrize("most_taken", [0, 2048])
+def test_hidden_rows_are_left_out_however_they_are_left_out(client, service, monkeypatch, most_taken):
+    """Inside faiss, or looked for too and dropped."""
+    monkeypatch.setattr("service.ranking.MOST_TAKEN", most_taken)
+    release = service.serving.state.release
+    everything = ids(found(client, "text", query="a cat"))
+    gone = [everything[0], everything[5], everything[-1]]
+    answer = client.post("/items/batch", json={"delete": gone})
+    assert [item["id"] for item in answer.json()["delete"]] == gone
+    left = [name for name in everything if name not in gone]
+    assert ids(found(client, "text", query="a cat")) == left
+    assert ids(found(client, "text", query="a cat", k=3)) == left[:3]
+    some = {"must_not": [{"has_id": left[:2]}]}
+    assert ids(found(client, "text", query="a cat", filter=some, k=4)) == left[2:6]
+    nothing = {"must": [{"has_id": gone}]}
+    assert found(client, "text", query="a cat", filter=nothing) == []
+    for name in gone:
+        row = release.items.row(name)
+        payload = release.items.payload(row)
+        params = {"payload": json.dumps(payload)}
+        assert client.put(url(name), content=release.open_image(row), headers=PNG, params=params).is_success
