@@ -12,6 +12,7 @@ import time
 import uuid
 from dataclasses import dataclass, field
 from functools import partial
+from http import HTTPStatus
 from typing import TYPE_CHECKING, cast
 
 import orjson
@@ -234,8 +235,9 @@ class _Exchange:
             headers["x-request-id"] = self.context.request_id
             headers["server-timing"] = self.context.timings.header()
             headers.update(SAFE_HEADERS)
-            is_page = headers.get("content-type", "").startswith("text/html")
-            headers["content-security-policy"] = _PAGE_POLICY if is_page else _DATA_POLICY
+            if message["status"] != HTTPStatus.NOT_MODIFIED:  # it has no type, and what is stored has its policy
+                is_page = headers.get("content-type", "").startswith("text/html")
+                headers["content-security-policy"] = _PAGE_POLICY if is_page else _DATA_POLICY
             if self._serving.access.has_keys and headers.get("cache-control", "").startswith("public"):
                 headers["cache-control"] = headers["cache-control"].replace("public", "private", 1)
             hanging = message["status"] in _BODY_UNREAD or self._inflow.unasked
