@@ -53,10 +53,11 @@ TOO_FAINT = """() => {
     return faint;
 }"""
 
-UNNAMED = """() => [...document.querySelectorAll("a, button, input, img, dialog, section, [role=img], [role=region]")]
+UNNAMED = """() => [...document.querySelectorAll("a, button, input, img, dialog, section, [role=img], .table")]
     .filter((each) => each.checkVisibility() && !each.closest("[aria-hidden=true]"))
-    .filter((each) => !(each.ariaLabel || each.labels?.length || each.alt !== undefined || each.textContent.trim()
-        || each.getAttribute("aria-labelledby") || each.querySelector("img[alt]")))
+    .filter((each) => !each.ariaLabel && !each.labels?.length && each.alt === undefined)
+    .filter((each) => !each.textContent.trim() && !each.querySelector("img[alt]"))
+    .filter((each) => !each.getAttribute("aria-labelledby"))
     .map((each) => each.outerHTML.slice(0, 120))"""
 
 

@@ -1,0 +1,156 @@
+"""The page of what is served: the release, its checks, its evaluation in charts, drift; under a prefix."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from live_service import Running, publish, running
+from page_visits import GALLERY_SIZE, PAGE, Visit, needs_browser, tiles, wait_for_pictures
+from playwright.sync_api import expect
+
+from service.settings import Settings
+from training.evaluate.report import read_report
+
+pytestmark = needs_browser
+PREFIX = "/pictures"
+WAYS = ("text_to_image", "image_to_text")
+
+
+def measured(name: str, recall: float, **condition: Any) -> dict[str, Any]:
+    """One set of a report, as an evaluation writes it."""
+
+    def estimate(value: float) -> dict[str, float]:
+        return {"value": value, "low": value - 0.02, "high": value + 0.02}
+
+    figures = {
+        "recall": {str(k): estimate(recall - 0.3 / k) for k in (1, 5, 10)},
+        "mean_average_precision": estimate(recall),
+        "median_rank": 4.0,
+        "queries": 1000,
+        "tied_queries": 0,
+    }
+    health = dict.fromkeys(("image_effective_rank", "caption_effective_rank"), 100.0)
+    health |= dict.fromkeys(("image_full_rank", "caption_full_rank"), 512)
+    shares = ("image_spread", "caption_spread", "modality_gap", "matched_cosine", "unmatched_cosine")
+    health |= dict.fromkeys((*shares, "tied_share", "cut_share"), 0.1)
+    counts = {"images": 1000, "captions": 5000, "cut_captions": 0, "seconds": 1.0}
+    kept = {"name": name, "spec": "csv:x.csv", "digest": "00", "condition": condition or None}
+    return kept | counts | {"figures": dict.fromkeys(WAYS, figures), "health": health}
+
+
+REPORT = {
+    "kind": "twinlens-retrieval-report",
+    "format": 2,
+    "created": "2026-11-23T17:18:44Z",
+    "bundle": "tiny",
+    "fingerprint": "00",
+    "device": "cpu",
+    "precision": "fp32",
+    "bootstrap_samples": 1000,
+    "datasets": [
+        measured("<b>holidays</b>", 0.7),
+        measured("drawings", 0.4),
+        *(
+            measured("drawings", 0.4 - severity / 30, corruption="low_light", severity=severity)
+            for severity in (1, 3)
+        ),
+        measured("drawings", 0.38, input_size=[160, 160]),
+    ],
+    "notes": ["input 96×96 was refused"],
+}
+
+
+@pytest.fixture(scope="module")
+def service(
+    tmp_path_factory: pytest.TempPathFactory,
+    make_bundle: Callable,
+    squares: Path,
+    settings_for: Callable[..., Settings],
+) -> Iterator[Running]:
+    """Behind a proxy's prefix, with a bundle that brings a report."""
+    folder = tmp_path_factory.mktemp("reported")
+    stored = make_bundle(folder / "bundle").with_file("report.json", json.dumps(REPORT).encode())
+    assert len(read_report(stored.path / "report.json").datasets) == len(REPORT["datasets"])
+    publish(folder / "releases", squares, stored.path)
+    with running(settings_for(folder / "releases", root_path=PREFIX)) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def page_url(service: Running) -> str:
+    return service.url + PREFIX
+
+
+def test_the_footer_leads_to_what_is_served(visit: Visit, service: Running) -> None:
+    page = visit.go("/")
+    page.get_by_role("link", name="How well it finds").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("What is served, and how well it finds")
+    served = page.get_by_role("region", name="The release")
+    expect(served).to_contain_text(service.serving.state.release.id)
+    expect(served).to_contain_text(service.serving.state.encoder.fingerprint)
+    expect(served).to_contain_text(f"Pictures{GALLERY_SIZE}")
+    checks = page.get_by_role("region", name="Checks")
+    expect(checks).to_contain_text("100.00")
+    expect(checks).to_contain_text("passed through no gate")
+    expect(page.get_by_role("region", name="Relevance")).to_contain_text("brings no calibration")
+    page.get_by_role("link", name="Search", exact=True).click()
+    expect(page.get_by_role("searchbox")).to_be_visible()
+
+
+def test_every_chart_is_described_and_has_its_numbers(visit: Visit) -> None:
+    page = visit.go("/static/release.html")
+    bars = page.get_by_role("img", name="<b>holidays</b>: 1,000 pictures, 5,000 texts: R@1 40.0")
+    expect(bars).to_be_visible()
+    curve = page.get_by_role("img", name="low light: text finds picture from 37.0")
+    expect(curve).to_be_visible()
+    figure = page.locator("figure", has=curve)
+    figure.get_by_text("The numbers").click()
+    rows = figure.get_by_role("row")
+    expect(rows).to_have_count(4)  # headings, clean, severity 1 and 3
+    expect(rows.nth(1)).to_contain_text("37.0\u00a0% (35.0–39.0)")
+    widths = bars.evaluate(
+        "each => [...each.querySelectorAll('rect')].map((bar) => Number(bar.getAttribute('width')))"
+    )
+    assert widths[4] / widths[0] == pytest.approx(0.67 / 0.4)  # R@10 beside R@1
+    expect(page.get_by_text("input 96×96 was refused")).to_be_visible()
+    expect(page.get_by_role("row", name="160 × 160")).to_be_visible()
+    assert page.locator("main b").count() == 0
+
+
+def test_drift_is_told_for_queries_and_gallery(visit: Visit) -> None:
+    page = visit.go("/static/release.html")
+    drift = page.get_by_role("region", name="Drift")
+    for subject in ("Queries by text", "Queries by picture", "Pictures of the gallery", "Texts of the gallery"):
+        expect(drift.get_by_role("heading", name=subject)).to_be_visible()
+    expect(drift).to_contain_text("too early to tell")
+
+
+def test_a_service_without_drift_shows_none_and_one_without_answer_says_so(visit: Visit) -> None:
+    visit.allowed = "status of (404|503)"
+    visit.page.route("**/drift", lambda route: route.fulfill(status=404, json={"error": {"code": "not_found"}}))
+    page = visit.go("/static/release.html")
+    expect(page.get_by_role("region", name="The release")).to_be_visible()
+    page.wait_for_load_state("networkidle")
+    expect(page.locator("#drift")).to_be_hidden()
+    page.route(
+        "**/release",
+        lambda route: route.fulfill(status=503, json={"error": {"code": "x", "message": "warming"}}),
+    )
+    page.reload()
+    expect(page.get_by_role("alert")).to_contain_text("Not ready yet")
+    page.unroute("**/release")
+    page.get_by_role("button", name="Try again").click()
+    expect(page.get_by_role("region", name="The release")).to_be_visible()
+
+
+def test_searching_works_under_the_prefix(visit: Visit) -> None:
+    page = visit.go("/?q=dog&is.tags=fourth")
+    expect(tiles(page)).to_have_count(10)
+    wait_for_pictures(page)
+    page.get_by_role("button", name="Remove the filter Tags: fourth").click()
+    expect(tiles(page)).to_have_count(PAGE)
+    assert page.url == f"{visit.base_url}/?q=dog"
+    page.get_by_role("link", name="Twinlens").click()
+    expect(page.locator("a.example img").first).to_be_visible()
