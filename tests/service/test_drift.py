@@ -267,3 +267,22 @@ def texts_of_their_own(folder: Path) -> Path:
         lines.append(json.dumps({"image": f"{number}.png", "title": f"a {letter} cat"}))
     (folder / "items.jsonl").write_text("\n".join(lines))
     return folder
+
+
+def test_queries_are_kept_over_a_swap_by_the_same_encoder_and_forgotten_by_another(
+    tmp_path, gallery, tiny_bundle, other_tiny_bundle, settings_for
+):
+    folder = tmp_path / "releases"
+    publish(folder, gallery, tiny_bundle)
+    with running(settings_for(folder)) as service:
+        for _ in range(3):
+            service.client.post("/search/text", json={"query": "a dog"})
+        assert seen(service.client)[0] == 3
+        publish(folder, gallery, tiny_bundle)
+        assert service.client.post("/release/reload").json()["swapped"] is True
+        service.client.post("/search/text", json={"query": "a dog"})
+        assert seen(service.client)[0] == 4
+        new = publish(folder, gallery, other_tiny_bundle)
+        assert service.client.post("/release/reload").json()["swapped"] is True
+        assert seen(service.client)[0] == 0
+        assert service.client.get("/drift").json()["release"] == new
