@@ -235,7 +235,7 @@ class _Exchange:
             headers["x-request-id"] = self.context.request_id
             headers["server-timing"] = self.context.timings.header()
             headers.update(SAFE_HEADERS)
-            if message["status"] != HTTPStatus.NOT_MODIFIED:  # it has no type, and what is stored has its policy
+            if message["status"] != HTTPStatus.NOT_MODIFIED:  # which has no type; what is stored has its policy
                 is_page = headers.get("content-type", "").startswith("text/html")
                 headers["content-security-policy"] = _PAGE_POLICY if is_page else _DATA_POLICY
             if self._serving.access.has_keys and headers.get("cache-control", "").startswith("public"):
