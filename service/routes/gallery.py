@@ -22,13 +22,14 @@ router = APIRouter(tags=["gallery"])
 ASK_EACH_TIME = "no-cache"  # kept, and used while its ETag holds: with live changes an item may go any moment
 CACHE_CONTROL = "public, max-age=300"  # a picture's id may name another picture in the next release
 _BYTES = {"schema": {"type": "string", "format": "binary"}}
+_SAME = {"description": "What the caller holds (if-none-match) still holds"}
 _IMAGE_BODY: Responses = {
     200: {"description": "The picture", "content": {"image/*": _BYTES}},
-    304: {"description": "What the caller holds (if-none-match) is still the picture"},
+    304: _SAME,
 }
 
 
-@router.get("/fields", responses=answers(FieldsAnswer, 503))
+@router.get("/fields", responses={**answers(FieldsAnswer, 503), 304: _SAME})
 async def fields(request: Request) -> Response:
     """What there is to filter by: the payloads' fields, with their common values and ranges."""
     serving = serving_of(request)
