@@ -1,11 +1,13 @@
 """The values of payload keys over all rows of a release: gathered in one pass when first asked for, then kept.
 
-Knows nothing of a filter's form. Not thread-safe: the search thread owns it.
+Knows nothing of a filter's form.
 """
 
 import math
+import threading
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 Mask = NDArray[np.bool_]
 Scalar = str | bool | int | float
 Bound = tuple[np.ufunc, float]
+INLINE_ROWS = 20_000  # whose payloads are read within some 50 ms
 MAX_KEPT = 64  # columns; a key of a release beyond them is gathered anew
 
 
@@ -69,18 +72,47 @@ class Payloads(Protocol):
     def payloads(self) -> Iterator[dict[str, Any]]: ...
 
 
+class NotGathered(Exception):
+    """Columns are asked for that take long to gather: call `gather` where no search waits, then ask again."""
+
+    def __init__(self, gather: Callable[[], None]) -> None:
+        super().__init__("the payloads have yet to be read for this filter")
+        self.gather = gather
+
+
 class Columns:
-    """The columns of one release. A key that no payload has costs nothing, so asking for many is no way to
-    keep the search thread busy."""
+    """The columns of some items. A key that no payload has costs nothing, so asking for many is no way to
+    keep the search thread busy; nor is a new key of a large gallery. Thread-safe."""
 
     def __init__(self, items: Payloads) -> None:
         self._items = items
         self._empty = Column(len(items))
         self._keys: frozenset[str] | None = None  # of all payloads, nested ones as a.b; None: not looked yet
         self._kept: OrderedDict[str, Column] = OrderedDict()
+        self._lock = threading.Lock()
+        self._gathering = threading.Lock()  # one at a time: who comes second may find what it wants
 
     def of(self, keys: Collection[str]) -> Mapping[str, Column]:
-        """The column of each key; at most one pass over the payloads for all of them together."""
+        """The column of each key. Raises NotGathered where that means reading very many payloads."""
+        found, missing = self._known(keys)
+        if missing and len(self._items) > INLINE_ROWS:
+            raise NotGathered(partial(self._gather_missing, frozenset(keys)))
+        if missing:
+            found.update(self._gather(missing))
+        return found
+
+    def _gather_missing(self, keys: Collection[str]) -> None:
+        with self._gathering:
+            _, missing = self._known(keys)
+            if missing:
+                self._gather(missing)
+
+    def _known(self, keys: Collection[str]) -> tuple[dict[str, Column], set[str]]:
+        """The columns that there are, and the keys of those that have yet to be gathered."""
+        with self._lock:
+            return self._look_up(keys)
+
+    def _look_up(self, keys: Collection[str]) -> tuple[dict[str, Column], set[str]]:
         found: dict[str, Column] = {}
         for key in keys:
             if key in self._kept:
@@ -90,27 +122,30 @@ class Columns:
         if self._keys is not None:
             found.update(dict.fromkeys(missing - self._keys, self._empty))
             missing &= self._keys
-        if missing:
-            found.update(self._gather(missing))
-        return found
+        return found, missing
 
     def _gather(self, keys: Collection[str]) -> dict[str, Column]:
+        """One pass over the payloads for all keys together."""
         columns = {key: Column(len(self._items)) for key in keys}
         seen: set[str] = set()
+        look_for_keys = self._keys is None
         for row, payload in enumerate(self._items.payloads()):
-            if self._keys is None:
+            if look_for_keys:
                 seen.update(_paths(payload))
             for key, column in columns.items():
                 column.add(row, _reach(payload, key))
+        for column in columns.values():
+            column.close()
+        with self._lock:
+            self._keep(columns, seen)
+        return columns
+
+    def _keep(self, columns: Mapping[str, Column], seen: set[str]) -> None:
         if self._keys is None:
             self._keys = frozenset(seen)
-        for key, column in columns.items():
-            column.close()
-            if key in self._keys:
-                self._kept[key] = column
+        self._kept.update((key, column) for key, column in columns.items() if key in self._keys)
         while len(self._kept) > MAX_KEPT:
             self._kept.popitem(last=False)
-        return columns
 
 
 def _paths(payload: Mapping[str, Any]) -> Iterator[str]:

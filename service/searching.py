@@ -6,12 +6,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from service.columns import NotGathered
 from service.errors import QueueFull
 from service.shares import Shares
 from service.telemetry import Telemetry, Timings
 from service.tickets import CALLER
 
 T = TypeVar("T")
+GATHERINGS = 4  # for one request, when others push out what was gathered for it
 
 
 class Searcher:
@@ -19,6 +21,7 @@ class Searcher:
 
     def __init__(self, *, queue_limit: int, telemetry: Telemetry, stall_seconds: float) -> None:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="search")
+        self._gatherer = ThreadPoolExecutor(1, thread_name_prefix="gather")
         self._queue_limit = queue_limit
         self._stall_seconds = stall_seconds
         self._telemetry = telemetry
@@ -36,12 +39,23 @@ class Searcher:
         self._shares.take(caller, 1)
         started = time.perf_counter()
         try:
-            return await self.call(work)
+            return await self._gathered(work)
         finally:
             self._shares.give_back(caller, 1)
             ended = time.perf_counter()
             timings.search += ended - started
             timings.spans.note("search", started, ended)
+
+    async def _gathered(self, work: Callable[[], T]) -> T:
+        """`work`, again once what its filter needs was read on a thread that no search waits for."""
+        for _ in range(GATHERINGS):
+            try:
+                return await self.call(work)
+            except NotGathered as missing:
+                await asyncio.get_running_loop().run_in_executor(self._gatherer, missing.gather)
+        raise QueueFull(
+            "filters on very many different keys are asked for at once: try again in 1 s", retry_after_seconds=1
+        )
 
     def call(self, work: Callable[[], T]) -> "asyncio.Future[T]":
         """`work` on the search thread, however many wait: for the service's own."""
@@ -62,7 +76,8 @@ class Searcher:
         return 0.0 if since is None else time.perf_counter() - since
 
     def stop(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._pool, self._gatherer):
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def _check_room(self, caller: str) -> None:
         free = self._queue_limit - self._pending

@@ -1,10 +1,13 @@
 """Filters: what one may ask for is bounded, and unknown keys do not have every payload read again."""
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from live_service import running
 
 from index.items import ITEM_SCHEMA, ItemRecord, ItemTable
 from index.pictures import ImageSource
@@ -78,3 +81,32 @@ def test_nested_dotted_and_enormous_values_are_reached(items):
 def test_a_filter_that_asks_for_too_much_is_refused_with_the_bound(raw):
     with pytest.raises(InvalidField, match=r"\b(64|1000)\b"):
         parse_filter(raw)
+
+
+def test_the_payloads_of_a_large_gallery_are_read_beside_the_search_thread(releases, settings_for, monkeypatch):
+    """Searches go on meanwhile, and several filters that need the same share one reading."""
+    monkeypatch.setattr("service.columns.INLINE_ROWS", 0)
+    with running(settings_for(releases)) as service:
+        release = service.serving.state.release
+        began, go_on, readings = threading.Event(), threading.Event(), []
+        payloads = type(release.items).payloads
+
+        def slowly(items):
+            readings.append(threading.current_thread().name)
+            began.set()
+            go_on.wait(30)
+            yield from payloads(items)
+
+        monkeypatch.setattr(type(release.items), "payloads", slowly)
+        asked = {"query": "a cat", "k": 50, "filter": {"must": [{"key": "year", "range": {"gte": 2010}}]}}
+        with ThreadPoolExecutor(3) as pool:
+            waiting = [pool.submit(service.client.post, "/search/text", json=asked) for _ in range(3)]
+            assert began.wait(30)
+            assert service.client.post("/search/text", json={"query": "a dog"}).status_code == 200
+            go_on.set()
+            answers = [future.result() for future in waiting]
+        for answer in answers:
+            years = [hit["payload"]["year"] for hit in answer.json()["results"]]
+            assert sorted(years) == list(range(2010, 2024))
+        assert len(readings) == 1
+        assert readings[0].startswith("gather")
