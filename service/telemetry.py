@@ -58,6 +58,12 @@ class Telemetry:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
+        self._of_requests()
+        self._of_items()
+        self._of_parts()
+        self._of_releases()
+
+    def _of_requests(self) -> None:
         self._requests = self._counter(
             "twinlens_requests",
             "Answered requests by route, status and error code (empty when it succeeded)",
@@ -72,6 +78,8 @@ class Telemetry:
             "twinlens_stage_seconds", "Seconds a request spent in each stage, probes left out", "stage"
         )
         self._stage_of = {stage: self._stages.labels(stage) for stage in STAGES}
+
+    def _of_items(self) -> None:
         self._batches = self._histogram(
             "twinlens_batch_items", "Items in one device batch", "kind", buckets=_BATCHES
         )
@@ -93,10 +101,8 @@ class Telemetry:
         self._cache = self._counter(
             "twinlens_cache_lookups", "Lookups in the embedding cache by outcome: hit, miss", "outcome"
         )
-        self._reloads = self._counter("twinlens_reloads", "Reloads of the release by outcome", "outcome")
-        self._refusals = self._counter(
-            "twinlens_release_refusals", "Releases that were not taken into service, by reason", "reason"
-        )
+
+    def _of_parts(self) -> None:
         self._decoder_starts = self._counter("twinlens_decoder_starts", "Decoding processes started")
         self._decoder_ends = self._counter(
             "twinlens_decoder_ends",
@@ -108,6 +114,12 @@ class Telemetry:
             "Connections refused or closed by cause: headers_too_slow, headers_too_large, invalid_http, "
             "answer_untaken, made_room, too_many_connections",
             "cause",
+        )
+
+    def _of_releases(self) -> None:
+        self._reloads = self._counter("twinlens_reloads", "Reloads of the release by outcome", "outcome")
+        self._refusals = self._counter(
+            "twinlens_release_refusals", "Releases that were not taken into service, by reason", "reason"
         )
         self._release = Info("twinlens_release", "What is served", registry=self.registry)
         self._created = self._gauge(
