@@ -84,7 +84,7 @@ def test_what_cannot_be_served_before_its_deadline_is_refused_at_once(device, ma
         await hold(device, machine)
         device._lanes["image"].device_seconds_per_item = 5.0
         with pytest.raises(
-            QueueFull, match=r"takes about 12\.0 s and the request's deadline leaves 1\.0 s"
+            QueueFull, match=r"takes about 20\.0 s and the request's deadline leaves 1\.0 s"
         ) as refusal:
             submit(device, "late", seconds=1)
         assert refusal.value.code == "deadline_unreachable"
