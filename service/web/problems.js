@@ -45,7 +45,7 @@ export function problemNotice(error, { retry, isPatient = true, onKey } = {}) {
   }
   const [, heading, advice, canRetry] = ADVICE.find(([isThis]) => isThis(error));
   const notice = stamp("problem");
-  notice.querySelector("h3").textContent = heading;
+  notice.querySelector("h2").textContent = heading;
   notice.querySelector(".problem-advice").textContent = advice;
   notice.querySelector(".problem-message").textContent = error.message;
   const button = notice.querySelector(".problem-retry");
