@@ -10,10 +10,10 @@ from typing import Annotated
 import typer
 
 from encoders.errors import TwinlensError
+from service.access.commands import keys
 from service.errors import SettingsError
-from service.key_commands import keys
-from service.logs import log_as_json
 from service.settings import Settings
+from service.watch.logs import log_as_json
 
 command = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 command.add_typer(keys, name="keys")

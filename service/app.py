@@ -17,10 +17,9 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from encoders.errors import TwinlensError
-from service.edge import Edge, context_of, error_response
+from service.edge.edge import Edge, context_of, error_response
+from service.edge.origins import allow_origins
 from service.errors import ErrorReport, report
-from service.openapi import describe, operation_id
-from service.origins import allow_origins
 from service.routes import (
     duplicates,
     embed,
@@ -34,6 +33,7 @@ from service.routes import (
 )
 from service.serving import Serving
 from service.settings import Settings
+from service.wire.openapi import describe, operation_id
 
 API_VERSION = "1"
 WEB = Path(__file__).parent / "web"

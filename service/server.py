@@ -15,10 +15,10 @@ import uvicorn
 from fastapi import FastAPI
 
 from encoders.errors import TwinlensError
-from service.connections import Crowd
+from service.edge.connections import Crowd
 from service.serving import Serving
 from service.settings import Settings
-from service.watchdog import Watchdog
+from service.watch.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 POLL_SECONDS = 0.02

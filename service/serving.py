@@ -21,30 +21,30 @@ from encoders.encoder import Encoder
 from encoders.errors import FingerprintMismatch, TwinlensError
 from index.cores import available_cores
 from index.release import Release, current_release_id
-from service.access import Access
-from service.carrying import with_changes
-from service.decoding_pool import Decoders
-from service.drift_watch import Drift
-from service.embedding import Embedder
+from service.access.access import Access
+from service.decoding.pool import Decoders
+from service.device.embedding import Embedder
+from service.device.trays import probe
 from service.errors import ReloadFailed
-from service.fields import Once, count_fields
-from service.filters import PayloadFilter
-from service.gauges import announce, watch_service
-from service.holdings import Holdings
-from service.live import open_live
-from service.overlay import Overlay
+from service.live.carrying import with_changes
+from service.live.holdings import Holdings
+from service.live.live import open_live
+from service.live.overlay import Overlay
 from service.patience import Patience
 from service.refusal import Refusal
-from service.relevance import Judge
 from service.reports import read_report
-from service.searching import Searcher
+from service.search.fields import Once, count_fields
+from service.search.filters import PayloadFilter
+from service.search.relevance import Judge
+from service.search.thread import Searcher
 from service.settings import Settings
-from service.telemetry import Telemetry
-from service.trays import probe
-from service.watchdog import Sick
+from service.watch.drift_watch import Drift
+from service.watch.gauges import announce, watch_service
+from service.watch.telemetry import Telemetry
+from service.watch.watchdog import Sick
 
 if TYPE_CHECKING:
-    from service.tracing import Traces
+    from service.watch.tracing import Traces
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -287,6 +287,6 @@ class Serving:
 def _traces(settings: Settings) -> "Traces | None":
     if settings.traces_endpoint is None:
         return None
-    from service.tracing import Traces  # with nowhere to send traces it costs nothing
+    from service.watch.tracing import Traces  # with nowhere to send traces it costs nothing
 
     return Traces(settings.traces_endpoint)

@@ -171,7 +171,7 @@ def environment_of_decoders() -> dict[str, str]:
 def _traces_endpoint(environment: Mapping[str, str]) -> dict[str, str]:
     """Where OpenTelemetry's own variables send traces, by its rules: the general one is a base address.
 
-    The SDK reads the rest of its variables itself, once `service.tracing` imports it.
+    The SDK reads the rest of its variables itself, once `service.watch.tracing` imports it.
     """
     if endpoint := environment.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
         return {"traces_endpoint": endpoint}

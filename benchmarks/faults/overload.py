@@ -39,7 +39,7 @@ class Tally:
     statuses: Counter[str] = field(default_factory=Counter)
     seconds_of_accepted: list[float] = field(default_factory=list)
     retry_afters: list[int] = field(default_factory=list)
-    wrong: list[str] = field(default_factory=list)
+    wrong: Counter[str] = field(default_factory=Counter)
     readings: list[Reading] = field(default_factory=list)
     unsent: int = 0
 
@@ -105,7 +105,7 @@ async def _one(caller: Caller, free: list[Caller], request: bytes, tally: Tally)
     try:
         answer = await caller.ask(request)
     except Left as error:
-        tally.wrong.append(f"no answer: {error}")
+        tally.wrong[f"no answer: {error}"] += 1
         return
     finally:
         free.append(caller)
@@ -115,7 +115,7 @@ async def _one(caller: Caller, free: list[Caller], request: bytes, tally: Tally)
     elif answer.status == 429 and answer.headers.get("retry-after", "").isdigit():
         tally.retry_afters.append(int(answer.headers["retry-after"]))
     else:
-        tally.wrong.append(f"{answer.status} {answer.body[:300]!r}")
+        tally.wrong[f"{answer.status} to {request.split()[1].decode()}: {answer.body[:300]!r}"] += 1
 
 
 def report(tally: Tally, *, able: float, seconds: float, deadline_seconds: float) -> bool:
@@ -136,8 +136,8 @@ def report(tally: Tally, *, able: float, seconds: float, deadline_seconds: float
     typer.echo(
         f"memory {' '.join(f'{each:.0f}' for each in memory)} MiB: {100 * grown:.2f}% after the first tenth"
     )
-    for problem in tally.wrong[:20]:
-        typer.echo(problem)
+    for problem, count in tally.wrong.most_common(20):
+        typer.echo(f"{count} times {problem}")
     enough = len(served) / seconds >= MIN_SERVED * able
     return not tally.wrong and p99 < deadline_seconds and grown < MAX_GROWTH and enough
 

@@ -7,13 +7,13 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from service.answers import dump
-from service.duplicates import Scan, Twins
-from service.edge import context_of
+from service.edge.edge import context_of
 from service.errors import InvalidField
-from service.holdings import Holdings
+from service.live.holdings import Holdings
 from service.routes.parts import answers, computed, json_answer, serving_of
-from service.schemas_live import DuplicatesAnswer
+from service.search.duplicates import Scan, Twins
+from service.wire.answers import dump
+from service.wire.live import DuplicatesAnswer
 
 router = APIRouter(tags=["gallery"])
 SHARE_OF_DEADLINE = 0.5  # a page may take, before it stops where it is

@@ -6,16 +6,23 @@ from functools import partial
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from service.answers import INLINE_NUMBERS, Model, VectorForm, embed_json, embed_rows, raise_when_all_failed
-from service.bodies import check_count, is_json, media_type, read_files, read_json, read_query
-from service.decoding import ImageSource
-from service.edge import context_of
-from service.embedding import TextItem
+from service.decoding.pictures import ImageSource
+from service.device.embedding import TextItem
+from service.device.tickets import Outcome
+from service.edge.edge import context_of
 from service.errors import UnsupportedMediaType
 from service.routes.parts import answers, computed, json_answer, serving_of, takes_json
-from service.schemas import EmbedAnswer, EmbeddingOptions, EmbedImageRequest, EmbedTextRequest
 from service.serving import Serving, ServingState
-from service.tickets import Outcome
+from service.wire.answers import (
+    INLINE_NUMBERS,
+    Model,
+    VectorForm,
+    embed_json,
+    embed_rows,
+    raise_when_all_failed,
+)
+from service.wire.bodies import check_count, is_json, media_type, read_files, read_json, read_query
+from service.wire.schemas import EmbedAnswer, EmbeddingOptions, EmbedImageRequest, EmbedTextRequest
 
 router = APIRouter(tags=["embed"])
 OCTETS = "application/octet-stream"

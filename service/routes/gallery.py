@@ -10,12 +10,12 @@ from starlette.responses import Response
 
 from index.errors import ImageMissing
 from index.thumbnails import THUMBNAIL_SIDE_PIXELS
-from service.answers import dump
+from service.decoding.media_types import media_type_of
 from service.errors import NotFound
-from service.holdings import Holdings
-from service.media_types import media_type_of
+from service.live.holdings import Holdings
 from service.routes.parts import Responses, answers, json_answer, serving_of
-from service.schemas import FieldsAnswer, ItemAnswer
+from service.wire.answers import dump
+from service.wire.schemas import FieldsAnswer, ItemAnswer
 
 logger = logging.getLogger(__name__)
 router = APIRouter(tags=["gallery"])

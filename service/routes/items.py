@@ -15,16 +15,18 @@ from starlette.responses import Response
 
 from encoders.errors import TwinlensError
 from index.live.records import Change, Delete, Put
-from service.answers import dump, raise_when_all_failed
-from service.bodies import check_count, explain, is_json, media_type, read_files, read_json
-from service.carrying import putter_of
-from service.decoding import ImageSource
-from service.edge import context_of
+from service.decoding.pictures import ImageSource
+from service.edge.edge import context_of
 from service.errors import InvalidField, InvalidJson, NotFound, Unavailable, UnsupportedMediaType, report
-from service.live import LiveChanges, StaleVector
-from service.putting import Wish, good_id, wish
+from service.live.carrying import putter_of
+from service.live.live import LiveChanges, StaleVector
+from service.live.putting import Wish, good_id, wish
 from service.routes.parts import answers, computed, json_answer, requires, serving_of, takes_json
-from service.schemas_live import (
+from service.search.wanted import unit_vector
+from service.serving import Serving, ServingState
+from service.wire.answers import dump, raise_when_all_failed
+from service.wire.bodies import check_count, explain, is_json, media_type, read_files, read_json
+from service.wire.live import (
     MAX_CHANGES,
     ChangeAnswer,
     ChangeItemsAnswer,
@@ -33,8 +35,6 @@ from service.schemas_live import (
     PutOneOfMany,
     PutOptions,
 )
-from service.serving import Serving, ServingState
-from service.wanted import unit_vector
 
 router = APIRouter(tags=["live changes"], dependencies=[requires("write")])
 TRIES = 4  # to embed for the encoder that is served, when releases are swapped meanwhile

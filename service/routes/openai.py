@@ -6,17 +6,17 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from encoders.errors import TwinlensError
-from service.answers import INLINE_NUMBERS, Model, VectorForm, dump, openai_json
-from service.bodies import check_count, read_json
-from service.decoding import ImageSource
-from service.edge import context_of
-from service.embedding import TextItem
+from service.decoding.pictures import ImageSource
+from service.device.embedding import TextItem
+from service.device.mixed import embed_mixed
+from service.device.tickets import Embedded, Outcome
+from service.edge.edge import context_of
 from service.errors import InvalidField, NotFound, ServiceError, report
-from service.mixed import embed_mixed
 from service.routes.parts import answers, computed, json_answer, serving_of, takes_json
-from service.schemas import OpenAIAnswer, OpenAIItem, OpenAIModel, OpenAIModels, OpenAIRequest
 from service.serving import ServingState
-from service.tickets import Embedded, Outcome
+from service.wire.answers import INLINE_NUMBERS, Model, VectorForm, dump, openai_json
+from service.wire.bodies import check_count, read_json
+from service.wire.schemas import OpenAIAnswer, OpenAIItem, OpenAIModel, OpenAIModels, OpenAIRequest
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"])
 

@@ -8,13 +8,13 @@ from fastapi import APIRouter, Request
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import PlainTextResponse, Response
 
-from service.answers import dump
 from service.errors import Unavailable
 from service.refusal import Refusal
-from service.relevance import Judge
 from service.routes.parts import answers, json_answer, requires, serving_of
-from service.schemas_drift import DriftAnswer
-from service.schemas_operation import HealthAnswer, ReadyAnswer, ReleaseAnswer, ReloadAnswer
+from service.search.relevance import Judge
+from service.wire.answers import dump
+from service.wire.drift import DriftAnswer
+from service.wire.operation import HealthAnswer, ReadyAnswer, ReleaseAnswer, ReloadAnswer
 
 router = APIRouter(tags=["operation"])
 

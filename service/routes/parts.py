@@ -8,11 +8,11 @@ from fastapi import Depends, Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from service.access import refuse_without
-from service.edge import context_of
-from service.keys import Scope
-from service.schemas import ErrorAnswer
+from service.access.access import refuse_without
+from service.access.keys import Scope
+from service.edge.edge import context_of
 from service.serving import Serving
+from service.wire.schemas import ErrorAnswer
 
 T = TypeVar("T")
 Responses = dict[int | str, dict[str, Any]]

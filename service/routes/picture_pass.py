@@ -1,12 +1,12 @@
-"""`POST /images/pass`: the page trades its key for a cookie that opens pictures; see `service.passes`."""
+"""`POST /images/pass`: the page trades its key for a cookie that opens pictures (`service.access.passes`)."""
 
 import time
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from service.edge import context_of
-from service.passes import COOKIE, PASS_SECONDS
+from service.access.passes import COOKIE, PASS_SECONDS
+from service.edge.edge import context_of
 from service.routes.parts import serving_of
 
 router = APIRouter(tags=["gallery"])

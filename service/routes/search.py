@@ -7,15 +7,18 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from encoders.errors import TwinlensError
-from service.answers import INLINE_NUMBERS, count_numbers, dump
-from service.bodies import is_json, media_type, read_files, read_json, read_query
-from service.decoding import ImageSource
-from service.edge import context_of
-from service.embedding import TextItem
+from service.decoding.pictures import ImageSource
+from service.device.embedding import TextItem
+from service.device.tickets import Embedded, Outcome
+from service.edge.edge import context_of
 from service.errors import UnsupportedMediaType
-from service.filters import parse_filter
 from service.routes.parts import answers, computed, json_answer, serving_of, takes_json
-from service.schemas import (
+from service.search.filters import parse_filter
+from service.search.wanted import Wanted, find, note_failures, unit_vector
+from service.serving import Serving, ServingState
+from service.wire.answers import INLINE_NUMBERS, count_numbers, dump
+from service.wire.bodies import is_json, media_type, read_files, read_json, read_query
+from service.wire.schemas import (
     SearchAnswer,
     SearchImageRequest,
     SearchItemRequest,
@@ -23,9 +26,6 @@ from service.schemas import (
     SearchTextRequest,
     SearchVectorRequest,
 )
-from service.serving import Serving, ServingState
-from service.tickets import Embedded, Outcome
-from service.wanted import Wanted, find, note_failures, unit_vector
 
 router = APIRouter(prefix="/search", tags=["search"])
 PICTURE = {"schema": {"type": "string", "format": "binary"}}

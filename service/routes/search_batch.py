@@ -11,21 +11,21 @@ from starlette.responses import Response
 
 from encoders.encoder import Encoder
 from encoders.errors import TwinlensError
-from service.answers import INLINE_NUMBERS, count_numbers, dump, raise_when_all_failed
-from service.bodies import check_count, explain, read_json
-from service.decoding import ImageSource
-from service.edge import RequestContext, context_of
-from service.embedding import TextItem
+from service.decoding.pictures import ImageSource
+from service.device.embedding import TextItem
+from service.device.mixed import embed_mixed
+from service.device.tickets import Embedded
+from service.edge.edge import RequestContext, context_of
 from service.errors import InvalidField, TooLarge, report
-from service.filters import parse_filter
-from service.mixed import embed_mixed
 from service.routes.parts import answers, computed, json_answer, serving_of, takes_json
-from service.schemas import SearchBatchAnswer, SearchBatchQuery, SearchBatchRequest
-from service.search import Found
+from service.search.filters import parse_filter
+from service.search.hits import Found
+from service.search.wanted import Wanted, find_some, note_failures, unit_vector
 from service.serving import Serving, ServingState
 from service.settings import Settings
-from service.tickets import Embedded
-from service.wanted import Wanted, find_some, note_failures, unit_vector
+from service.wire.answers import INLINE_NUMBERS, count_numbers, dump, raise_when_all_failed
+from service.wire.bodies import check_count, explain, read_json
+from service.wire.schemas import SearchBatchAnswer, SearchBatchQuery, SearchBatchRequest
 
 router = APIRouter(prefix="/search", tags=["search"])
 MAX_RESULTS = 10_000  # of all queries together: what ten searches may give

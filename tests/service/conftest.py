@@ -9,7 +9,7 @@ from live_service import Running, publish, running, write_gallery
 from page_visits import browser, desktop, page_releases, page_url, phone, squares, visit  # noqa: F401 — fixtures
 from string_machine import Machine, started
 
-from service.batching import Device
+from service.device.batching import Device
 from service.settings import Settings
 
 

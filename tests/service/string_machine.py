@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from service.batching import Device, DeviceSettings
-from service.lanes import BatchLimit, Lane
-from service.telemetry import Telemetry
-from service.tickets import CALLER, Embedded, Item, Ticket
+from service.device.batching import Device, DeviceSettings
+from service.device.lanes import BatchLimit, Lane
+from service.device.tickets import CALLER, Embedded, Item, Ticket
+from service.watch.telemetry import Telemetry
 
 POISON, DEATH, SPOILS = "poison", "death", "spoils"  # an encoder's errors: it fails, its thread dies, no tray
 ENCODER = object()  # the device only hands it on

@@ -6,7 +6,7 @@ import time
 import pytest
 from string_machine import POISON, hold, started, submit, vectors
 
-from service.batching import Device
+from service.device.batching import Device
 from service.errors import DeadlineExceeded, EncodingFailed, QueueFull
 
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from string_machine import hold, started, submit, vectors
 
+from service.device.lanes import GROW_AFTER_BATCHES
+from service.device.memory import is_out_of_memory
+from service.device.tickets import Embedded
 from service.errors import QueueFull, TooLarge, Unavailable
-from service.lanes import GROW_AFTER_BATCHES
-from service.memory import is_out_of_memory
-from service.tickets import Embedded
 
 
 def limit_of(device) -> int:

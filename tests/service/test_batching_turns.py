@@ -10,7 +10,7 @@ from live_service import picture, running
 from string_machine import DEATH, POISON, SPOILS, Machine, hold, started, submit, vectors
 from test_edge import metric, wait_until
 
-from service.batching import MOST_DEATHS
+from service.device.batching import MOST_DEATHS
 from service.errors import EncodingFailed, Unavailable
 
 

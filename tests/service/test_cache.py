@@ -8,10 +8,10 @@ import pytest
 from live_service import picture, publish, running
 from test_edge import device_held, metric, wait_until
 
-from service.cache import ENTRY_BYTES, EmbeddingCache, VectorCache
+from service.device.cache import ENTRY_BYTES, EmbeddingCache, VectorCache
+from service.device.tickets import Embedded
 from service.errors import EncodingFailed
-from service.telemetry import Telemetry
-from service.tickets import Embedded
+from service.watch.telemetry import Telemetry
 
 PNG = {"content-type": "image/png"}
 

@@ -22,9 +22,9 @@ from test_command import spawned
 from test_edge import metric, wait_until
 
 from encoders.images import Preprocessing
-from service.decoding import ImageLimits, decode_picture
-from service.decoding_processes import Worker, WorkerLost
-from service.decoding_wire import FRAME, TAKEN, Job
+from service.decoding.pictures import ImageLimits, decode_picture
+from service.decoding.processes import Worker, WorkerLost
+from service.decoding.wire import FRAME, TAKEN, Job
 
 JPEG = {"content-type": "image/jpeg"}
 LIMITS = ImageLimits(64_000_000, 2)
@@ -116,8 +116,8 @@ def test_a_killed_nursery_costs_no_picture_and_another_takes_its_place(service):
 
 
 def test_decoders_that_die_again_and_again_turn_readiness_red_until_they_stop(service, monkeypatch):
-    monkeypatch.setattr("service.decoding_crew.LOOP_SECONDS", 4.0)
-    monkeypatch.setattr("service.decoding_crew.LOOK_SECONDS", 0.02)
+    monkeypatch.setattr("service.decoding.crew.LOOP_SECONDS", 4.0)
+    monkeypatch.setattr("service.decoding.crew.LOOK_SECONDS", 0.02)
     for _ in range(5):
         process_id = decoder(service)
         os.kill(process_id, signal.SIGKILL)
@@ -158,7 +158,7 @@ def test_a_decoder_has_one_socket_no_secret_and_narrow_limits(releases, settings
 
 def test_a_decoder_imports_neither_torch_nor_the_server():
     heavy = {"torch", "torchvision", "fastapi", "uvicorn", "faiss", "pyarrow", "prometheus_client"}
-    code = f"import sys, service.decoding_worker; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, service.decoding.worker; print(sorted({heavy} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
 

@@ -13,7 +13,7 @@ import uvicorn
 from live_service import Running, picture, running
 from starlette.types import Receive, Scope, Send
 
-from service.connections import Crowd
+from service.edge.connections import Crowd
 from service.settings import Settings
 
 JSON = b"content-type: application/json\r\n"

@@ -10,8 +10,8 @@ import pytest
 from live_service import Running, running
 from test_edge import device_held, metric, wait_until
 
-from service.keys import create_key
-from service.shares import Shares
+from service.access.keys import create_key
+from service.access.shares import Shares
 
 FOUR = {"texts": ["a", "b", "c", "d"]}
 Ask = Callable[[str], "Future[httpx.Response]"]

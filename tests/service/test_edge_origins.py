@@ -6,8 +6,8 @@ from live_service import running
 from pydantic import ValidationError
 
 from service.app import WEB
+from service.edge.origins import host_name
 from service.errors import SettingsError
-from service.origins import host_name
 from service.settings import Settings
 
 APP, OTHER = "https://app.example", "https://evil.example"
@@ -135,7 +135,7 @@ def test_nothing_of_the_page_comes_from_elsewhere():
 
 
 def test_behind_a_prefix_the_same_paths_are_open_and_the_same_are_not(releases, settings_for, tmp_path):
-    from service.keys import create_key
+    from service.access.keys import create_key
 
     key = create_key(tmp_path / "keys.json", "shop", scopes=("read",))
     settings = settings_for(releases, root_path="/search-service", keys_file=tmp_path / "keys.json")

@@ -12,7 +12,7 @@ from live_service import running
 from index.items import ITEM_SCHEMA, ItemRecord, ItemTable
 from index.pictures import ImageSource
 from service.errors import InvalidField
-from service.filters import MAX_CONDITIONS, PayloadFilter, parse_filter
+from service.search.filters import MAX_CONDITIONS, PayloadFilter, parse_filter
 
 PAYLOADS: tuple[dict[str, Any], ...] = (
     {"year": 2000, "camera": {"maker": "a", "lens": {"mm": 50}}, "a.b": 1},
@@ -85,7 +85,7 @@ def test_a_filter_that_asks_for_too_much_is_refused_with_the_bound(raw):
 
 def test_the_payloads_of_a_large_gallery_are_read_beside_the_search_thread(releases, settings_for, monkeypatch):
     """Searches go on meanwhile, and several filters that need the same share one reading."""
-    monkeypatch.setattr("service.columns.INLINE_ROWS", 0)
+    monkeypatch.setattr("service.search.columns.INLINE_ROWS", 0)
     with running(settings_for(releases)) as service:
         release = service.serving.state.release
         began, go_on, readings = threading.Event(), threading.Event(), []

@@ -19,10 +19,10 @@ import httpx
 import pytest
 from live_service import picture, running
 
-from service.access import Access
+from service.access.access import Access
+from service.access.keys import Keyring, create_key, read_keys, revoke_key
+from service.access.passes import COOKIE, PASS_SECONDS, Passes
 from service.errors import KeyFileError
-from service.keys import Keyring, create_key, read_keys, revoke_key
-from service.passes import COOKIE, PASS_SECONDS, Passes
 
 ROOT = Path(__file__).parents[2]
 QUERY = {"query": "a red dog", "k": 1}

@@ -8,8 +8,8 @@ import pytest
 from live_service import Running, running
 from playwright.sync_api import Browser, expect, sync_playwright
 
-from service.keys import create_key
-from service.passes import COOKIE
+from service.access.keys import create_key
+from service.access.passes import COOKIE
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 REBOUND = "rebound.example"  # a stranger's name that points to this machine

@@ -390,7 +390,7 @@ def test_the_gallery_of_a_release_built_again_serves_what_the_overlay_served(
 @pytest.mark.parametrize("most_taken", [0, 2048])
 def test_hidden_rows_are_left_out_however_they_are_left_out(client, service, monkeypatch, most_taken):
     """Inside faiss, or looked for too and dropped."""
-    monkeypatch.setattr("service.ranking.MOST_TAKEN", most_taken)
+    monkeypatch.setattr("service.search.ranking.MOST_TAKEN", most_taken)
     release = service.serving.state.release
     everything = ids(found(client, "text", query="a cat"))
     gone = [everything[0], everything[5], everything[-1]]

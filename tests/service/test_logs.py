@@ -12,7 +12,7 @@ import httpx
 from live_service import picture
 from test_command import spawned
 
-from service.logs import JsonLines
+from service.watch.logs import JsonLines
 
 FORGED = "GET /a%0a%7b%22level%22:%22forged%22%7d"
 WORD = "something-that-no-log-tells"
@@ -57,7 +57,7 @@ def test_every_line_of_a_real_process_is_one_json_object_without_secrets(release
 
 def test_warnings_and_what_nobody_caught_are_json_lines_too():
     program = (
-        "import threading, warnings; from service.logs import log_as_json; log_as_json('info'); "
+        "import threading, warnings; from service.watch.logs import log_as_json; log_as_json('info'); "
         "warnings.warn('two\\nlines'); "
         "thread = threading.Thread(target=lambda: 1 / 0, name='device'); thread.start(); thread.join(); "
         "raise RuntimeError('the\\nend')"

@@ -6,7 +6,7 @@ import pytest
 from hostile_files import noise, saved, sound
 from PIL import Image
 
-from service.media_types import UNKNOWN, media_type_of
+from service.decoding.media_types import UNKNOWN, media_type_of
 
 
 @pytest.mark.parametrize("kind", sound())

@@ -13,7 +13,7 @@ from live_service import ITEM_COUNT, Running, picture, publish, running
 from encoders.calibration import CALIBRATION, Calibration, DirectionCalibration, Weights
 from encoders.encoder import Encoder
 from index.release import Release
-from service.relevance import Judge
+from service.search.relevance import Judge
 from service.settings import Settings
 
 ASKED = "a red dog"

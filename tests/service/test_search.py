@@ -11,10 +11,10 @@ import pytest
 from live_service import ITEM_COUNT, Running, picture
 
 from index.items import TEXT_SCHEMA, TextTable, text_row
-from service.filters import PayloadFilter, parse_filter
-from service.holdings import Holdings
-from service.overlay import Overlay
-from service.search import Query, search
+from service.live.holdings import Holdings
+from service.live.overlay import Overlay
+from service.search.filters import PayloadFilter, parse_filter
+from service.search.hits import Query, search
 
 PNG = {"content-type": "image/png"}
 CARS = {"must": [{"key": "category", "match": {"value": "cars"}}]}

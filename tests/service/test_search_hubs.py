@@ -12,8 +12,8 @@ from encoders.calibration import Calibration, DirectionCalibration, Weights
 from encoders.encoder import Encoder
 from encoders.query_bank import QUERY_BANK, QueryBank, query_bank_bytes
 from index.release import Release
-from service.relevance import Judge
-from service.search import Query, search
+from service.search.hits import Query, search
+from service.search.relevance import Judge
 from service.settings import Settings
 
 ASKED = "a red dog"

@@ -127,7 +127,7 @@ def test_without_a_collector_nothing_of_opentelemetry_is_imported(releases):
     program = (
         "import sys; from service.app import create_app; from service.settings import Settings; "
         f"create_app(Settings.from_environment(releases={str(releases)!r}, device='cpu')); "
-        "parts = ('opentelemetry.sdk', 'opentelemetry.exporter', 'service.tracing'); "
+        "parts = ('opentelemetry.sdk', 'opentelemetry.exporter', 'service.watch.tracing'); "
         "print([name for name in sys.modules if name.startswith(parts)])"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)

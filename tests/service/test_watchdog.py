@@ -15,7 +15,7 @@ SCRIPT = """
 import ctypes, sys, time
 from pathlib import Path
 from service.app import create_app
-from service.logs import log_as_json
+from service.watch.logs import log_as_json
 from service.server import Server
 from service.settings import Settings
 

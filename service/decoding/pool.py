@@ -1,0 +1,126 @@
+"""Where pictures are decoded: in processes of their own, or in threads of this one.
+
+Knows nothing of HTTP, tickets or devices.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import ParamSpec, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encoders.images import Preprocessing
+from index.cores import available_cores
+from service.decoding.crew import Crew, CrewSize
+from service.decoding.pictures import ImageLimits, ImageSource, Picture, decode_picture, decode_pixels
+from service.decoding.wire import Answer, Job, Kind
+from service.decoding.worker import WorkerLimits
+from service.errors import EncodingFailed
+from service.settings import MEBIBYTE, Settings, environment_of_decoders
+from service.watch.telemetry import Telemetry
+
+logger = logging.getLogger(__name__)
+P = ParamSpec("P")
+T = TypeVar("T")
+
+BYTES_A_PIXEL = 26
+"""At most, measured: 24.6 for JPEG 2000 with alpha at 64 megapixels; WebP 17, JPEG 12, AVIF 11."""
+INTERPRETER_BYTES = 256 * MEBIBYTE
+COPIES_OF_A_BODY = 3  # as received, as bytes, and out of its base64
+
+
+class Decoders:
+    """Decodes pictures. `submit` from any thread; `pixels` and `picture` block: call them in what it runs.
+
+    Processes, so that whatever a hostile file does to a codec costs that file alone; with `decode_workers` 0,
+    threads of this process, for debugging.
+    """
+
+    def __init__(self, settings: Settings, *, telemetry: Telemetry) -> None:
+        self._limits = ImageLimits(settings.max_image_pixels, settings.min_image_side_pixels)
+        workers = available_cores() if settings.decode_workers is None else settings.decode_workers
+        if workers and not hasattr(os, "fork"):
+            logger.warning("this system cannot fork: pictures are decoded in the service's own process")
+            workers = 0
+        self._crew = None
+        if workers:
+            size = CrewSize(workers, WorkerLimits(memory_bytes(settings), settings.decode_seconds))
+            self._crew = Crew(size, environment=environment_of_decoders(), telemetry=telemetry)
+        threads = workers or settings.decode_threads or available_cores()
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+
+    @contextmanager
+    def starting(self) -> Iterator[None]:
+        """Start the processes, which come up meanwhile; what fails meanwhile ends them."""
+        if self._crew:
+            self._crew.start()
+        try:
+            yield
+        except BaseException:
+            self.stop()
+            raise
+
+    def wait_until_ready(self) -> None:
+        """Block until a picture could be decoded. Raises Unavailable."""
+        if self._crew:
+            self._crew.wait_until_ready()
+
+    def stop(self) -> None:
+        """Refuse what waits; end the processes."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        if self._crew:
+            self._crew.stop()
+
+    def trouble(self) -> str | None:
+        """Why pictures cannot be decoded just now, or None."""
+        return self._crew.trouble() if self._crew else None
+
+    def process_ids(self) -> tuple[int, ...]:
+        """Of the processes that are alive; none with `decode_workers` 0."""
+        return self._crew.process_ids() if self._crew else ()
+
+    def submit(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
+        """Run `work`, which calls `pixels` or `picture`, when a decoder is free."""
+        return self._threads.submit(work, *args, **kwargs)
+
+    def pixels(self, source: ImageSource, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+        """(height, width, 3) uint8. Raises InvalidField, UndecodableImage, ImageTooLarge or Unavailable."""
+        if self._crew is None:
+            return decode_pixels(source, preprocessing, limits=self._limits)
+        return _pixels(self._ask("pixels", source, preprocessing), preprocessing)
+
+    def picture(self, source: ImageSource, preprocessing: Preprocessing) -> Picture:
+        """Pixels, size, digest and thumbnail at once. Raises as `pixels` does."""
+        if self._crew is None:
+            return decode_picture(source, preprocessing, limits=self._limits)
+        answer = self._ask("picture", source, preprocessing)
+        pixels = _pixels(answer, preprocessing)
+        width, height = answer.size_pixels or (0, 0)
+        return Picture(pixels, width, height, answer.digest, bytes(answer.payload[pixels.nbytes :]))
+
+    def _ask(self, kind: Kind, source: ImageSource, preprocessing: Preprocessing) -> Answer:
+        assert self._crew is not None  # noqa: S101 - the callers looked
+        answer = self._crew.run(Job(kind, source, preprocessing, self._limits))
+        if answer.error is not None:
+            raise answer.error
+        return answer
+
+
+def memory_bytes(settings: Settings) -> int:
+    """What one decoding process may map: enough for the largest picture that is taken, of any format."""
+    if settings.decode_memory_mebibytes is not None:
+        return settings.decode_memory_mebibytes * MEBIBYTE
+    bodies = COPIES_OF_A_BODY * settings.max_body_bytes
+    return INTERPRETER_BYTES + bodies + BYTES_A_PIXEL * settings.max_image_pixels
+
+
+def _pixels(answer: Answer, spec: Preprocessing) -> NDArray[np.uint8]:
+    shape = (spec.height, spec.width, 3)
+    count = spec.height * spec.width * 3
+    if answer.shape != shape or len(answer.payload) < count:
+        raise EncodingFailed(f"the decoder gave pixels of {answer.shape}, expected {shape}")
+    return np.frombuffer(answer.payload, dtype=np.uint8, count=count).reshape(shape)

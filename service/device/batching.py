@@ -1,0 +1,309 @@
+"""Batches across requests, on the one thread that owns the device.
+
+Whenever the device is free it takes what is queued: there is no window to wait in. Images and texts have a
+queue each and take turns. Where the device is not the CPU, a second thread puts the next batches together while
+it is busy, up to the moment it is free; on a CPU that would only take cores from the encoder. Knows nothing of
+HTTP, bytes or releases.
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+from encoders.encoder import Encoder
+from encoders.errors import TwinlensError
+from service.device.admission import Admission, watch_lane
+from service.device.attempts import encode, fill, without_dead
+from service.device.lanes import Batch, Lane
+from service.device.tickets import Embedded, Item, Kind, Outcome, Ticket
+from service.errors import DeadlineExceeded, EncodingFailed, Unavailable
+from service.watch.telemetry import Telemetry
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+PROBE_SECONDS = 1.0
+MOST_DEATHS = 3  # of the device thread, until it is not started again
+GONE = "the deadline passed, or the caller left, before the device was free"
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceSettings:
+    """`ahead`: put the next batch together while the device is busy; `on_start`: first thing on its thread."""
+
+    stall_seconds: float
+    ahead: bool = False
+    on_start: Callable[[], object] = lambda: None
+
+
+class Device:
+    """Owns the device thread. `admit` and `abandon` belong to the event loop; `put`, `fail` to any thread."""
+
+    def __init__(
+        self,
+        lanes: Sequence[Lane],
+        *,
+        probe: Callable[[Encoder], object],
+        telemetry: Telemetry,
+        settings: DeviceSettings,
+    ) -> None:
+        self._lanes: dict[Kind, Lane] = {lane.kind: lane for lane in lanes}
+        self._rotation: deque[Lane] = deque(lanes)
+        self._calls: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
+        self._wake = threading.Condition()
+        self._probe = probe
+        self._telemetry = telemetry
+        self._settings = settings
+        self._stopping = False
+        self._busy_since: float | None = None
+        self._fault: tuple[float, str] | None = None  # since when, and why nothing can be served
+        self._deaths = 0
+        self._adopted: Encoder | None = None
+        self._thread = threading.Thread(target=self._run, name="device", daemon=True)
+        self._preparer = threading.Thread(target=self._prepare, name="prepare", daemon=True)
+        self._admission = Admission(self._lanes, telemetry)
+        for lane in lanes:
+            watch_lane(lane, telemetry, lock=self._wake)
+
+    def start(self) -> None:
+        self._thread.start()
+        if self._settings.ahead:
+            self._preparer.start()
+
+    def stop(self, *, timeout_seconds: float) -> None:
+        """Finish the batch that runs, refuse what waits, end the threads."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify_all()
+        for thread in (self._thread, self._preparer):
+            if thread.ident is not None:
+                thread.join(timeout_seconds)
+
+    def trouble(self) -> str | None:
+        """Why nothing can be served just now, or None."""
+        if (stalled := self._stalled_seconds()) > self._settings.stall_seconds:
+            return f"a batch has been on the device for {stalled:.0f} s"
+        fault = self._fault
+        if fault is None and not self._thread.is_alive():
+            return "the device thread is not running"
+        return fault[1] if fault else None
+
+    def trouble_seconds(self) -> float:
+        """How long the trouble has lasted; 0 when there is none."""
+        fault = self._fault
+        return max(self._stalled_seconds(), time.perf_counter() - fault[0] if fault else 0.0)
+
+    def adopt(self, encoder: Encoder) -> None:
+        """`trouble` is about this encoder from now on. Device thread only, through `call`."""
+        self._adopted = encoder
+        self._check(encoder)
+
+    def admit(self, kind: Kind, encoder: Encoder, *, size: int, deadline: float, size_bytes: int = 0) -> Ticket:
+        """A ticket for `size` items that take `size_bytes` while they wait.
+
+        Raises QueueFull when there is no room, or no hope before the deadline; TooLarge when there can never be
+        room; Unavailable while the device is stuck: what would queue behind it would only pass its deadline.
+        """
+        stuck = self._stalled_seconds() > self._settings.stall_seconds
+        if self._deaths > MOST_DEATHS or stuck:
+            raise Unavailable(f"{self.trouble()}: try again in 5 s", code="not_ready", retry_after_seconds=5)
+        return self._admission.admit(kind, encoder, size=size, deadline=deadline, size_bytes=size_bytes)
+
+    def put(self, ticket: Ticket, position: int, payload: object) -> None:
+        """Queue one item of a ticket."""
+        self.put_all(ticket, (Item(ticket, position, payload, time.perf_counter()),))
+
+    def put_all(self, ticket: Ticket, items: Sequence[Item]) -> None:
+        with self._wake:
+            self._lanes[ticket.kind].turns.put(ticket, items)
+            self._wake.notify_all()
+
+    def fail(self, ticket: Ticket, position: int, error: TwinlensError) -> None:
+        """Give one item its outcome without the device."""
+        self._settle([(Item(ticket, position, None, 0.0), error)])
+
+    def abandon(self, ticket: Ticket) -> None:
+        """Nobody waits for this any more: what of it waits makes room at once."""
+        ticket.abandoned = True
+        with self._wake:
+            dropped = self._lanes[ticket.kind].turns.drop(ticket)
+        self._settle((item, DeadlineExceeded(GONE)) for item in dropped)
+
+    def call(self, work: Callable[[], T]) -> "Future[T]":
+        """Run `work` on the device thread before the next batch."""
+        future: Future[T] = Future()
+        with self._wake:
+            self._calls.append((work, future))
+            self._wake.notify_all()
+        return future
+
+    def _run(self) -> None:
+        try:
+            self._settings.on_start()
+            while self._step():
+                pass
+        except BaseException as error:
+            logger.critical("the device thread died", exc_info=True)
+            self._revive(error)
+            return
+        self._refuse_all(
+            Unavailable("the service is shutting down", code="shutting_down", retry_after_seconds=1)
+        )
+
+    def _revive(self, error: BaseException) -> None:
+        """Another thread takes the place of the one that died; not for ever, since something is badly wrong."""
+        self._busy_since = None
+        self._deaths += 1
+        if self._deaths <= MOST_DEATHS:
+            successor = threading.Thread(target=self._run, name="device", daemon=True)
+            successor.start()
+            self._thread = successor  # not before it runs: `trouble` looks
+            return
+        words = f"the device thread died {self._deaths} times, at last of {error!r}"
+        self._fault = time.perf_counter(), words
+        self._refuse_all(Unavailable(words, code="not_ready", retry_after_seconds=5))
+
+    def _step(self) -> bool:
+        """One piece of work; False: stop. Nothing of it is held while the thread waits for the next one."""
+        todo = self._next()
+        if todo is None:
+            return False
+        try:
+            todo()
+        except Exception:  # the thread must outlive whatever one batch does to it
+            logger.exception("the device thread met an error")
+        finally:
+            self._busy_since = None
+        return True
+
+    def _next(self) -> Callable[[], None] | None:
+        """Wait for work: a call, else a batch, else (when the last batch failed) a probe; None: stop."""
+        with self._wake:
+            while not self._stopping:
+                if todo := self._todo():
+                    self._busy_since = time.perf_counter()
+                    self._wake.notify_all()  # there is room for another batch ahead
+                    return todo
+                notified = self._wake.wait(PROBE_SECONDS if self._fault else None)
+                if not notified and self._fault and self._adopted:
+                    return partial(self._check, self._adopted)
+            return None
+
+    def _todo(self) -> Callable[[], None] | None:
+        if self._calls:
+            return partial(_perform, *self._calls.popleft())
+        for _ in range(len(self._rotation)):
+            self._rotation.rotate(-1)
+            lane = self._rotation[-1]
+            if lane.has_work():
+                batch, lane.ahead = lane.ahead, Batch()
+                fresh, dead = lane.take(batch, time.perf_counter())
+                return partial(self._serve, lane, batch, fresh=fresh, dead=dead)
+        return None
+
+    def _prepare(self) -> None:
+        """Put batches together while the device is busy."""
+        while lane := self._lane_to_fill():
+            try:
+                with self._wake:
+                    fresh, dead = lane.take(lane.ahead, time.perf_counter())
+                fill(lane, lane.ahead, fresh)
+            finally:
+                with self._wake:
+                    lane.filling = False
+                    self._wake.notify_all()
+            self._settle((item, DeadlineExceeded(GONE)) for item in dead)
+
+    def _lane_to_fill(self) -> Lane | None:
+        """Wait until there is one, and claim it; None: stop."""
+        with self._wake:
+            while not self._stopping:
+                lane = next((lane for lane in self._lanes.values() if lane.can_fill()), None)
+                if lane is not None and self._busy_since is not None:
+                    lane.filling = True
+                    return lane
+                self._wake.wait()
+        return None
+
+    def _serve(self, lane: Lane, batch: Batch, *, fresh: list[Item], dead: list[Item]) -> None:
+        outcomes: list[Outcome] = []
+        try:
+            fill(lane, batch, fresh)
+            started = time.perf_counter()
+            dead = dead + [item for item in batch.items if item.ticket.dead(started)]
+            if dead:
+                self._settle((item, DeadlineExceeded(GONE)) for item in dead)
+                batch = without_dead(lane, batch, now=started)
+            if batch.items and batch.encoder:
+                outcomes = encode(lane, batch)
+                self._account(lane, batch.items, started=started)
+                if self._fault or not any(isinstance(outcome, Embedded) for outcome in outcomes):
+                    self._check(self._adopted or batch.encoder)
+        except BaseException as error:
+            lost = EncodingFailed(f"the device thread met an error: {error!r}")
+            self._settle((item, lost) for item in (*batch.items[len(outcomes) :], *dead))
+            raise
+        finally:
+            self._settle(zip(batch.items, outcomes, strict=False))
+
+    def _check(self, encoder: Encoder) -> None:
+        """Encode something known to be good: is it the input that was bad, or the device?"""
+        try:
+            self._probe(encoder)
+        except Exception as error:  # any failure of a known good input is the same news
+            logger.exception("the encoder fails on a known good input")
+            since = self._fault[0] if self._fault else time.perf_counter()
+            self._fault = since, f"the encoder fails on a known good input: {error}"
+        else:
+            self._fault = None
+
+    def _account(self, lane: Lane, items: list[Item], *, started: float) -> None:
+        seconds = time.perf_counter() - started
+        self._telemetry.batch(lane.kind, len(items), seconds=seconds)
+        lane.measure(len(items), seconds=seconds)
+        for item in items:
+            ticket = item.ticket
+            ticket.queue_seconds = max(ticket.queue_seconds, started - item.put_at)
+            ticket.inference_seconds = max(ticket.inference_seconds, seconds)
+            ticket.spans.note("queue", item.put_at, started)
+            ticket.spans.note("inference", started, started + seconds)
+
+    def _settle(self, settled: Iterable[tuple[Item, Outcome]]) -> None:
+        """Hand outcomes to their tickets, and the tickets that are complete to their event loop, in one hop."""
+        complete: list[Ticket] = []
+        with self._wake:
+            for item, outcome in settled:
+                ticket = item.ticket
+                if ticket.outcomes[item.position] is None:
+                    ticket.outcomes[item.position] = outcome
+                    ticket.missing -= 1
+                    if ticket.missing == 0:
+                        complete.append(ticket)
+        if not complete:
+            return
+        loop = complete[0].done.get_loop()
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(self._admission.deliver, complete)
+
+    def _refuse_all(self, error: TwinlensError) -> None:
+        with self._wake:
+            items = [item for lane in self._lanes.values() for item in (*lane.turns, *lane.ahead.items)]
+        self._settle((item, error) for item in items)
+
+    def _stalled_seconds(self) -> float:
+        since = self._busy_since
+        return time.perf_counter() - since if since is not None else 0.0
+
+
+def _perform(work: Callable[[], Any], future: "Future[Any]") -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        future.set_result(work())
+    except BaseException as error:  # noqa: BLE001 - the caller's to handle, whatever it is
+        future.set_exception(error)

@@ -1,0 +1,143 @@
+"""Embeddings that were computed before, by what they were computed from.
+
+Keys are those of `digests`. Whole vectors are kept, and cut to `dimensions` when they are answered: so these
+are no part of a key. Errors are not kept. Equal inputs that come while one is computed wait for that one. Knows
+no encoder and no HTTP.
+"""
+
+import asyncio
+import threading
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
+from typing import cast
+
+from service.device.tickets import Embedded, Outcome
+from service.watch.telemetry import Telemetry
+
+ENTRY_BYTES = 320  # of an entry beside its vector: its key, its place in the table, objects; 308 measured
+Compute = Callable[[list[int]], Awaitable[list[Outcome]]]
+"""Positions in the request -> an outcome for each."""
+
+
+class VectorCache:
+    """Least recently used first out, bounded in bytes. Any thread."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
+        self._kept: OrderedDict[bytes, Embedded] = OrderedDict()
+        self._size_bytes = 0
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    @property
+    def size_bytes(self) -> int:
+        return self._size_bytes
+
+    def get(self, key: bytes) -> Embedded | None:
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+            return self._kept.get(key)
+
+    def put(self, key: bytes, embedded: Embedded) -> None:
+        vector = embedded.vector.copy()  # a row of a batch would keep the whole batch
+        vector.flags.writeable = False
+        kept = Embedded(vector, embedded.truncated, embedded.tokens)
+        with self._lock:
+            if (before := self._kept.pop(key, None)) is not None:
+                self._size_bytes -= _size_bytes(before)
+            self._kept[key] = kept
+            self._size_bytes += _size_bytes(kept)
+            while self._size_bytes > self._limit_bytes:
+                _, dropped = self._kept.popitem(last=False)
+                self._size_bytes -= _size_bytes(dropped)
+
+
+class EmbeddingCache:
+    """The cache before the computation. Its coroutines belong to the event loop."""
+
+    def __init__(self, limit_bytes: int, telemetry: Telemetry) -> None:
+        self._vectors = VectorCache(limit_bytes)
+        self._under_way: dict[bytes, asyncio.Future[Embedded | None]] = {}
+        self._telemetry = telemetry
+        telemetry.watch_cache(
+            size_bytes=lambda: self._vectors.size_bytes,
+            limit_bytes=limit_bytes,
+            entries=lambda: len(self._vectors),
+        )
+
+    async def through(self, keys: Sequence[bytes | None], compute: Compute) -> list[Outcome]:
+        """An outcome for each key; what is not known is computed, once for all who ask. None: never shared.
+
+        Who waits for a computation that fails, or whose caller leaves, computes it himself. Raises what
+        `compute` raises.
+        """
+        outcomes: list[Outcome | None] = [None] * len(keys)
+        own: list[int] = []
+        others: list[tuple[int, asyncio.Future[Embedded | None]]] = []
+        begun: dict[bytes, asyncio.Future[Embedded | None]] = {}
+        for position, key in enumerate(keys):
+            found = self._vectors.get(key) if key else None
+            outcomes[position] = found
+            if found is None and key in self._under_way:
+                others.append((position, self._under_way[key]))
+            elif found is None:
+                own.append(position)
+                if key:
+                    begun[key] = self._under_way[key] = asyncio.get_running_loop().create_future()
+        self._count(hits=len(keys) - len(own), misses=len(own))
+        await self._compute(keys, own, begun, compute, outcomes=outcomes)
+        await self._take_over(others, compute, outcomes=outcomes)
+        return cast("list[Outcome]", outcomes)
+
+    async def _compute(
+        self,
+        keys: Sequence[bytes | None],
+        own: list[int],
+        begun: dict[bytes, "asyncio.Future[Embedded | None]"],
+        compute: Compute,
+        *,
+        outcomes: list[Outcome | None],
+    ) -> None:
+        try:
+            computed = await compute(own) if own else []
+            for position, outcome in zip(own, computed, strict=True):
+                outcomes[position] = outcome
+                if (key := keys[position]) and isinstance(outcome, Embedded):
+                    self._vectors.put(key, outcome)
+                    begun[key].set_result(outcome)
+        finally:
+            for key, future in begun.items():
+                del self._under_way[key]
+                if not future.done():
+                    future.set_result(None)
+
+    async def _take_over(
+        self,
+        others: Sequence[tuple[int, "asyncio.Future[Embedded | None]"]],
+        compute: Compute,
+        *,
+        outcomes: list[Outcome | None],
+    ) -> None:
+        """What others compute; what came to nothing there is computed here, waiting for nobody again."""
+        failed: list[int] = []
+        for position, future in others:
+            await asyncio.wait((future,))  # not the future itself: it must outlive a caller that is cancelled
+            outcomes[position] = future.result()
+            if outcomes[position] is None:
+                failed.append(position)
+        if failed:
+            self._count(hits=0, misses=len(failed))
+            for position, outcome in zip(failed, await compute(failed), strict=True):
+                outcomes[position] = outcome
+
+    def _count(self, *, hits: int, misses: int) -> None:
+        for outcome, count in (("hit", hits), ("miss", misses)):
+            for _ in range(count):
+                self._telemetry.cache(outcome)
+
+
+def _size_bytes(embedded: Embedded) -> int:
+    return int(embedded.vector.nbytes) + ENTRY_BYTES

@@ -1,0 +1,171 @@
+"""The queue of one kind of item: how much one batch takes of it, and how long what waits will take.
+
+Knows no threads (whoever has the device's lock may call) and no clock.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from encoders.encoder import Encoder
+from service.device.tickets import Item, Kind, Outcome
+from service.device.turns import Share, Turns
+
+GROW_AFTER_BATCHES = 16
+MEMORY_SECONDS = (1.0, 10.0)  # how far back the pace looks: what slows down is seen at once, and not forgotten
+
+
+class Tray(Protocol):
+    """A batch that is being put together. Filled by one thread, then encoded by the device thread."""
+
+    def add(self, payloads: Sequence[Any]) -> None: ...
+
+    def encode(self) -> Sequence[Outcome]:
+        """An outcome for each payload, in the order added."""
+        ...
+
+
+class OpenTray(Protocol):
+    """A tray for `capacity` items of an encoder."""
+
+    def __call__(self, encoder: Encoder, capacity: int) -> Tray: ...
+
+
+@dataclass(slots=True)
+class BatchLimit:
+    """How much one batch may hold: `items`, and their cost. Halved when memory runs out; grows back slowly."""
+
+    most_items: int
+    most_cost: int = 0  # 0: whatever the items cost
+    items: int = field(init=False)
+    _good_batches: int = 0
+
+    def __post_init__(self) -> None:
+        self.items = self.most_items
+
+    @property
+    def cost(self) -> int:
+        return self.most_cost * self.items // self.most_items if self.most_cost else 2**62
+
+    def shrink(self, failed_items: int) -> None:
+        """A batch of so many did not fit into memory."""
+        self.items = max(1, min(self.items, failed_items) // 2)
+        self._good_batches = 0
+
+    def succeeded(self) -> None:
+        if self.items == self.most_items:
+            return
+        self._good_batches += 1
+        if self._good_batches >= GROW_AFTER_BATCHES:
+            self.items = min(self.most_items, self.items + max(1, self.items // 4))
+            self._good_batches = 0
+
+
+class Pace:
+    """Seconds an item takes while there is something to do, all included; the slower of late and of longer."""
+
+    def __init__(self) -> None:
+        self._sums = [[0.0, 0.0] for _ in MEMORY_SECONDS]  # seconds and items, fading
+
+    def seconds_per_item(self) -> float:
+        """0 while nothing was measured."""
+        return max(seconds / items if items else 0.0 for seconds, items in self._sums)
+
+    def note(self, items: int, seconds: float) -> None:
+        for sums, memory_seconds in zip(self._sums, MEMORY_SECONDS, strict=True):
+            kept = math.exp(-seconds / memory_seconds)
+            sums[0] = sums[0] * kept + seconds
+            sums[1] = sums[1] * kept + items
+
+
+@dataclass(eq=False, slots=True)
+class Batch:
+    """What goes through the device together: `items` are all in the `tray`, or it is spoiled."""
+
+    encoder: Encoder | None = None
+    items: list[Item] = field(default_factory=list)
+    cost: int = 0
+    tray: Tray | None = None
+    spoiled: Exception | None = None
+
+
+@dataclass(eq=False, slots=True)
+class Lane:
+    """One kind's queue. Who may touch what, beside the lock's holder, who may everything:
+
+    the event loop `pending`, `pending_bytes`, `pace`, `busy_from` and `promised_until`; the device thread
+    `limit` and `device_seconds_per_item`; whoever set `filling` the batch `ahead`.
+    """
+
+    kind: Kind
+    open_tray: OpenTray
+    limit: BatchLimit
+    queue_limit: int
+    queue_bytes: int = 2**62
+    pending: int = 0
+    pending_bytes: int = 0
+    pace: Pace = field(default_factory=Pace)
+    busy_from: float = 0.0  # when `pending` was last 0, or an answer last left
+    device_seconds_per_item: float = 0.0  # moving average of what the device alone takes
+    turns: Turns = field(default_factory=Turns)
+    promised_until: float = 0.0  # when all who were refused will have been served, if they come as told
+    ahead: Batch = field(default_factory=Batch)  # put together while the device is busy with another
+    filling: bool = False
+
+    def has_work(self) -> bool:
+        """Whether there is a batch for the device now."""
+        return not self.filling and bool(self.turns or self.ahead.items)
+
+    def can_fill(self) -> bool:
+        """Whether something waits that has room in the batch ahead."""
+        batch = self.ahead
+        room = len(batch.items) < self.limit.items and batch.cost < self.limit.cost
+        return room and bool(self.turns) and not self.filling and not batch.spoiled
+
+    def take(self, batch: Batch, now: float) -> tuple[list[Item], list[Item]]:
+        """What comes into `batch` next, within the limit and for its one encoder; and what is not worth it.
+
+        Of dead tickets everything is given as not worth it. The first item comes in whatever it costs.
+        """
+        fresh: list[Item] = []
+        dead: list[Item] = []
+        others: list[Share] = []  # of another encoder: a release is being swapped
+        while self.turns and len(batch.items) + len(fresh) < self.limit.items:
+            share = self.turns.first()
+            if share.ticket.dead(now):
+                dead.extend(share.items)
+                share.items.clear()
+                self.turns.back(share)
+                continue
+            if share.ticket.encoder is not (batch.encoder or share.ticket.encoder):
+                others.append(share)
+                continue
+            cost = batch.cost + share.items[0].cost
+            if batch.cost and cost > self.limit.cost:
+                self.turns.front(share)
+                break
+            batch.encoder, batch.cost = share.ticket.encoder, cost
+            fresh.append(share.items.popleft())
+            self.turns.back(share)
+        for share in reversed(others):
+            self.turns.front(share)
+        return fresh, dead
+
+    def measure(self, items: int, *, seconds: float) -> None:
+        """What the device took for a batch."""
+        before, now = self.device_seconds_per_item, seconds / items
+        self.device_seconds_per_item = before + (now - before) * (0.2 if before else 1.0)
+
+
+def seconds_until_done(lane: Lane, items: int, *, others: Iterable[Lane]) -> float:
+    """How long the next `items` of a lane will take, while the other lanes take their turns.
+
+    The longer of two estimates: at the pace answers have left lately; and by what the device took for each
+    item, with as many batches of the others between as there are of these (or as much as there is of them).
+    """
+    turns = math.ceil(items / lane.limit.items)
+    between = sum(
+        min(other.pending, turns * other.limit.items) * other.device_seconds_per_item for other in others
+    )
+    return max(items * lane.pace.seconds_per_item(), items * lane.device_seconds_per_item + between)

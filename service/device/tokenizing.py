@@ -1,0 +1,118 @@
+"""Texts to token ids on their way to the device; a text that cannot be taken gets its own error.
+
+Few short texts are tokenized where they come in: a hop to another thread would cost as much. More go to one
+of their own, a part at a time, so that a long request takes turns with the others. Knows nothing of HTTP.
+"""
+
+import re
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from encoders.encoder import Encoder
+from encoders.errors import TwinlensError
+from encoders.texts import TokenRow
+from service.device.batching import Device
+from service.device.tickets import Item, Ticket
+from service.errors import EncodingFailed, InvalidField, TextTooLong
+
+MAX_RUN = 500  # merging byte pairs in Python is quadratic in a word's length: 4,000 letters take seconds
+INLINE_CHARACTERS = 256  # tokenized within 0.1 ms
+PART_CHARACTERS = 16_384
+_RUNS = re.compile(r"[^\W\d_]+|(?:[^\w\s]|_)+")
+
+
+@dataclass(frozen=True, slots=True)
+class TextItem:
+    text: str
+    may_be_cut: bool
+
+
+class Tokenizing:
+    """The tokenizing thread. `begin` belongs to the event loop."""
+
+    def __init__(self, device: Device, *, max_characters: int) -> None:
+        self._device = device
+        self._max_characters = max_characters
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
+
+    def begin(self, ticket: Ticket, items: Sequence[TextItem]) -> None:
+        """Each item of the ticket will be queued for the device, or fail."""
+        if sum(len(item.text) for item in items) <= INLINE_CHARACTERS:
+            self._tokenize(ticket, list(enumerate(items)))
+        else:
+            self._thread.submit(self._go_on, ticket, list(enumerate(items)))
+
+    def stop(self) -> None:
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _go_on(self, ticket: Ticket, items: list[tuple[int, TextItem]]) -> None:
+        """One part now; the rest behind the other requests that wait here."""
+        count, characters = 0, 0
+        while count < len(items) and characters < PART_CHARACTERS:
+            characters += len(items[count][1].text)
+            count += 1
+        self._tokenize(ticket, items[:count])
+        if rest := items[count:]:
+            try:
+                self._thread.submit(self._go_on, ticket, rest)
+            except RuntimeError:  # the service stops
+                self._fail(ticket, rest, EncodingFailed("the service is shutting down"))
+
+    def _tokenize(self, ticket: Ticket, items: list[tuple[int, TextItem]]) -> None:
+        try:
+            self._queue(ticket, items)
+        except Exception as error:  # noqa: BLE001 - no text may cost another request its answer
+            self._fail(ticket, items, EncodingFailed(f"the texts could not be tokenized: {error!r}"))
+
+    def _queue(self, ticket: Ticket, items: list[tuple[int, TextItem]]) -> None:
+        encoder = ticket.encoder
+        good: list[tuple[int, TextItem]] = []
+        for position, item in items:
+            if problem := self._problem(item.text, encoder):
+                self._device.fail(ticket, position, problem)
+            else:
+                good.append((position, item))
+        if not good:
+            return
+        rows = encoder.tokenize([item.text for _, item in good]).rows()
+        now = time.perf_counter()
+        fitting: list[Item] = []
+        for (position, item), row in zip(good, rows, strict=True):
+            if row.truncated and not item.may_be_cut:
+                self._device.fail(ticket, position, _too_long(encoder, item.text, row))
+            else:
+                fitting.append(Item(ticket, position, row, now, len(row)))
+        if fitting:
+            self._device.put_all(ticket, fitting)
+
+    def _problem(self, text: str, encoder: Encoder) -> InvalidField | None:
+        if not text.strip():
+            return InvalidField("the text is empty: an embedding of nothing means nothing", code="empty_text")
+        if len(text) > self._max_characters:
+            return TextTooLong(
+                f"the text has {len(text)} characters and {self._max_characters} are taken: send less"
+            )
+        if encoder.bundle.config.tokenizer.kind == "clip_bpe" and (run := longest_run(text)) > MAX_RUN:
+            return TextTooLong(
+                f"the text has {run} letters or signs on end and {MAX_RUN} are taken: break it up"
+            )
+        return None
+
+    def _fail(self, ticket: Ticket, items: Sequence[tuple[int, TextItem]], error: TwinlensError) -> None:
+        for position, _ in items:
+            self._device.fail(ticket, position, error)
+
+
+def longest_run(text: str) -> int:
+    """Letters, or signs, without a break: what CLIP's tokenizer takes as one word."""
+    return max(map(len, _RUNS.findall(text)), default=0) if len(text) > MAX_RUN else len(text)
+
+
+def _too_long(encoder: Encoder, text: str, row: TokenRow) -> TextTooLong:
+    limit = encoder.context_length
+    return TextTooLong(
+        f"the text has {row.full_length} tokens ({len(text)} characters) and the encoder reads {limit}: "
+        'shorten it, or send truncate: "end" to have it cut'
+    )

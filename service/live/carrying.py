@@ -1,0 +1,33 @@
+"""Live changes carried over to the release that is to be served: where the running service and they meet.
+
+Knows nothing of HTTP, nor of how changes are kept.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from service.live.putting import Putter
+
+if TYPE_CHECKING:
+    from service.live.live import LiveChanges
+    from service.serving import Serving, ServingState
+
+
+def putter_of(serving: "Serving", live: "LiveChanges") -> Putter:
+    return Putter(serving.embedder, serving.decoders, live.pictures, serving.pool)
+
+
+@asynccontextmanager
+async def with_changes(serving: "Serving", state: "ServingState") -> AsyncIterator["ServingState"]:
+    """A loaded state with all live changes laid over it; none is made until the context is left."""
+    live = serving.live
+    if live is None:
+        yield state
+        return
+    refresh = partial(putter_of(serving, live).renewed, encoder=state.encoder)
+    fingerprint = state.encoder.fingerprint
+    async with live.laid_over(state.overlay, fingerprint=fingerprint, refresh=refresh) as overlay:
+        yield replace(state, overlay=overlay)

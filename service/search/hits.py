@@ -1,0 +1,126 @@
+"""A query vector to hits. Pure reading; knows nothing of HTTP, encoders or threads.
+
+Results are ordered by cosine, less what is taken off for hubs where a text looks for images, or an image for
+texts; the cosine itself is what hits report. `relevance` and `good_match` are None where the bundle has no
+calibration for this way of asking.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encoders.modalities import Modality
+from encoders.query_bank import ASKED_BY
+from service.live.holdings import Holdings
+from service.search.filters import Condition, PayloadFilter
+from service.search.ranking import Ranked, Ranking, allowed_rows
+from service.search.relevance import Judge
+from service.wire.schemas import Space
+
+JUDGED_HITS = 10  # looked at, no fewer and no more: the decision must not hang on how many were asked for
+MAX_ITEMS_OF_TEXT = 100  # named with a text hit; a title may be that of every item
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What to search for: a unit vector (dim,), and which of the hits to give.
+
+    `asked_by`: the modality of what was asked; None for a bare vector, which no bank of queries speaks for.
+    """
+
+    vector: NDArray[np.float32]
+    asked_by: Modality | None = None
+    space: Space = "images"
+    k: int = 10
+    offset: int = 0
+    score_threshold: float | None = None
+    condition: Condition | None = None
+    excluded_item_row: int | None = None
+    with_payload: bool = True
+    with_vector: bool = False
+
+    @property
+    def corrected(self) -> bool:
+        """Whether hubs are to be held back: the banks hold queries of the other modality."""
+        return self.asked_by == ASKED_BY[self.space]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Hits as the wire has them, best first, and whether the gallery (what passes the filter) holds a match."""
+
+    hits: list[dict[str, Any]]
+    good_match: bool | None
+
+
+def search(
+    holdings: Holdings, query: Query, *, payload_filter: PayloadFilter, judge: Judge | None = None
+) -> Found:
+    """A page of hits. The decision is about the best hit of all, whatever page or threshold was asked for.
+
+    `payload_filter`: of the release, without what is laid over it.
+    """
+    allowed = allowed_rows(holdings, query.space, query.condition, payload_filter=payload_filter)
+    best, shown = _pages(query, Ranking(holdings, allowed, vector=query.vector, corrected=query.corrected))
+    judgement = judge and judge.judge(
+        shown.scores,
+        best=best.scores,
+        vector=query.vector,
+        asked_by=query.asked_by,
+        space=query.space,
+        chosen_from=allowed.count,
+    )
+    relevance = judgement.relevance if judgement else [None] * len(shown.scores)
+    describe = _image_hits if query.space == "images" else _text_hits
+    hits = [
+        {"id": hit.pop("id"), "score": round(score, 6), "relevance": likely, **hit}
+        for hit, score, likely in zip(
+            describe(holdings, shown.rows, query), shown.scores.tolist(), relevance, strict=True
+        )
+    ]
+    return Found(hits, judgement.good_match if judgement else None)
+
+
+def _pages(query: Query, ranking: Ranking) -> tuple[Ranked, Ranked]:
+    """What is judged, and what is shown."""
+    excluded = query.excluded_item_row if query.space == "images" else None
+    spare = excluded is not None  # it may be among them, and is left out
+    end = query.offset + query.k
+    page = slice(query.offset, end)
+    best = ranking.best(max(end, JUDGED_HITS) + spare).without(excluded)
+    judged = best.part(slice(JUDGED_HITS))
+    if query.score_threshold is None:
+        return judged, best.part(page)
+    if ranking.by_cosine:
+        return judged, best.at_least(query.score_threshold).part(page)
+    # Of corrected rows any may be under a threshold of cosine, so that how deep a page reaches is not known.
+    return judged, ranking.within(query.score_threshold).without(excluded).part(page)
+
+
+def _image_hits(holdings: Holdings, rows: NDArray[np.int64], query: Query) -> list[dict[str, Any]]:
+    hits = holdings.described(rows, with_payload=query.with_payload)
+    if query.with_vector:
+        for hit, row in zip(hits, rows.tolist(), strict=True):
+            hit["vector"] = holdings.vector(row)
+    return hits
+
+
+def _text_hits(holdings: Holdings, rows: NDArray[np.int64], query: Query) -> list[dict[str, Any]]:
+    return [_text_hit(holdings, row, query) for row in rows.tolist()]
+
+
+def _text_hit(holdings: Holdings, row: int, query: Query) -> dict[str, Any]:
+    text, items = holdings.text(row), holdings.items_of_text(row)
+    hit: dict[str, Any] = {
+        "id": holdings.text_id(row),
+        "text": text,
+        "items": [holdings.id(item) for item in items[:MAX_ITEMS_OF_TEXT]],
+        "item_count": len(items),
+    }
+    if query.with_payload:
+        hit["payload"] = {"text": text, "item_count": len(items)}
+    if query.with_vector:
+        hit["vector"] = holdings.text_vector(row)
+    return hit

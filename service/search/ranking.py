@@ -1,0 +1,140 @@
+"""Exact search over a release and what is laid over it: the rows that may be found, and the best among them.
+
+Rows are those of `Holdings`. The release's are searched by faiss, the few added ones by NumPy; both give the
+same inner products. Knows nothing of hits, relevance or HTTP. The search thread's.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.live.holdings import Holdings
+from service.live.layers import Floats, Layer
+from service.search.columns import Mask
+from service.search.filters import Condition, PayloadFilter
+from service.wire.schemas import Space
+
+Rows = NDArray[np.int64]
+MOST_TAKEN = 2048
+"""Where few rows are left out, they are looked for too and dropped: on a GPU, faiss cannot leave any out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """Cosines and rows, best first."""
+
+    scores: Floats
+    rows: Rows
+
+    def part(self, which: slice) -> "Ranked":
+        return Ranked(self.scores[which], self.rows[which])
+
+    def without(self, row: int | None) -> "Ranked":
+        if row is None:
+            return self
+        keep = self.rows != row
+        return Ranked(self.scores[keep], self.rows[keep])
+
+    def at_least(self, score: float) -> "Ranked":
+        keep = self.scores >= score
+        return Ranked(self.scores[keep], self.rows[keep])
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """What may be found of a space: rows of the release, ascending (None: all), and of the overlay."""
+
+    space: Space
+    base: Rows | None
+    added: Rows
+    count: int  # of both
+
+
+def allowed_rows(
+    holdings: Holdings, space: Space, condition: Condition | None, *, payload_filter: PayloadFilter
+) -> Allowed:
+    """What is shown and passes the condition; texts pass with at least one of their items."""
+    overlay = holdings.overlay
+    if condition is None:
+        if space == "images":
+            return _allowed(holdings, space, overlay.shown_base_rows, overlay.alive)
+        return _allowed(holdings, space, *holdings.shown_texts)
+    items = payload_filter.mask(condition) & ~overlay.hidden
+    added = overlay.alive & overlay.payload_filter.mask(condition) if len(overlay.alive) else overlay.alive
+    if space == "images":
+        return _allowed(holdings, space, np.flatnonzero(items), added)
+    texts, added_texts = holdings.texts_of(items, added)
+    return _allowed(holdings, space, None if texts is None else np.flatnonzero(texts), added_texts)
+
+
+def _allowed(holdings: Holdings, space: Space, base: Rows | None, added: Mask) -> Allowed:
+    rows = np.flatnonzero(added)
+    whole = holdings.base_count if space == "images" else holdings.base_text_count
+    return Allowed(space, base, rows, len(rows) + (whole if base is None else len(base)))
+
+
+class Ranking:
+    """The order of the allowed rows for one query (dim,)."""
+
+    def __init__(self, holdings: Holdings, allowed: Allowed, *, vector: Floats, corrected: bool) -> None:
+        images = allowed.space == "images"
+        self._index = holdings.release.images if images else holdings.release.texts
+        self._layer: Layer = holdings.overlay.images if images else holdings.overlay.texts.vectors
+        self._allowed = allowed
+        self._query = vector
+        self._base_count = len(self._index)
+        self._penalties = self._index.penalties if corrected else None
+
+    @property
+    def by_cosine(self) -> bool:
+        """Whether the order is that of the cosines themselves."""
+        return self._penalties is None
+
+    def best(self, reach: int) -> Ranked:
+        """The first `reach` rows; fewer where fewer are allowed."""
+        reach = max(1, min(reach, self._allowed.count))
+        among = self._allowed.base
+        spare = 0 if among is None else len(self._index) - len(among)
+        if among is not None and reach + spare > MOST_TAKEN:
+            scores, rows = self._searched(reach, among)
+        else:
+            scores, rows = self._searched(reach + spare, None)
+            if among is not None:
+                kept = _are_in(rows, among)
+                scores, rows = scores[kept], rows[kept]
+        return self._in_order(scores, rows).part(slice(reach))
+
+    def _searched(self, reach: int, among: Rows | None) -> tuple[Floats, Rows]:
+        query, corrected = self._query[None], not self.by_cosine
+        scores, rows = self._index.search(query, reach, corrected=corrected, among=among)
+        found = rows[0] >= 0
+        return scores[0][found], rows[0][found]
+
+    def within(self, score: float) -> Ranked:
+        """All rows of at least this cosine."""
+        ((scores, rows),) = self._index.within(self._query[None], score, among=self._allowed.base)
+        return self._in_order(scores, rows).at_least(score)
+
+    def _in_order(self, scores: Floats, rows: Rows) -> Ranked:
+        """With the added rows, all of them, by cosine less penalty."""
+        penalties = None if self._penalties is None else self._penalties[rows]
+        added = self._allowed.added
+        if len(added):
+            layer = self._layer
+            vectors = layer.vectors if len(added) == layer.count else layer.vectors[added]
+            scores = np.concatenate([scores, vectors @ self._query])
+            rows = np.concatenate([rows, self._base_count + added])
+            if penalties is not None:
+                penalties = np.concatenate([penalties, layer.penalties[added]])
+        order = np.argsort(-scores if penalties is None else penalties - scores, kind="stable")
+        return Ranked(scores[order], rows[order])
+
+
+def _are_in(rows: Rows, among: Rows) -> Mask:
+    """Which of the rows are among others, which ascend; many times quicker than `np.isin` for a few of many."""
+    if not len(among):
+        return np.zeros(len(rows), dtype=np.bool_)
+    places = np.minimum(np.searchsorted(among, rows), len(among) - 1)
+    found: Mask = among[places] == rows
+    return found

@@ -1,0 +1,109 @@
+"""The one thread that owns the vector indexes. Knows nothing of what is searched, or of HTTP."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from service.access.shares import Shares
+from service.device.tickets import CALLER
+from service.errors import QueueFull
+from service.search.columns import NotGathered
+from service.watch.telemetry import Telemetry, Timings
+
+T = TypeVar("T")
+GATHERINGS = 4  # for one request, when others push out what was gathered for it
+
+
+class Searcher:
+    """The search thread, with a bound on what waits for it and an eye on what it is busy with."""
+
+    def __init__(self, *, queue_limit: int, telemetry: Telemetry, stall_seconds: float) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="search")
+        self._gatherer = ThreadPoolExecutor(1, thread_name_prefix="gather")
+        self._queue_limit = queue_limit
+        self._stall_seconds = stall_seconds
+        self._telemetry = telemetry
+        self._pending = 0
+        self._shares = Shares()
+        self._busy_since: float | None = None
+        self.scanning = asyncio.Lock()  # held by what goes over the whole gallery, one slice at a time
+        telemetry.watch_queue("search", depth=lambda: self._pending, limit=queue_limit)
+
+    async def run(self, work: Callable[[], T], *, timings: Timings) -> T:
+        """`work` on the search thread; raises QueueFull."""
+        caller = CALLER.get()
+        self._check_room(caller)
+        self._telemetry.admission("search", "admitted")
+        self._shares.take(caller, 1)
+        started = time.perf_counter()
+        try:
+            return await self._gathered(work)
+        finally:
+            self._shares.give_back(caller, 1)
+            ended = time.perf_counter()
+            timings.search += ended - started
+            timings.spans.note("search", started, ended)
+
+    async def _gathered(self, work: Callable[[], T]) -> T:
+        """`work`, again once what its filter needs was read on a thread that no search waits for."""
+        for _ in range(GATHERINGS):
+            try:
+                return await self.call(work)
+            except NotGathered as missing:
+                await asyncio.get_running_loop().run_in_executor(self._gatherer, missing.gather)
+        raise QueueFull(
+            "filters on very many different keys are asked for at once: try again in 1 s", retry_after_seconds=1
+        )
+
+    def call(self, work: Callable[[], T]) -> "asyncio.Future[T]":
+        """`work` on the search thread, however many wait: for the service's own."""
+        self._pending += 1
+        future = asyncio.get_running_loop().run_in_executor(self._pool, self._perform, work)
+        future.add_done_callback(self._done)
+        return future
+
+    def trouble(self) -> str | None:
+        """Why nothing can be searched just now, or None."""
+        if (seconds := self.busy_seconds()) > self._stall_seconds:
+            return f"a search has been running for {seconds:.0f} s"
+        return None
+
+    def busy_seconds(self) -> float:
+        """How long the search that runs has been running; 0 when none does."""
+        since = self._busy_since
+        return 0.0 if since is None else time.perf_counter() - since
+
+    def stop(self) -> None:
+        for pool in (self._pool, self._gatherer):
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _check_room(self, caller: str) -> None:
+        free = self._queue_limit - self._pending
+        refusal = None
+        if free <= 0:
+            refusal = QueueFull(
+                f"{self._pending} searches wait and the queue takes {self._queue_limit}: try again in 1 s",
+                retry_after_seconds=1,
+            )
+        elif self._shares.excess(caller, 1, free=free):
+            refusal = QueueFull(
+                f"{self._shares.held(caller)} searches of {caller} wait, and it leaves others as much room "
+                f"({free}): try again in 1 s",
+                code="key_share",
+                retry_after_seconds=1,
+            )
+        if refusal is not None:
+            self._telemetry.admission("search", refusal.code)
+            raise refusal
+
+    def _perform(self, work: Callable[[], T]) -> T:
+        self._busy_since = time.perf_counter()
+        try:
+            return work()
+        finally:
+            self._busy_since = None
+
+    def _done(self, _: "asyncio.Future[T]") -> None:
+        self._pending -= 1

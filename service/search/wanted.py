@@ -1,0 +1,132 @@
+"""What a request wants found, and finding it on the search thread: one query, or many in one hop.
+
+Knows releases, options and errors; nothing of HTTP, nor of how a query became a vector.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encoders.encoder import Encoder
+from encoders.errors import TwinlensError, UndecodableImage
+from encoders.modalities import Modality
+from service.device.tickets import Outcome
+from service.errors import DeadlineExceeded, InvalidField, WrongModel
+from service.live.holdings import Holdings
+from service.search.filters import Condition
+from service.search.hits import Found, Query, search
+from service.serving import ServingState
+from service.watch.drift import QueryNote
+from service.wire.schemas import SearchOptions
+
+SLICE_SECONDS = 0.05  # of one request's many queries, then others' searches have their turn
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A query: a unit vector (dim,), or the id of an item whose own vector it is; with the request's options.
+
+    `asked_by`: the modality of what was asked; None for a bare vector.
+    """
+
+    options: SearchOptions
+    condition: Condition | None
+    vector: NDArray[np.float32] | None = None
+    like_item: str = ""
+    truncated: bool = False
+    asked_by: Modality | None = None
+
+    def query(self, holdings: Holdings) -> Query:
+        """Search thread only; raises UnknownItem."""
+        options, vector, excluded = self.options, self.vector, None
+        if vector is None:
+            excluded = holdings.row(self.like_item)
+            vector = holdings.vector(excluded)
+        return Query(
+            vector=vector,
+            asked_by=self.asked_by,
+            space=options.space,
+            k=options.k,
+            offset=options.offset,
+            score_threshold=options.score_threshold,
+            condition=self.condition,
+            excluded_item_row=excluded,
+            with_payload=options.with_payload,
+            with_vector=options.with_vector,
+        )
+
+
+def unit_vector(numbers: Sequence[float], fingerprint: str, *, encoder: Encoder) -> NDArray[np.float32]:
+    """A caller's vector made unit. Raises WrongModel where it is another encoder's, InvalidField where none."""
+    if fingerprint != encoder.fingerprint:
+        raise WrongModel(
+            f"the vector is of {fingerprint}, and {encoder.fingerprint} ({encoder.name}) "
+            "is served: embed the query again",
+            param="model_fingerprint",
+        )
+    vector = np.asarray(numbers, dtype=np.float64)
+    largest = float(np.abs(vector).max(initial=0.0))
+    if len(vector) != encoder.dim or not np.isfinite(largest) or largest == 0.0:
+        raise InvalidField(
+            f"vector has {len(vector)} numbers, the largest {largest:g}: "
+            f"expected {encoder.dim} finite numbers, not all zero",
+            param="vector",
+        )
+    scaled = vector / largest  # squares of very large or small numbers would leave float64's range
+    return (scaled / np.linalg.norm(scaled)).astype(np.float32)
+
+
+def find(state: ServingState, wanted: Wanted) -> Found:
+    """Search thread only; raises UnknownItem."""
+    query = wanted.query(state.holdings)
+    found = search(state.holdings, query, payload_filter=state.payload_filter, judge=state.judge)
+    _note(state, wanted, query, found)
+    return found
+
+
+def note_failures(state: ServingState, outcomes: Sequence[Outcome]) -> None:
+    """Pictures to search with that could not be decoded count as drift."""
+    for outcome in outcomes:
+        if isinstance(outcome, UndecodableImage):
+            state.drift.note_undecodable()
+
+
+def _note(state: ServingState, wanted: Wanted, query: Query, found: Found) -> None:
+    """What drift is measured on: texts and pictures that people send, not vectors, nor items of the gallery."""
+    if query.asked_by is None or query.excluded_item_row is not None:
+        return
+    plain = query.condition is None  # of a filter's leavings a calibration says nothing about the encoder
+    best = found.hits[0]["relevance"] if plain and query.offset == 0 and found.hits else None
+    note = QueryNote(query.vector, wanted.truncated, best, found.good_match if plain else None)
+    state.drift.note(query.asked_by, note)
+
+
+def find_some(
+    state: ServingState, several: Sequence[Wanted | TwinlensError], *, deadline: float
+) -> list[Found | TwinlensError]:
+    """What the first of them find, or their own error: at least one, and no more once SLICE_SECONDS are over.
+
+    Search thread only. Raises DeadlineExceeded where `deadline`, in time.perf_counter() seconds, has passed:
+    nobody waits any more.
+    """
+    started = time.perf_counter()
+    if started > deadline:
+        raise DeadlineExceeded(f"the deadline passed with {len(several)} queries to go")
+    found: list[Found | TwinlensError] = []
+    for wanted in several:
+        found.append(_found(state, wanted))
+        if time.perf_counter() - started > SLICE_SECONDS:
+            break
+    return found
+
+
+def _found(state: ServingState, wanted: Wanted | TwinlensError) -> Found | TwinlensError:
+    if isinstance(wanted, TwinlensError):
+        return wanted
+    try:
+        return find(state, wanted)
+    except TwinlensError as error:
+        return error

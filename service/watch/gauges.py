@@ -1,0 +1,61 @@
+"""What is read of the running service whenever metrics are, and what is told when another release is served.
+
+Knows where the numbers lie, and their names; nothing of HTTP.
+"""
+
+from typing import TYPE_CHECKING
+
+from service.refusal import REASONS
+from service.watch.machine import machine_metrics
+
+if TYPE_CHECKING:
+    from service.serving import Serving, ServingState
+    from service.watch.telemetry import Telemetry
+
+
+def watch_service(serving: "Serving") -> None:
+    """Gauges of the whole service; each reads a number that the event loop keeps, or asks the kernel."""
+    watch = serving.telemetry.watch
+    watch("requests_in_flight", "Requests not yet answered, this one included", lambda: serving.in_flight)
+    watch("bodies_bytes", "Bytes of the bodies of requests in flight", lambda: serving.bodies_bytes)
+    watch("ready", "1 when /readyz is 200", lambda: float(serving.trouble() is None))
+    watch(
+        "draining",
+        "1 while the service finishes what it has and takes nothing new",
+        lambda: float(serving.draining),
+    )
+    watch(
+        "release_refused",
+        "1 while CURRENT names a release that could not be taken into service",
+        lambda: float(serving.refused is not None),
+    )
+    for outcome in ("swapped", "failed"):
+        serving.telemetry.reload(outcome, count=0)
+    for reason in REASONS:
+        serving.telemetry.refusal(reason, count=0)
+    if serving.live is not None:
+        watch(
+            "live_items",
+            "Items put since the release was built: a rebuild takes them in",
+            lambda: len(serving.state.overlay.row_of),
+        )
+        watch(
+            "live_sequence",
+            "Number of the last change that is laid over the release",
+            lambda: serving.state.overlay.sequence,
+        )
+    serving.telemetry.collect(lambda: machine_metrics(serving.state.encoder.device))
+    serving.telemetry.collect(lambda: serving.state.drift.metrics())
+
+
+def announce(state: "ServingState", telemetry: "Telemetry") -> None:
+    """Tell the metrics what is served from now on."""
+    manifest = state.release.manifest
+    telemetry.serving(
+        release=manifest.id,
+        model=state.encoder.name,
+        fingerprint=state.encoder.fingerprint,
+        created=manifest.created.timestamp(),
+        loaded=state.loaded_at,
+        counts={"images": manifest.counts.images, "texts": manifest.counts.texts},
+    )
