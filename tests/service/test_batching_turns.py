@@ -182,3 +182,19 @@ def test_one_picture_is_decoded_before_the_rest_of_a_bulk_request(releases, sett
             assert [answer.result().status_code for answer in answers] == [200, 200]
         assert order.index(one) <= 1
         assert len(order) == 41
+
+
+def test_a_kind_that_is_slow_takes_no_longer_turns_than_one_that_is_fast(machine):
+    async def scenario(device) -> None:
+        device._lanes["image"].device_seconds_per_item = 0.05  # four are a turn, though eight are a batch
+        await hold(device, machine)
+        images = submit(device, *(f"image{i}" for i in range(8)))
+        texts = submit(device, *(f"text{i}" for i in range(8)), kind="text")
+        machine.free.set()
+        await asyncio.gather(images.done, texts.done)
+
+    machine.seconds_per_item = 0.05
+    for device in started(machine.device()):
+        asyncio.run(scenario(device))
+    sizes = [(batch[0][:4], len(batch)) for batch in machine.batches[1:]]
+    assert sizes[:2] == [("text", 8), ("imag", 4)]  # how long texts take is not known yet

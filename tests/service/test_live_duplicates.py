@@ -9,7 +9,7 @@ import pytest
 from live_service import ITEM_COUNT, picture, running
 from PIL import Image
 
-from service.search.hits import duplicates
+from service.search import duplicates
 
 PNG = {"content-type": "image/png"}
 
