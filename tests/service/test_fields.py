@@ -10,8 +10,8 @@ import pytest
 from live_service import ITEM_COUNT, Running
 
 from index.items import ITEM_SCHEMA, ItemTable, TableWriter
-from service.search.fields import count_fields
 from service.search import fields
+from service.search.fields import count_fields
 
 
 def table_of(folder: Path, payloads: list[dict[str, Any]]) -> ItemTable:
