@@ -132,7 +132,8 @@ def _started(name: str, made: Environment, workplace: Path) -> Iterator[Runner]:
     if not releases.exists():  # a service needs something to search, however little
         write_gallery(workplace / "gallery.jsonl", 16)
         rebuild_gallery(workplace / "gallery.jsonl", root=GALLERY, bundle=made.bundle, releases=releases)
-    settings = {**os.environ, "TWINLENS_PRECISION": name.partition(" ")[2]}
+    precision, patience = name.partition(" ")[2], "600"  # the peer has no deadline
+    settings = {**os.environ, "TWINLENS_PRECISION": precision, "TWINLENS_DEADLINE_SECONDS": patience}
     with serving(releases, folder, settings) as service:
         yield Runner(name, service)
 
