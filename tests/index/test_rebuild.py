@@ -185,10 +185,12 @@ def test_reading_runs_ahead_by_a_few_batches_and_no_more(embedder, draw, tmp_pat
 
 def test_stopping_early_leaves_no_threads_behind(embedder, draw, tmp_path):
     draw(tmp_path / "p.png")
+    before = set(threading.enumerate())
     results = embedder.embed_images(GalleryItem(str(number), ImageSource("p.png")) for number in range(100))
     next(results)
+    assert set(threading.enumerate()) > before
     results.close()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
+    assert set(threading.enumerate()) <= before
 
 
 def test_vector_that_is_not_finite_is_a_failure_of_its_own_item(embedder, draw, tmp_path, monkeypatch):

@@ -157,7 +157,7 @@ def test_a_late_answer_never_covers_a_newer_one(visit: Visit) -> None:
 
     page.route("**/search/text", hold_the_first)
     search(page, "slowly")
-    expect(page.locator(".skeleton").first).to_be_visible()
+    expect(page.locator("#grid .skeleton").first).to_be_visible()
     search(page, "cat")
     expect(tiles(page)).to_have_count(PAGE)
     held[0].fulfill(json={"results": [], "good_match": None, "truncated": False})
