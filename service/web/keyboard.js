@@ -16,9 +16,12 @@ export function watchKeys() {
   });
 }
 
+/** A field one writes in, where "/" is a letter: no box to tick, no choice of a file. */
+const isTypedInto = (element) => element?.matches("input:not([type=radio], [type=checkbox], [type=file])");
+
 function targetOf(key, from) {
   const query = byId("query");
-  if (key === "/") return from === query ? undefined : query;
+  if (key === "/") return isTypedInto(from) ? undefined : query;
   if (from === query) return key === "ArrowDown" ? links()[0] : undefined;
   return neighbour(key, from);
 }

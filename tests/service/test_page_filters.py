@@ -130,3 +130,13 @@ def test_the_keyboard_alone_can_filter(page: Page) -> None:
     page.keyboard.press("Escape")
     page.keyboard.press("Tab")
     expect(page.get_by_role("button", name="Year", exact=True)).to_be_focused()
+
+
+def test_a_slash_is_a_letter_where_one_writes(page: Page) -> None:
+    open_filter(page, "Year")
+    page.get_by_label("From").press("/")
+    expect(page.get_by_label("From")).to_be_focused()
+    open_filter(page, "Tags")
+    expect(page.get_by_role("checkbox", name="square 40")).to_be_focused()
+    page.keyboard.press("/")
+    expect(page.get_by_role("searchbox", name="What should the pictures show?")).to_be_focused()
