@@ -35,16 +35,21 @@ async function open() {
   problem.textContent = "";
   button.disabled = true;
   dialog.showModal();
+  let mine = null;
   try {
-    const started = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment", width: { ideal: 1280 } } });
-    stream = started;
-    if (!dialog.open) stop(); // closed while the browser asked
+    mine = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment", width: { ideal: 1280 } } });
+    stop(); // what an earlier asking started, of a dialog that was closed before its answer came
+    stream = mine;
+    if (!dialog.open) {
+      stop(); // closed while the browser asked
+      return;
+    }
     video.srcObject = stream;
     await video.play();
     button.disabled = false;
     button.focus();
   } catch (error) {
-    if (dialog.open) problem.textContent = WHY_NOT[error.name] ?? `The camera did not start (${error.message}). Choose a picture instead.`;
+    if (dialog.open && stream === mine) problem.textContent = WHY_NOT[error.name] ?? `The camera did not start (${error.message}). Choose a picture instead.`;
   }
 }
 

@@ -204,6 +204,35 @@ def test_the_camera_takes_a_picture_and_is_switched_off(browser: Browser, page_u
     visit.close()
 
 
+def test_a_camera_that_was_asked_for_twice_is_switched_off_twice(browser: Browser, page_url: str) -> None:
+    visit = Visit(browser.new_context(permissions=["camera"]), page_url)
+    visit.page.add_init_script(
+        """window.streams = [];
+        const media = navigator.mediaDevices;
+        const ask = media.getUserMedia.bind(media);
+        const allowed = new Promise((resolve) => { window.allow = resolve; });
+        media.getUserMedia = async (wish) => {
+            const stream = await ask(wish);
+            streams.push(stream);
+            await allowed; // as while the browser asks the visitor
+            return stream;
+        };"""
+    )
+    page = visit.go()
+    for _ in range(2):
+        page.get_by_role("button", name="Take a picture with the camera").click()
+        page.keyboard.press("Escape")
+    page.get_by_role("button", name="Take a picture with the camera").click()
+    page.wait_for_function("streams.length === 3")
+    page.evaluate("allow()")
+    expect(page.get_by_role("button", name="Take the picture", disabled=False)).to_be_visible()
+    assert page.locator("#shoot [role=alert]").inner_text() == ""
+    page.keyboard.press("Escape")
+    tracks = "streams.flatMap((each) => each.getTracks())"
+    page.wait_for_function(f"{tracks}.every((each) => each.readyState === 'ended')")
+    visit.close()
+
+
 def test_a_camera_that_may_not_be_used_says_what_else_to_do(visit: Visit) -> None:
     page = visit.go()
     page.get_by_role("button", name="Take a picture with the camera").click()
