@@ -31,7 +31,8 @@ export function watchDetail({ onStep, onClose }) {
     button.addEventListener("click", () => onStep(Number(button.dataset.step)));
   }
   dialog.addEventListener("keydown", (event) => {
-    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    const isPlain = !(event.altKey || event.ctrlKey || event.metaKey || event.shiftKey); // Alt and an arrow is the browser's "back"
+    const step = isPlain && { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (step) onStep(step);
   });
 }

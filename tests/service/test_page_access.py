@@ -176,6 +176,9 @@ def test_a_dialog_keeps_the_focus_in_and_gives_it_back(visit: Visit) -> None:
     page.keyboard.press("Enter")
     dialog = page.get_by_role("dialog")
     expect(dialog.get_by_role("heading")).to_be_focused()
+    shown = page.url
+    page.keyboard.press("Alt+ArrowRight")  # the browser's own, and no step to the next answer
+    assert page.url == shown
     for _ in range(12):
         page.keyboard.press("Tab")
         assert page.evaluate(
