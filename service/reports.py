@@ -1,4 +1,8 @@
-"""The evaluation report inside a bundle. Knows nothing of what is in it, nor of how it is shown."""
+"""What a bundle brings along about itself: its evaluation report, and what the gate required of it.
+
+Knows nothing of what is in a report, nor of how anything is shown. Neither changes an answer: what cannot be
+read is logged and left out.
+"""
 
 import logging
 from pathlib import Path
@@ -6,11 +10,15 @@ from typing import Any
 
 import orjson
 
+from encoders.bundle import Bundle
+from encoders.errors import GateNotPassed
+from encoders.verdict import Check, read_verdict
+
 logger = logging.getLogger(__name__)
 
 
 def read_report(bundle_path: Path) -> dict[str, Any] | None:
-    """None when there is none, or none that can be read: a report changes no answer."""
+    """None when there is none, or none that can be read."""
     try:
         report = orjson.loads((bundle_path / "report.json").read_bytes())
     except FileNotFoundError:
@@ -19,3 +27,13 @@ def read_report(bundle_path: Path) -> dict[str, Any] | None:
         logger.warning("the report of %s cannot be read: %s", bundle_path, error)
         return None
     return report if isinstance(report, dict) else None
+
+
+def read_checks(bundle: Bundle) -> tuple[Check, ...]:
+    """Each check of the gate; none where the bundle was never judged, or another one was."""
+    try:
+        verdict = read_verdict(bundle)
+    except GateNotPassed as error:
+        logger.warning("the gate's checks are not told: %s", error)
+        return ()
+    return verdict.checks if verdict else ()

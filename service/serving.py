@@ -19,6 +19,7 @@ import numpy as np
 from encoders.bundle import Bundle
 from encoders.encoder import Encoder
 from encoders.errors import FingerprintMismatch, TwinlensError
+from encoders.verdict import Check
 from index.cores import available_cores
 from index.release import Release, current_release_id
 from service.access.access import Access
@@ -32,7 +33,7 @@ from service.live.live import open_live
 from service.live.overlay import Overlay
 from service.patience import Patience
 from service.refusal import Refusal
-from service.reports import read_report
+from service.reports import read_checks, read_report
 from service.search.fields import Once, count_fields
 from service.search.filters import PayloadFilter
 from service.search.relevance import Judge
@@ -61,6 +62,7 @@ class ServingState:
     encoder: Encoder
     payload_filter: PayloadFilter  # the search thread's
     report: dict[str, Any] | None  # how well the encoder retrieves, as its evaluation wrote it
+    checks: tuple[Check, ...]  # what the gate required of the encoder; none of one that was never judged
     judge: Judge | None  # how relevant hits are; the search thread's
     fields: Once[dict[str, Any]]  # what there is to filter by; counted when first asked for
     drift: Drift  # how far queries and gallery lie from what the encoder was proven on
@@ -78,10 +80,10 @@ class ServingState:
             search_threads=settings.search_threads or available_cores(),
             gallery_root=settings.gallery_root,
         )
+        # Not verified: hashed with the rest of the release, or not wanted.
+        bundle = Bundle.open(release.bundle_path, verify=False)
         encoder = Encoder.load(
-            Bundle.open(
-                release.bundle_path, verify=False
-            ),  # hashed with the rest of the release, or not wanted
+            bundle,
             device=settings.device,
             precision=settings.precision,
             max_batch=max(settings.image_batch, settings.text_batch),
@@ -97,6 +99,7 @@ class ServingState:
             encoder,
             PayloadFilter(release.items),
             read_report(release.bundle_path),
+            read_checks(bundle),
             judge,
             Once(partial(count_fields, release.items)),
             Drift(release, judge),

@@ -1,6 +1,7 @@
 """`/healthz`, `/readyz`, `/metrics`, `/release`, `/release/reload` and `/drift`."""
 
 import asyncio
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -8,6 +9,8 @@ from fastapi import APIRouter, Request
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import PlainTextResponse, Response
 
+from encoders.verdict import Check
+from index.manifest import GateSummary
 from service.errors import Unavailable
 from service.refusal import Refusal
 from service.routes.parts import answers, json_answer, requires, serving_of
@@ -54,6 +57,7 @@ async def release(request: Request) -> Response:
 
     `refused`: the release that CURRENT names, where it could not be served, with the reason; else null.
     `live`: the changes that are laid over it; null where none are taken.
+    `gate.details`: each of its checks, with what was measured and what was required.
     """
     serving = serving_of(request)
     state = serving.state
@@ -71,7 +75,7 @@ async def release(request: Request) -> Response:
         "counts": manifest.counts.model_dump(),
         "recall": {space: measured.model_dump() for space, measured in manifest.recall.items()},
         "gallery": {"kind": manifest.gallery.kind},
-        "gate": manifest.gate.model_dump(mode="json") if manifest.gate else None,
+        "gate": _gate(manifest.gate, state.checks),
         "calibration": _calibration(state.judge),
         "report": state.report,
         "live": serving.live and serving.live.summary(state.overlay),
@@ -99,6 +103,13 @@ async def drift(request: Request) -> Response:
     """
     answer = await asyncio.to_thread(serving_of(request).state.drift.answer)
     return json_answer(dump(answer.model_dump()))
+
+
+def _gate(verdict: GateSummary | None, checks: Sequence[Check]) -> dict[str, Any] | None:
+    if verdict is None:
+        return None
+    details = [check.model_dump(mode="json") for check in checks]
+    return verdict.model_dump(mode="json") | {"details": details}
 
 
 def _calibration(judge: Judge | None) -> dict[str, Any] | None:

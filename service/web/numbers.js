@@ -17,3 +17,6 @@ export const moment = (iso) =>
 
 /** "low_light" as it is said. */
 export const words = (name) => name.replaceAll("_", " ");
+
+/** A difference of two shares in percentage points: "−2.0", "+0.2". */
+export const points = (difference) => `${difference < 0 ? "−" : "+"}${Math.abs(100 * difference).toFixed(1)}`;

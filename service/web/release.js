@@ -3,6 +3,7 @@ import { ServiceError, fetchDrift, fetchRelease } from "./api.js";
 import { reliabilityChart } from "./charts.js";
 import { driftSections } from "./drift.js";
 import { facts, html, table } from "./elements.js";
+import { gateSections } from "./gate.js";
 import { keepKey } from "./key.js";
 import { count, figure, moment, percent } from "./numbers.js";
 import { problemNotice } from "./problems.js";
@@ -16,8 +17,6 @@ function section(id, ...parts) {
   place.append(...parts.flat().filter(Boolean));
   place.hidden = false;
 }
-
-const mark = (isGood, yes, no) => html("span", { class: `verdict verdict-${isGood ? "as-proven" : "far"}` }, isGood ? `✓ ${yes}` : `✗ ${no}`);
 
 function served(release) {
   const { counts } = release;
@@ -55,15 +54,6 @@ function recall(measured) {
   ];
 }
 
-function gate(verdict) {
-  if (!verdict) return [html("h2", {}, "Its promotion gate"), html("p", {}, "This encoder has passed through no gate: nothing compared it with one before it.")];
-  const { passed, checks, failed, created, policy } = verdict;
-  return [
-    html("h2", {}, "Its promotion gate"),
-    html("p", {}, mark(passed, "passed", "did not pass"), ` ${count(checks - failed)} of ${count(checks)} checks held, by ${policy}, ${moment(created)}.`),
-  ];
-}
-
 function calibration(told) {
   if (!told) return [html("h2", {}, "Its relevance"), html("p", {}, "The encoder brings no calibration: answers carry a cosine similarity, and no relevance.")];
   const measured = Object.entries(told.directions).filter(([, { figures }]) => figures?.reliability?.length);
@@ -83,7 +73,7 @@ function draw(release) {
   const title = html("h2", {}, "How well it finds on other sets");
   section("report", title, report?.datasets ? reportSections(report) : html("p", {}, "The encoder brings no evaluation report. `python -m training evaluate` writes one."));
   section("calibration", calibration(release.calibration));
-  section("checks", recall(release.recall ?? {}), gate(release.gate));
+  section("checks", recall(release.recall ?? {}), gateSections(release.gate));
 }
 
 async function start() {

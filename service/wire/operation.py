@@ -34,7 +34,9 @@ class ReleaseAnswer(BaseModel):
     counts: dict[str, int | None]
     recall: dict[str, Any] = Field(description="by what is searched: share of what exact search finds")
     gallery: dict[str, Any]
-    gate: dict[str, Any] | None = Field(description="the verdict of `training gate`; null without one")
+    gate: dict[str, Any] | None = Field(
+        description="the verdict of `training gate`, with each check under `details`; null without one"
+    )
     calibration: dict[str, Any] | None
     report: dict[str, Any] | None = Field(description="how well the encoder retrieves, as it was evaluated")
     live: dict[str, Any] | None = Field(description="the changes laid over the release; null: none are taken")

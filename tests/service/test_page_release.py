@@ -10,6 +10,8 @@ from live_service import Running, publish, running
 from page_visits import GALLERY_SIZE, PAGE, Visit, needs_browser, tiles, wait_for_pictures
 from playwright.sync_api import expect
 
+from encoders.bundle import Bundle
+from encoders.verdict import VERDICT, Check, CheckKind, Judged, Verdict
 from service.settings import Settings
 from training.evaluate.report import read_report
 
@@ -62,6 +64,25 @@ REPORT = {
 }
 
 
+def check(kind: CheckKind, subject: str, **measured: Any) -> Check:
+    return Check(kind=kind, subject=subject, **{"passed": True} | measured)
+
+
+def verdict_of(bundle: Bundle) -> Verdict:
+    """What a gate said of it: one check failed, which decides, and two held."""
+    return Verdict(
+        passed=False,
+        candidate=Judged.of(bundle),
+        policy="gate.toml",
+        policy_digest="0" * 64,
+        checks=(
+            check("parity", "golden pictures", figure=0.99994, limit=0.995),
+            check("floor", "<i>drawings</i>, T→I R@10", figure=0.4, limit=0.35, detail="rule not_refuted"),
+            check("no_fall", "drawings", figure=-0.041, limit=-0.02, low=-0.06, high=-0.022, passed=False),
+        ),
+    )
+
+
 @pytest.fixture(scope="module")
 def service(
     tmp_path_factory: pytest.TempPathFactory,
@@ -69,11 +90,12 @@ def service(
     squares: Path,
     settings_for: Callable[..., Settings],
 ) -> Iterator[Running]:
-    """Behind a proxy's prefix, with a bundle that brings a report."""
+    """Behind a proxy's prefix, with a bundle that brings a report and what a gate said of it."""
     folder = tmp_path_factory.mktemp("reported")
     stored = make_bundle(folder / "bundle").with_file("report.json", json.dumps(REPORT).encode())
     assert len(read_report(stored.path / "report.json").datasets) == len(REPORT["datasets"])
-    publish(folder / "releases", squares, stored.path)
+    judged = stored.with_file(VERDICT, verdict_of(stored).file_content())
+    publish(folder / "releases", squares, judged.path)
     with running(settings_for(folder / "releases", root_path=PREFIX)) as started:
         yield started
 
@@ -93,7 +115,7 @@ def test_the_footer_leads_to_what_is_served(visit: Visit, service: Running) -> N
     expect(served).to_contain_text(f"Pictures{GALLERY_SIZE}")
     checks = page.get_by_role("region", name="Checks")
     expect(checks).to_contain_text("100.00")
-    expect(checks).to_contain_text("passed through no gate")
+    expect(checks).to_contain_text("did not pass 2 of 3 checks held")
     expect(page.get_by_role("region", name="Relevance")).to_contain_text("brings no calibration")
     page.get_by_role("link", name="Search", exact=True).click()
     expect(page.get_by_role("searchbox")).to_be_visible()
@@ -117,6 +139,20 @@ def test_every_chart_is_described_and_has_its_numbers(visit: Visit) -> None:
     expect(page.get_by_text("input 96×96 was refused")).to_be_visible()
     expect(page.get_by_role("row", name="160 × 160")).to_be_visible()
     assert page.locator("main b").count() == 0
+
+
+def test_each_check_of_the_gate_is_told_the_failed_ones_first(visit: Visit) -> None:
+    page = visit.go("/static/release.html")
+    rows = page.get_by_role("table", name="What was measured, and what was required").get_by_role("row")
+    expect(rows).to_have_count(4)  # open without a press, as it did not pass
+    for cell in ("drawings", "−4.1 (−6.0 to −2.2)", "at least −2.0", "✗ failed"):
+        expect(rows.nth(1).get_by_role("cell", name=cell, exact=True)).to_be_visible()
+    expect(rows.nth(2)).to_contain_text("golden pictures0.9999at least 0.9950✓ passed")
+    expect(rows.nth(3)).to_contain_text("40.0\u00a0%at least 35.0\u00a0%✓ passedrule not refuted")
+    assert page.locator("main i").count() == 0
+    page.route("**/release", lambda route: route.fulfill(json=route.fetch().json() | {"gate": None}))
+    page.reload()
+    expect(page.get_by_role("region", name="Checks")).to_contain_text("passed through no gate")
 
 
 def test_drift_is_told_for_queries_and_gallery(visit: Visit) -> None:
