@@ -49,16 +49,16 @@ class Inflow:
         size = len(message.get("body", b""))
         self._bytes += size
         self._serving.bodies_bytes += size
+        self._ended = not message.get("more_body", False)
         await self._refuse_too_much()
-        if not message.get("more_body", False):
-            self._ended = True
+        if self._ended:
             self._watcher = asyncio.create_task(self._watch_caller(asyncio.current_task()))
         return message
 
     async def discard(self) -> None:
         """Read and forget a while: closing while the caller still sends would cost it the answer."""
         self._let_go()
-        if self.unasked:
+        if self.unasked or self._ended:
             return
         try:
             async with asyncio.timeout(DISCARD_SECONDS):
