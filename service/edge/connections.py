@@ -74,9 +74,7 @@ class Connection(HttpToolsProtocol):
             )
             return
         self._crowd.waiting[self] = None
-        self.timeout_keep_alive_task = self.loop.call_later(
-            self.timeout_keep_alive, self.timeout_keep_alive_handler
-        )
+        self._close_when_idle()
 
     def connection_lost(self, exc: Exception | None) -> None:
         for name in tuple(self._clocks):
@@ -92,9 +90,16 @@ class Connection(HttpToolsProtocol):
             self._start("head", self._settings.header_seconds, self._head_is_late)
         self._received_bytes += len(data)
         super().data_received(data)
+        self._await_next()
         framing = self._received_bytes - self._body_bytes * (1 + FRAMING_PER_BYTE)
         if self._problem is None and self._phase is not _Phase.BETWEEN and framing > self._room_for_head():
             self._turn_away(self._head_too_large())
+
+    def _await_next(self) -> None:
+        """The rest of a body that was answered before it came stopped the clock of idle connections."""
+        idle = self._phase is _Phase.BETWEEN and self.cycle is not None and self.cycle.response_complete
+        if idle and self.timeout_keep_alive_task is None and not self.transport.is_closing():
+            self._close_when_idle()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -112,10 +117,10 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._stop("head")
+        super().on_headers_complete()
         self._phase = _Phase.BODY
         self._crowd.waiting.pop(self, None)
         self._crowd.waiting[self] = None  # heard just now
-        super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
@@ -196,7 +201,8 @@ class Connection(HttpToolsProtocol):
 
     def _watch_taking(self) -> None:
         """Until the answer is gone, or the connection."""
-        self._untaken_bytes = self.transport.get_write_buffer_size()
+        if "send" not in self._clocks:
+            self._untaken_bytes = self.transport.get_write_buffer_size()
         self._start("send", self._settings.send_seconds, self._check_taken)
 
     def _check_taken(self) -> None:
@@ -210,12 +216,23 @@ class Connection(HttpToolsProtocol):
     def _turn_away(self, problem: ErrorReport) -> None:
         """Answer in the one shape, where that is still possible, and close."""
         self._problem = problem
+        self._stop("head")
         self._crowd.waiting.pop(self, None)
         self._crowd.turned_away(problem.code)
-        answering = self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete
-        if not answering and not self.pipeline:  # or it would land in the middle of another answer
+        if not self._owes_another() and not self.pipeline:
             self.transport.write(_plain_answer(problem))
         self._close()
+
+    def _owes_another(self) -> bool:
+        """Whether an answer would land in the middle of another one, or be taken for it."""
+        if self.cycle is None or self.cycle.response_complete:
+            return False
+        return self.cycle.response_started or self._phase is not _Phase.BODY
+
+    def _close_when_idle(self) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(
+            self.timeout_keep_alive, self.timeout_keep_alive_handler
+        )
 
     def _close(self) -> None:
         if not self.transport.is_closing():

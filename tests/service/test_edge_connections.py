@@ -5,16 +5,12 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import pytest
-import uvicorn
 from live_service import Running, picture, running
-from starlette.types import Receive, Scope, Send
-
-from service.edge.connections import Crowd
-from service.settings import Settings
+from test_edge import wait_until
 
 JSON = b"content-type: application/json\r\n"
 
@@ -44,13 +40,6 @@ def answer_of(received: bytes) -> tuple[int, str]:
     assert set(error) == {"code", "message", "param", "type"}
     assert b"connection: close" in head
     return int(head.split()[1]), error["code"]
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    until = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < until
-        time.sleep(0.01)
 
 
 def is_closed(caller: socket.socket) -> bool:
@@ -219,81 +208,8 @@ def test_when_all_connections_are_busy_one_more_gets_503(releases, settings_for)
         wait_until(lambda: service.client.get("/healthz").status_code == 200)
 
 
-def test_a_caller_that_does_not_take_its_answer_is_dropped(releases, settings_for):
-    with running(settings_for(releases, send_seconds=0.3)) as service, dialled(service) as caller:
-        caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        caller.settimeout(0.2)
-        wait_until(lambda: not went_out(caller, b"GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n" * 20))
-        wait_until(lambda: service.serving.in_flight == 0)
-        assert service.client.get("/healthz").status_code == 200
-
-
-def went_out(caller: socket.socket, data: bytes) -> bool:
-    """Whether the connection is still there; waits while the other side takes nothing."""
-    while data:
-        try:
-            data = data[caller.send(data) :]
-        except TimeoutError:
-            continue
-        except OSError:
-            return False
-    return True
-
-
 def test_what_is_no_http_is_told_so_in_the_one_shape(service):
     for data in (b"\x16\x03\x01\x02\x00\x01\x00", b"GET /\xff HTTP/1.1\r\nhost: x\r\n\r\n", b"HELLO\r\n\r\n"):
         with dialled(service) as caller:
             caller.sendall(data)
             assert answer_of(everything_from(caller)) == (400, "invalid_http")
-
-
-def test_requests_sent_ahead_are_answered_in_order(service):
-    with dialled(service) as caller:
-        caller.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\nGET /nope HTTP/1.1\r\nhost: x\r\n\r\n" * 10)
-        received = b""
-        while received.count(b"HTTP/1.1 ") < 20 or not received.endswith(b"}}"):
-            received += caller.recv(65_536)
-        statuses = [part[:3] for part in received.split(b"HTTP/1.1 ")[1:]]
-        assert statuses == [b"200", b"404"] * 10
-
-
-@contextmanager
-def bare_server(settings: Settings, *, answer_bytes: int) -> Iterator[int]:
-    """The same connections over an application that answers so many bytes at once; its port."""
-
-    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": bytes(answer_bytes)})
-
-    protocol = Crowd(settings, turned_away=lambda cause: None).protocol()
-    server = uvicorn.Server(
-        uvicorn.Config(answer, port=0, http=protocol, ws="none", lifespan="off", log_config=None)
-    )
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.005)
-    try:
-        yield server.servers[0].sockets[0].getsockname()[1]
-    finally:
-        server.should_exit = True
-        thread.join()
-
-
-@pytest.mark.parametrize("version", [b"1.0", b"1.1"])  # closed after the answer, and kept
-def test_a_large_answer_on_a_thin_line_is_not_cut(releases, settings_for, version):
-    size = 24_000_000  # more than the system's own buffers
-    settings = settings_for(releases, send_seconds=0.2)
-    with bare_server(settings, answer_bytes=size) as port:
-        caller = socket.socket()
-        caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
-        with caller:
-            caller.connect(("127.0.0.1", port))
-            caller.settimeout(30)
-            caller.sendall(b"GET / HTTP/%s\r\nhost: x\r\n\r\n" % version)
-            begun, received = time.monotonic(), 0
-            while received < size:
-                part = caller.recv(400_000)
-                assert part, f"cut after {received} bytes"
-                received += len(part)
-                time.sleep(max(0.0, begun + received / size - time.monotonic()))  # a second for all of it
