@@ -1,10 +1,14 @@
-"""A small real release, and the real service on a real socket."""
+"""A small real release, and the real service on a real socket: in this process, or in one of its own."""
 
 import io
 import json
+import os
+import re
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +24,7 @@ from service.server import Server
 from service.serving import Serving
 from service.settings import Settings
 
+ROOT = Path(__file__).parents[2]
 WORDS = ("red", "green", "blue", "yellow", "black", "white")
 ITEM_COUNT = 24
 
@@ -87,3 +92,54 @@ def running(settings: Settings) -> Iterator[Running]:
     finally:
         server.should_exit = True
         thread.join()
+
+
+def wait_until(holds: Callable[[], object], *, seconds: float = 30) -> None:
+    until = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < until, f"it did not happen in {seconds:g} s"
+        time.sleep(0.005)
+
+
+def metric(service: Running, name: str, **labels: str) -> float:
+    return service.serving.telemetry.registry.get_sample_value(name, labels) or 0.0
+
+
+@contextmanager
+def device_held(service: Running) -> Iterator[None]:
+    """Nothing gets through the device meanwhile."""
+    entered, free = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        entered.set()
+        assert free.wait(30)
+
+    service.serving.embedder.device.call(wait)
+    assert entered.wait(10)
+    try:
+        yield
+    finally:
+        free.set()
+
+
+@contextmanager
+def spawned(*arguments: str, **variables: str) -> Iterator[subprocess.Popen[str]]:
+    """`python -m service` in a process of its own, killed in the end; `variables` join the environment."""
+    environment = {**os.environ, **variables, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "service", *arguments]
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def until_it_serves(process: subprocess.Popen[str]) -> tuple[str, list[str]]:
+    """Its address, and the lines that it logged until then."""
+    assert process.stderr is not None
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if found := re.search(r"running on (http://[0-9.:]+)", line):
+            return found[1], lines
+    raise AssertionError("it ended before it served:\n" + "".join(lines))

@@ -1,44 +1,22 @@
 """`python -m service` as it is run: one line when it cannot start, and a stop that loses nothing."""
 
-import json
-import os
-import re
 import signal
-import subprocess
-import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
-from live_service import picture
+from live_service import picture, spawned, until_it_serves, wait_until
 
 from service.errors import SettingsError
 from service.settings import Settings
 
-ROOT = Path(__file__).parents[2]
-
-
-@contextmanager
-def spawned(*arguments: str, **variables: str) -> Iterator[subprocess.Popen[str]]:
-    environment = {**os.environ, **variables, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "service", *arguments]
-    with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
 
 def test_sigterm_finishes_what_is_in_flight_and_exits_with_0(releases):
     with spawned("--port", "0", "--device", "cpu", TWINLENS_RELEASES=str(releases)) as process:
-        lines = (json.loads(line) for line in process.stderr)
-        started = next(line for line in lines if "running on" in line["message"])
-        url = re.search(r"http://\S+", started["message"]).group()
+        url, _ = until_it_serves(process)
         may_end = threading.Event()
 
         def slow_upload() -> Iterator[bytes]:
@@ -55,21 +33,14 @@ def test_sigterm_finishes_what_is_in_flight_and_exits_with_0(releases):
         with ThreadPoolExecutor(1) as pool, httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
             answer = pool.submit(embed)
             try:
-                wait_for(lambda: "requests_in_flight 2.0" in client.get("/metrics").text)
+                wait_until(lambda: "requests_in_flight 2.0" in client.get("/metrics").text)
                 process.send_signal(signal.SIGTERM)
-                wait_for(lambda: client.get("/readyz").status_code == 503)
+                wait_until(lambda: client.get("/readyz").status_code == 503)
                 assert client.post("/embed/text", json={"texts": "a"}).status_code == 503
             finally:
                 may_end.set()
             assert answer.result().status_code == 200
         assert process.wait(30) == 0
-
-
-def wait_for(happened: Callable[[], bool]) -> None:
-    until = time.monotonic() + 60
-    while not happened():
-        assert time.monotonic() < until, "it never happened"
-        time.sleep(0.02)
 
 
 def test_a_start_that_is_refused_says_why_in_one_line(tmp_path):

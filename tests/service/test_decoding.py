@@ -1,7 +1,6 @@
 """Decoders are processes: what becomes of pictures and of the service when one crashes, spins or is killed."""
 
 import base64
-import json
 import os
 import re
 import signal
@@ -17,9 +16,7 @@ import httpx
 import numpy as np
 import pytest
 from hostile_files import noise, png, saved, scan_bomb, sound
-from live_service import Running, picture, running
-from test_command import spawned
-from test_edge import metric, wait_until
+from live_service import Running, metric, picture, running, spawned, until_it_serves, wait_until
 
 from encoders.images import Preprocessing
 from service.decoding.pictures import ImageLimits, decode_picture
@@ -174,12 +171,10 @@ def test_stopping_the_service_ends_its_decoders_even_at_work(releases, settings_
 
 def test_killing_the_service_ends_its_decoders(releases):
     with spawned("--port", "0", "--device", "cpu", TWINLENS_RELEASES=str(releases)) as process:
-        lines = (json.loads(line) for line in process.stderr)
-        started = next(line for line in lines if "running on" in line["message"])
+        url, _ = until_it_serves(process)
         (nursery,) = children_of(process.pid)
         decoders = children_of(nursery)
         assert decoders
-        url = re.search(r"http://\S+", started["message"]).group()
         with ThreadPoolExecutor(1) as caller:
             answer = caller.submit(
                 httpx.post, f"{url}/embed/image", content=ENDLESS, headers=JPEG, trust_env=False

@@ -2,14 +2,11 @@
 
 import hashlib
 import json
-import os
 import re
 import stat
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,14 +14,13 @@ from urllib.parse import quote
 
 import httpx
 import pytest
-from live_service import picture, running
+from live_service import ROOT, picture, running, spawned, until_it_serves, wait_until
 
 from service.access.access import Access
 from service.access.keys import Keyring, create_key, read_keys, revoke_key
 from service.access.passes import COOKIE, PASS_SECONDS, Passes
 from service.errors import KeyFileError
 
-ROOT = Path(__file__).parents[2]
 QUERY = {"query": "a red dog", "k": 1}
 
 
@@ -35,13 +31,6 @@ def keys_file(tmp_path: Path) -> Path:
 
 def bearer(key: str) -> dict[str, str]:
     return {"authorization": f"Bearer {key}"}
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    until = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < until
-        time.sleep(0.01)
 
 
 def command(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -343,34 +332,27 @@ def test_no_key_is_ever_printed_or_answered(releases, keys_file):
         "TWINLENS_KEYS_FILE": str(keys_file),
         "TWINLENS_LOG_LEVEL": "debug",
         "TWINLENS_ACCESS_LOG": "true",
+        "TWINLENS_RELEASES": str(releases),
     }
-    environment = {**os.environ, **variables, "TWINLENS_RELEASES": str(releases), "OMP_NUM_THREADS": "1"}
-    words = [sys.executable, "-m", "service", "--port", "0", "--device", "cpu"]
     answered = []
-    with subprocess.Popen(words, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            printed = []
-            for line in process.stderr:
-                printed.append(line)
-                if found := re.search(r"running on (http://\S+)", line):
-                    break
-            with httpx.Client(base_url=found[1], timeout=60, trust_env=False) as client:
-                for head in heads:
-                    for method, path, options in [
-                        ("POST", "/search/text", {"json": QUERY}),
-                        ("POST", "/search/text", {"content": b"{"}),
-                        ("POST", "/embed/image", {"content": picture(1)}),
-                        ("POST", "/images/pass", {}),
-                        ("POST", "/release/reload", {}),
-                        ("GET", "/images/nope", {}),
-                        ("GET", "/metrics", {}),
-                        ("GET", "/release", {}),
-                        ("GET", "/nope", {}),
-                    ]:
-                        answer = client.request(method, path, headers=head, **options)
-                        answered.append(answer.text + repr(answer.headers.multi_items()))
-        finally:
-            process.terminate()
+    with spawned("--port", "0", "--device", "cpu", **variables) as process:
+        url, printed = until_it_serves(process)
+        with httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
+            for head in heads:
+                for method, path, options in [
+                    ("POST", "/search/text", {"json": QUERY}),
+                    ("POST", "/search/text", {"content": b"{"}),
+                    ("POST", "/embed/image", {"content": picture(1)}),
+                    ("POST", "/images/pass", {}),
+                    ("POST", "/release/reload", {}),
+                    ("GET", "/images/nope", {}),
+                    ("GET", "/metrics", {}),
+                    ("GET", "/release", {}),
+                    ("GET", "/nope", {}),
+                ]:
+                    answer = client.request(method, path, headers=head, **options)
+                    answered.append(answer.text + repr(answer.headers.multi_items()))
+        process.terminate()
         printed += process.stderr.readlines()
     told = "".join(printed + answered)
     assert '"caller": "shop"' in told  # the name is there, for whoever reads the log

@@ -1,76 +1,34 @@
 """Live changes under kill -9, full disks, and swaps of releases and encoders while they are made."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
-import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 import httpx
 import pytest
-from live_service import ITEM_COUNT, picture, publish, running
+from live_service import ITEM_COUNT, picture, publish, running, spawned, until_it_serves, wait_until
 
 from index.catalog import current_release_id, release_ids
 from index.live.reading import LiveReader
 from service.settings import Settings
 
-ROOT = Path(__file__).resolve().parents[2]
 PNG = {"content-type": "image/png"}
 
 
-@dataclass(frozen=True)
-class Started:
-    process: subprocess.Popen[bytes]
-    client: httpx.Client
-
-
 @contextmanager
-def started(releases: Path, log: Path, *options: str) -> Iterator[Started]:
-    """`python -m service` in a process of its own; killed afterwards."""
-    environment = {**os.environ, "TWINLENS_LIVE_CHANGES": "1", "TWINLENS_DECODE_WORKERS": "1"}
-    command = [sys.executable, "-m", "service", "--releases", str(releases), "--port", "0", "--device", "cpu"]
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            [*command, *options], cwd=ROOT, env=environment, stdout=file, stderr=file, start_new_session=True
-        )
-    try:
-        with httpx.Client(base_url=_address(process, log), timeout=60, trust_env=False) as client:
-            yield Started(process, client)
-    finally:
-        process.kill()
-        process.wait()
-
-
-def _address(process: subprocess.Popen[bytes], log: Path) -> str:
-    """Once it answers; the port is that on which the process listens."""
-    give_up = time.monotonic() + 120
-    while time.monotonic() < give_up:
-        assert process.poll() is None, log.read_text()
-        for port in _listening(process.pid):
-            with suppress(httpx.HTTPError):
-                url = f"http://127.0.0.1:{port}"
-                if httpx.get(f"{url}/readyz", trust_env=False).status_code == 200:
-                    return url
-        time.sleep(0.05)
-    raise AssertionError(log.read_text())
-
-
-def _listening(pid: int) -> list[int]:
-    """The TCP ports on which a process listens."""
-    inodes = set()
-    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-        with suppress(OSError):
-            inodes.add(str(descriptor.readlink()).removeprefix("socket:[").rstrip("]"))
-    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return [int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == "0A" and row[9] in inodes]
+def started(releases: Path) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
+    """A process that takes live changes, and a client of it."""
+    arguments = ("--releases", str(releases), "--port", "0", "--device", "cpu")
+    with spawned(*arguments, TWINLENS_LIVE_CHANGES="1", TWINLENS_DECODE_WORKERS="1") as process:
+        url, _ = until_it_serves(process)
+        with httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
+            yield process, client
 
 
 @pytest.fixture
@@ -114,28 +72,27 @@ class Writers:
                 self.answered[name] = number
 
 
-def test_kill_9_right_after_an_answer_loses_nothing_and_doubles_nothing(folder, tmp_path):
-    with started(folder, tmp_path / "log") as service:
+def test_kill_9_right_after_an_answer_loses_nothing_and_doubles_nothing(folder):
+    with started(folder) as (process, client):
         for number in range(4):
-            assert put(service.client, f"new/{number}", number).status_code == 200
-        assert service.client.delete("/items/new/0").status_code == 200
-        service.process.send_signal(signal.SIGKILL)
-    with started(folder, tmp_path / "log") as service:
+            assert put(client, f"new/{number}", number).status_code == 200
+        assert client.delete("/items/new/0").status_code == 200
+        process.send_signal(signal.SIGKILL)
+    with started(folder) as (process, client):
         first = ["new/1", "new/2", "new/3"]
-        assert [name for name in held_ids(service.client) if name.startswith("new")] == first
-        writers = Writers(service.client)
-        while len(writers.answered) < 40:
-            time.sleep(0.01)
-        service.process.send_signal(signal.SIGKILL)
+        assert [name for name in held_ids(client) if name.startswith("new")] == first
+        writers = Writers(client)
+        wait_until(lambda: len(writers.answered) >= 40)
+        process.send_signal(signal.SIGKILL)
         for thread in writers.threads:
             thread.join()
-    with started(folder, tmp_path / "log") as service:
-        everything = held_ids(service.client)
+    with started(folder) as (_, client):
+        everything = held_ids(client)
         held = [name for name in everything if name.startswith("new ")]
         assert len(set(everything)) == len(everything) == ITEM_COUNT + len(first) + len(held)
         assert set(writers.answered) <= set(held) <= writers.sent
         for name in list(writers.answered)[-3:]:
-            assert service.client.get(f"/images/{name}").content == picture(writers.answered[name])
+            assert client.get(f"/images/{name}").content == picture(writers.answered[name])
     sequences = [change.sequence for change in LiveReader(folder / "live")]
     assert sequences == list(range(1, len(sequences) + 1))
 
@@ -277,14 +234,8 @@ def test_a_damaged_journal_refuses_the_start_and_is_told(folder, settings_for: C
     content = bytearray(journal.read_bytes())
     content[len(content) // 2] ^= 4
     journal.write_bytes(bytes(content))
-    done = subprocess.run(
-        [sys.executable, "-m", "service", "--releases", str(folder), "--port", "0"],
-        cwd=ROOT,
-        env={**os.environ, "TWINLENS_LIVE_CHANGES": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert journal.name in done.stderr
-    assert "damaged" in done.stderr
+    with spawned("--releases", str(folder), "--port", "0", TWINLENS_LIVE_CHANGES="1") as process:
+        told = process.stderr.read()
+        assert process.wait(60) == 1
+    assert journal.name in told
+    assert "damaged" in told

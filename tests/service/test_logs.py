@@ -2,15 +2,13 @@
 
 import json
 import logging
-import re
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import httpx
-from live_service import picture
-from test_command import spawned
+from live_service import picture, spawned, until_it_serves
 
 from service.watch.logs import JsonLines
 
@@ -21,12 +19,7 @@ WORD = "something-that-no-log-tells"
 def test_every_line_of_a_real_process_is_one_json_object_without_secrets(releases):
     variables = {"TWINLENS_RELEASES": str(releases), "TWINLENS_NO_SUCH": WORD}
     with spawned("--port", "0", "--device", "cpu", "--access-log", **variables) as process:
-        lines = []
-        for line in process.stderr:
-            lines.append(line)
-            if "running on" in line:
-                break
-        url = re.search(r"http://[0-9.:]+", lines[-1]).group()
+        url, lines = until_it_serves(process)
         with httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
             headers = {"x-request-id": "mine-7", "authorization": f"Bearer {WORD}", "x-api-key": WORD}
             client.post("/search/text", json={"query": WORD}, headers=headers)
