@@ -55,8 +55,8 @@ class Access:
         self._settings = settings
         self.origins = Origins(settings)
         self.passes = Passes(settings.picture_secret.get_secret_value() if settings.picture_secret else None)
-        self._keyring = _load(settings.keys_file) if settings.keys_file else None
         self._seen = _look(settings.keys_file) if settings.keys_file else None
+        self._keyring = _load(settings.keys_file) if settings.keys_file else None
         self._callers: dict[str, Caller] = {}  # those with something running, and keys seen
         self._nobody = Caller("", is_free=self._keyring is None)
         if self._keyring is None and not is_loopback(settings.host):
@@ -184,12 +184,12 @@ def _in_time(key: Key) -> Key:
 
 
 def _look(path: Path) -> tuple[int, int, int] | None:
-    """What tells one state of the file from another; None when it is not there."""
+    """What tells one state of the file from another, its mode and owner too; None when it is not there."""
     try:
         found = path.stat()
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
+    return found.st_ctime_ns, found.st_size, found.st_ino
 
 
 def _load(path: Path) -> Keyring:

@@ -186,10 +186,11 @@ def _alone_with(path: Path) -> Iterator[None]:
 
 
 def _write(path: Path, keys: tuple[Key, ...]) -> None:
-    """Whole or not at all, and readable by its owner only from the first byte on (mkstemp makes it so)."""
+    """Whole or not at all. A new file is its owner's alone (mkstemp makes it so)."""
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            _keep_access(file.fileno(), path)
             file.write(_KeyFile(keys=keys).model_dump_json(indent=2) + "\n")
             file.flush()
             os.fsync(file.fileno())
@@ -198,3 +199,13 @@ def _write(path: Path, keys: tuple[Key, ...]) -> None:
         Path(temporary).unlink(missing_ok=True)
         raise KeyFileError(f"{path} cannot be written: {error.strerror}") from error
     sync(path.parent)
+
+
+def _keep_access(descriptor: int, path: Path) -> None:
+    """Give a file owner and mode of the one it will replace: the service must be able to read it as before."""
+    if not path.exists():
+        return
+    before, now = path.stat(), os.fstat(descriptor)
+    if (before.st_uid, before.st_gid) != (now.st_uid, now.st_gid):
+        os.fchown(descriptor, before.st_uid, before.st_gid)
+    os.fchmod(descriptor, stat.S_IMODE(before.st_mode))
