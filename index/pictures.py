@@ -25,15 +25,17 @@ class ImageSource:
     length_bytes: int | None = None
 
     def read(self, root: Path, *, live: Path | None = None, max_bytes: int = MAX_PICTURE_BYTES) -> bytes:
-        """The picture's bytes; raises `ImageMissing` with the reason. `live`: the folder of live pictures.
+        """The picture's bytes; raises `ImageMissing` with the reason. `live`: the folder of live pictures,
+        which are known by what is in them.
 
         Only regular files are opened: a pipe or a device under a picture's name would block for ever.
         """
-        file_path = root / self.path
+        file_path, live_name = root / self.path, ""
         if self.path.startswith(LIVE_SCHEME):
-            if live is None or self.path == LIVE_SCHEME:
+            live_name = self.path.removeprefix(LIVE_SCHEME)
+            if live is None or not live_name:
                 raise ImageMissing("the item was put as a vector, without a picture", code="no_picture")
-            file_path = live / self.path.removeprefix(LIVE_SCHEME)
+            file_path = live / live_name
         try:
             status = file_path.stat()
             if not stat.S_ISREG(status.st_mode):
@@ -42,11 +44,14 @@ class ImageSource:
             if length > max_bytes:
                 raise ImageMissing(f"{file_path}: {length} bytes, at most {max_bytes}", code="too_many_bytes")
             with file_path.open("rb", buffering=0) as file:
-                return _read_exactly(file.fileno(), length, self.offset_bytes or 0)
+                data = _read_exactly(file.fileno(), length, self.offset_bytes or 0)
         except FileNotFoundError as error:
             raise ImageMissing(f"{file_path} does not exist", code="missing") from error
         except (OSError, ValueError) as error:  # ValueError: a NUL in the name
             raise ImageMissing(f"{file_path} cannot be read: {error}", code="unreadable") from error
+        if live_name and digest_of(data).hex() != live_name:
+            raise ImageMissing(f"{file_path} has changed since it was put: put it again", code="changed")
+        return data
 
 
 def _read_exactly(descriptor: int, length_bytes: int, offset_bytes: int) -> bytes:

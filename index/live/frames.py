@@ -24,6 +24,9 @@ HEADER_BYTES = _HEAD.size + _SUM.size
 
 
 def frame(body: bytes) -> bytes:
+    """Raises ValueError for a body that would not be read again."""
+    if len(body) > MAX_BODY_BYTES:
+        raise ValueError(f"a frame of {len(body)} bytes, and {MAX_BODY_BYTES} are read again")
     head = _HEAD.pack(MAGIC, len(body), zlib.crc32(body))
     return b"".join((head, _SUM.pack(zlib.crc32(head)), body, END))
 
@@ -79,5 +82,6 @@ class Frames:
     def _corrupt(self, what: str) -> CorruptJournal:
         return CorruptJournal(
             f"{self._path}: the frame at byte {self.whole_bytes} is damaged, {what}. Changes that were "
-            "acknowledged are in it: bring the file back from a copy, or take it away and lose them"
+            "acknowledged are in it: bring the file back from a copy. Without one, every change there ever was "
+            f"is given up by taking all *.log files out of {self._path.parent}"
         )

@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import BinaryIO
 
 from encoders.folders import sync
-from index.errors import JournalBusy, JournalFailed, JournalFull
+from index.errors import CorruptJournal, JournalBusy, JournalFailed, JournalFull
 from index.live.frames import frame
 from index.live.pictures import PICTURES_NAME, PictureStore
 from index.live.reading import JOURNAL, SNAPSHOT, LiveReader, file_name, live_files, snapshot_end
 from index.live.records import Change, Put, numbered, to_bytes
 
 COMPACT_BYTES = 64 << 20  # of journals, before they are compacted; and never less than the snapshot has
+COMPACT_FILES = 32  # of journals: every start of a service begins one
+RETRY_CHANGES = 1000  # that go by after a compaction that failed, before the next
 _RECORDS_PER_FRAME = 256
 _LOCK = ".lock"
 _TEMPORARY = ".compacting"
@@ -57,19 +59,19 @@ class Journal:
         for change in reader:
             self._latest[change.id] = change.sequence
         self.sequence = max(reader.sequence, floor)
+        self._compact_from = 0  # the change number; later after a failure
         if reader.tail is not None:
             path, whole_bytes = reader.tail
             _log.warning("%s ends in a change that was never acknowledged: cut off", path)
             os.truncate(path, whole_bytes)
             sync(path)
         self._broken = ""
-        if 0 < reader.sequence < floor:
+        if reader.sequence < floor:
             _log.warning("releases know changes up to %d, here they end at %d", floor, reader.sequence)
-            self._write_snapshot()  # so that no number is missing between the old changes and the next one
+            self._write_snapshot()  # so that no number is missing before the next one
         self._begin()
         self._drop_needless()
-        if self._compaction_is_due():
-            self._try_to_compact()
+        self._compact_when_due()
 
     def close(self) -> None:
         self._file.close()
@@ -86,8 +88,7 @@ class Journal:
         self._write(frame(to_bytes(done)))
         self.sequence += len(done)
         self._latest.update((change.id, change.sequence) for change in done)
-        if self._compaction_is_due():
-            self._try_to_compact()
+        self._compact_when_due()
         return done
 
     def _write(self, data: bytes) -> None:
@@ -118,47 +119,68 @@ class Journal:
     def _begin(self) -> None:
         """Start a new journal behind the last change; an empty one of that name is taken up."""
         path = self.folder / file_name(JOURNAL, self.sequence + 1)
-        self._file: BinaryIO = path.open("ab", buffering=0)
-        sync(self.folder)
+        file: BinaryIO = path.open("ab", buffering=0)
+        try:
+            sync(self.folder)
+        except OSError:
+            file.close()
+            raise
+        self._file = file
+
+    def _compact_when_due(self) -> None:
+        """The changes are durable as they are: what goes wrong here is no failure of theirs."""
+        if self.sequence < self._compact_from:
+            return
+        try:
+            if self._compaction_is_due():
+                self.compact()
+        except (OSError, CorruptJournal) as error:
+            self._compact_from = self.sequence + RETRY_CHANGES
+            _log.warning("%s stays as it is, it could not be compacted: %s", self.folder, error)
 
     def _compaction_is_due(self) -> bool:
+        files = live_files(self.folder)[0]
         sizes = {SNAPSHOT: 0, JOURNAL: 0}
-        for file in live_files(self.folder)[0]:
+        for file in files:
             sizes[file.kind] += file.path.stat().st_size
-        return sizes[JOURNAL] > max(COMPACT_BYTES, sizes[SNAPSHOT])
-
-    def _try_to_compact(self) -> None:
-        try:
-            self.compact()
-        except OSError as error:
-            _log.warning("%s stays as it is, it could not be compacted: %s", self.folder, error)
+        return len(files) > COMPACT_FILES or sizes[JOURNAL] > max(COMPACT_BYTES, sizes[SNAPSHOT])
 
     def compact(self) -> None:
         """Keep the last change of every id in one snapshot; drop the journals, and pictures that nothing shows.
 
-        Raises OSError (no room, for example); nothing is lost then.
+        A new journal begins first: what is written to one that a snapshot covers would never be read again.
+        Raises OSError (no room, for example) or CorruptJournal; nothing is lost then.
         """
-        shown = self._write_snapshot()
-        self._file.close()
+        before = self._file
         self._begin()
+        before.close()
+        shown = self._write_snapshot()
         self._drop_needless()
         self.pictures.keep_only(shown)
 
     def _write_snapshot(self) -> set[bytes]:
         """Returns the digests of the pictures that it names."""
         temporary = self.folder / _TEMPORARY
-        digests: set[bytes] = set()
-        with temporary.open("wb") as file:
-            count = 0
-            for some in _by(_RECORDS_PER_FRAME, self._last_changes()):
-                file.write(frame(to_bytes(some)))
-                count += len(some)
-                digests.update(change.digest for change in some if isinstance(change, Put) and change.digest)
-            file.write(frame(snapshot_end(count)))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.folder / file_name(SNAPSHOT, self.sequence))
+        try:
+            with temporary.open("wb") as file:
+                digests = self._write_last_changes(file)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self.folder / file_name(SNAPSHOT, self.sequence))
+        except BaseException:
+            temporary.unlink(missing_ok=True)  # on a full disk it has what room there was
+            raise
         sync(self.folder)
+        return digests
+
+    def _write_last_changes(self, file: BinaryIO) -> set[bytes]:
+        digests: set[bytes] = set()
+        count = 0
+        for some in _by(_RECORDS_PER_FRAME, self._last_changes()):
+            file.write(frame(to_bytes(some)))
+            count += len(some)
+            digests.update(change.digest for change in some if isinstance(change, Put) and change.digest)
+        file.write(frame(snapshot_end(count)))
         return digests
 
     def _drop_needless(self) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from encoders.folders import sync
 from index.errors import ImageMissing, JournalFailed, JournalFull
+from index.pictures import digest_of
 
 PICTURES_NAME = "pictures"
 THUMBNAIL_SUFFIX = ".webp"
@@ -28,7 +29,7 @@ class PictureStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._lock = threading.Lock()
-        self._held: dict[bytes, int] = {}
+        self._held: dict[str, int] = {}  # by name: how many put it just now
 
     @contextmanager
     def kept(self, digest: bytes, picture: bytes, thumbnail: bytes) -> Iterator[None]:
@@ -36,11 +37,11 @@ class PictureStore:
 
         Raises JournalFull or JournalFailed, and leaves nothing half done.
         """
-        with self._hold(digest):
+        with self._hold(digest.hex()):
             try:
                 self.folder.mkdir(exist_ok=True)
                 for path, content in ((self._thumbnail(digest), thumbnail), (self._picture(digest), picture)):
-                    if not _is_whole(path, content):
+                    if not _holds(path, content):
                         _write(path, content)
                 sync(self.folder)
             except OSError as error:
@@ -49,8 +50,11 @@ class PictureStore:
             yield
 
     def read(self, digest: bytes) -> bytes:
-        """The picture's bytes; raises ImageMissing."""
-        return _read(self._picture(digest))
+        """The picture's bytes; raises ImageMissing, also where they are not what was put."""
+        data = _read(self._picture(digest))
+        if digest_of(data) != digest:
+            raise ImageMissing(f"{self._picture(digest)} has changed since it was put", code="changed")
+        return data
 
     def thumbnail(self, digest: bytes) -> bytes:
         """WebP; raises ImageMissing."""
@@ -60,23 +64,26 @@ class PictureStore:
         """Delete all others, but for those that are being put just now."""
         if not self.folder.is_dir():
             return
-        with self._lock:
-            names = {digest.hex() for digest in digests | self._held.keys()}
-            for path in self.folder.iterdir():
-                if path.name.lstrip(_TEMPORARY_PREFIX)[:64] not in names:
+        names = {digest.hex() for digest in digests}
+        for path in self.folder.iterdir():
+            name = path.name.lstrip(_TEMPORARY_PREFIX)[:64]
+            if name in names:
+                continue
+            with self._lock:  # for one at a time: whoever puts meanwhile must not wait for all
+                if name not in self._held:
                     path.unlink(missing_ok=True)
 
     @contextmanager
-    def _hold(self, digest: bytes) -> Iterator[None]:
+    def _hold(self, name: str) -> Iterator[None]:
         with self._lock:
-            self._held[digest] = self._held.get(digest, 0) + 1
+            self._held[name] = self._held.get(name, 0) + 1
         try:
             yield
         finally:
             with self._lock:
-                self._held[digest] -= 1
-                if not self._held[digest]:
-                    del self._held[digest]
+                self._held[name] -= 1
+                if not self._held[name]:
+                    del self._held[name]
 
     def _picture(self, digest: bytes) -> Path:
         return self.folder / digest.hex()
@@ -85,11 +92,11 @@ class PictureStore:
         return self.folder / f"{digest.hex()}{THUMBNAIL_SUFFIX}"
 
 
-def _is_whole(path: Path, content: bytes) -> bool:
-    """By its length: a file gets its name only once it is durable."""
+def _holds(path: Path, content: bytes) -> bool:
+    """A file gets its name only once it is durable; one that was damaged since is written anew."""
     try:
-        return path.stat().st_size == len(content)
-    except FileNotFoundError:
+        return path.stat().st_size == len(content) and path.read_bytes() == content
+    except OSError:
         return False
 
 

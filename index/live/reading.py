@@ -94,9 +94,10 @@ class LiveReader:
         raise AssertionError
 
     def _read(self, file: LiveFile, stream: BinaryIO, *, may_be_torn: bool) -> Iterator[Change]:
-        if file.kind == JOURNAL and self.sequence and file.sequence > self.sequence + 1:
+        if file.kind == JOURNAL and file.sequence > self.sequence + 1:
             raise CorruptJournal(
-                f"{file.path} begins with change {file.sequence}, and those after {self.sequence} are missing"
+                f"{file.path} begins with change {file.sequence}, and those after {self.sequence} are missing: "
+                "bring back the file that held them"
             )
         frames = Frames(stream, file.path)
         read = _snapshot(frames, file.path) if file.kind == SNAPSHOT else _journal(frames, file)

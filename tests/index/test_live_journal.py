@@ -13,10 +13,11 @@ import pytest
 
 from index.errors import CorruptJournal, ImageMissing, JournalBusy
 from index.live.frames import END, HEADER_BYTES
-from index.live.journal import Journal
+from index.live.journal import COMPACT_FILES, Journal
 from index.live.pictures import PictureStore
-from index.live.reading import LiveReader, live_files
+from index.live.reading import JOURNAL, LiveReader, file_name, live_files
 from index.live.records import Delete, Put
+from index.pictures import digest_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -143,35 +144,67 @@ def test_any_flipped_bit_is_told_and_never_skipped(folder):
     assert content.endswith(END)
 
 
-def test_a_journal_that_is_missing_is_told(folder):
+@pytest.mark.parametrize("missing", [0, 1])
+def test_a_journal_that_is_missing_is_told(folder, missing):
     for number in range(3):
         journal = Journal(folder)
         journal.append([Delete(f"{number}")])
         journal.close()
     paths = [file.path for file in live_files(folder)[0]]
     assert len(paths) == 3
-    paths[1].unlink()
+    paths[missing].unlink()
     with pytest.raises(CorruptJournal, match="missing"):
         read(folder)
 
 
+def test_a_snapshot_that_is_missing_is_told(folder, journal):
+    journal.append([Delete("a")])
+    journal.compact()
+    journal.append([Delete("b")])
+    (snapshot,) = folder.glob("snapshot-*")
+    snapshot.unlink()
+    with pytest.raises(CorruptJournal, match="those after 0 are missing"):
+        read(folder)
+
+
 def test_compaction_keeps_the_last_of_every_id_tombstones_and_the_pictures_that_are_shown(folder, journal):
+    pictures = [b"picture %d" % number for number in range(5)]
+    digests = [digest_of(picture) for picture in pictures]
     for number in range(4):
-        digest = bytes([number]) * 32
-        with journal.pictures.kept(digest, b"picture", b"thumbnail"):
-            journal.append([put("same", seed=number, digest=digest)])
+        with journal.pictures.kept(digests[number], pictures[number], b"thumbnail"):
+            journal.append([put("same", seed=number, digest=digests[number])])
     journal.append([put("deleted", digest=b"x" * 32), Delete("deleted")])
     last = as_read(read(folder))
-    with journal.pictures.kept(b"being put" + bytes(23), b"p", b"t"):
+    with journal.pictures.kept(digests[4], pictures[4], b"t"):
         journal.compact()
-        assert journal.pictures.read(b"being put" + bytes(23)) == b"p"
+        assert journal.pictures.read(digests[4]) == pictures[4]
     assert as_read(read(folder)) == [last[3], last[5]]
-    assert journal.pictures.read(bytes([3]) * 32) == b"picture"
+    assert journal.pictures.read(digests[3]) == pictures[3]
     with pytest.raises(ImageMissing):
-        journal.pictures.read(bytes([2]) * 32)
+        journal.pictures.read(digests[2])
     assert [change.sequence for change in journal.append([Delete("next")])] == [7]
     journal.close()
     assert [change.sequence for change in read(folder)] == [4, 6, 7]
+
+
+def test_a_compaction_that_cannot_begin_a_journal_takes_no_change_with_it(folder, journal):
+    journal.append([Delete("a")])
+    in_the_way = folder / file_name(JOURNAL, 2)
+    in_the_way.mkdir()
+    with pytest.raises(IsADirectoryError):
+        journal.compact()
+    in_the_way.rmdir()
+    journal.append([Delete("b")])
+    assert [change.id for change in read(folder)] == ["a", "b"]
+
+
+def test_a_service_that_is_started_again_and_again_leaves_few_files(folder):
+    for number in range(COMPACT_FILES + 3):
+        journal = Journal(folder)
+        journal.append([Delete(f"{number}")])
+        journal.close()
+    assert len(list(folder.glob("*.log"))) < 6
+    assert len(read(folder)) == COMPACT_FILES + 3
 
 
 def test_a_kill_before_any_step_of_compaction_loses_nothing(folder, tmp_path):
@@ -270,10 +303,43 @@ except JournalFull as error:
     assert [path.name for path in (folder / "pictures").iterdir()] == [(b"d" * 32).hex() + ".webp"]
 
 
+def test_without_room_for_a_snapshot_changes_go_on_and_nothing_is_left_of_it(folder):
+    script = """
+import sys
+from pathlib import Path
+from index.live import journal
+from index.live.records import Delete
+journal.COMPACT_BYTES = 2500
+writing = journal.Journal(Path(sys.argv[1]))
+writing.append([Delete("a" * 900)])
+writing.append([Delete("b" * 900)])
+writing.close()
+writing = journal.Journal(Path(sys.argv[1]))
+writing.append([Delete("c" * 900)])
+writing.append([Delete("d")])
+"""
+    done = limited(folder, script, file_bytes=2000)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("could not be compacted") == 1
+    assert [change.id[0] for change in read(folder)] == ["a", "b", "c", "d"]
+    assert not [path.name for path in folder.iterdir() if not path.name.endswith((".log", "pictures", ".lock"))]
+
+
 def test_a_picture_kept_twice_is_there_once(tmp_path):
-    store = PictureStore(tmp_path / "pictures")
+    store, digest = PictureStore(tmp_path / "pictures"), digest_of(b"picture")
     for _ in range(2):
-        with store.kept(b"d" * 32, b"picture", b"thumbnail"):
-            assert store.read(b"d" * 32) == b"picture"
-    assert store.thumbnail(b"d" * 32) == b"thumbnail"
+        with store.kept(digest, b"picture", b"thumbnail"):
+            assert store.read(digest) == b"picture"
+    assert store.thumbnail(digest) == b"thumbnail"
     assert len(list((tmp_path / "pictures").iterdir())) == 2
+
+
+def test_a_picture_that_was_damaged_is_told_until_it_is_put_again(tmp_path):
+    store, digest = PictureStore(tmp_path / "pictures"), digest_of(b"picture")
+    with store.kept(digest, b"picture", b"thumbnail"):
+        pass
+    (tmp_path / "pictures" / digest.hex()).write_bytes(b"pictura")
+    with pytest.raises(ImageMissing, match="has changed"):
+        store.read(digest)
+    with store.kept(digest, b"picture", b"thumbnail"):
+        assert store.read(digest) == b"picture"
