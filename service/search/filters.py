@@ -2,7 +2,8 @@
 
 `{"must": […], "should": […], "must_not": […]}`, nested at will, of conditions on a payload key:
 match (value, any, except), range (gt, gte, lt, lte), is_empty, and has_id. A payload value that is a list
-matches when one of its elements does; `a.b` reaches into objects. What one filter may ask for is bounded.
+matches when one of its elements does: by `except`, when one is none of those. `a.b` reaches into objects; empty
+is what is missing, null or `[]`. What one filter may ask for is bounded.
 Form: https://qdrant.tech/documentation/concepts/filtering/. Knows no HTTP.
 """
 
@@ -191,7 +192,7 @@ class PayloadFilter:
 
 def _matched(column: Column, match: Match) -> Mask:
     if match.excluded is not None:
-        return column.filled & ~column.equal_any(match.excluded)
+        return column.has_other(match.excluded)
     if match.any is not None:
         return column.equal_any(match.any)
     return column.equal_any(() if match.value is None else (match.value,))

@@ -1,7 +1,7 @@
 """Filters: what one may ask for is bounded, and unknown keys do not have every payload read again."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -31,13 +31,17 @@ class CountedItems(ItemTable):
         return super().payloads()
 
 
-@pytest.fixture
-def items() -> CountedItems:
+def counted_items(payloads: Sequence[dict[str, Any]]) -> CountedItems:
     rows = [
         ItemRecord(f"{row}.png", bytes(32), ImageSource(f"{row}.png"), 1, 1, (0, 1), payload).as_row()
-        for row, payload in enumerate(PAYLOADS)
+        for row, payload in enumerate(payloads)
     ]
     return CountedItems(pa.Table.from_pylist(rows, schema=ITEM_SCHEMA))
+
+
+@pytest.fixture
+def items() -> CountedItems:
+    return counted_items(PAYLOADS)
 
 
 def passing(payload_filter: PayloadFilter, raw: dict[str, Any]) -> list[int]:
@@ -65,7 +69,41 @@ def test_nested_dotted_and_enormous_values_are_reached(items):
     assert passing(payload_filter, {"must": keyed("camera.maker", "a")}) == [0]
     assert passing(payload_filter, {"must": keyed("a.b", 1)}) == [0]
     assert passing(payload_filter, {"must": {"key": "year", "range": {"gte": 1}}}) == [0]
-    assert passing(payload_filter, {"must": {"is_empty": {"key": "camera.lens"}}}) == [0, 1, 2]
+    assert passing(payload_filter, {"must": {"is_empty": {"key": "camera.lens"}}}) == [1, 2]
+
+
+def test_empty_is_what_is_missing_null_or_a_list_of_nothing_and_no_object():
+    values = ({}, {"a": None}, {"a": []}, {"a": {}}, {"a": [{"b": 1}]}, {"a": ""}, {"a": [None]}, {"a": 0})
+    payload_filter = PayloadFilter(counted_items(values))
+    assert passing(payload_filter, {"must": {"is_empty": {"key": "a"}}}) == [0, 1, 2]
+
+
+def test_a_list_passes_an_except_by_any_element_that_is_none_of_them():
+    payload_filter = PayloadFilter(counted_items([{"tags": ["x", "y", "x"]}, {"tags": "x"}, {"tags": []}, {}]))
+    for unwanted, passed in (
+        (["x"], [0]),
+        (["y", "y"], [0, 1]),
+        (["x", "y"], []),
+        (["z", 1], [0, 1]),
+        ([], [0, 1]),
+    ):
+        assert passing(payload_filter, {"must": {"key": "tags", "match": {"except": unwanted}}}) == passed
+
+
+def test_a_number_is_the_same_however_it_is_written_and_is_no_text_and_no_truth():
+    years = (2000, 2000.0, "2000", 2000.5, 1, 1.0, True, "true", 2**53 + 1, 2**53)
+    payload_filter = PayloadFilter(counted_items([{"year": year} for year in years]))
+    found = (
+        (2000, [0, 1]),
+        ("2000", [2]),
+        (2000.5, [3]),
+        (1, [4, 5]),
+        (True, [6]),
+        (2**53 + 1, [8]),
+        (2.0**53, [9]),
+    )
+    for value, rows in found:
+        assert passing(payload_filter, {"must": keyed("year", value)}) == rows
 
 
 @pytest.mark.parametrize(
