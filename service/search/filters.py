@@ -23,7 +23,7 @@ MAX_VALUES = 1000  # in one any, except or has_id
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Match(_Part):

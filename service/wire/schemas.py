@@ -65,7 +65,9 @@ class SearchOptions(_Request):
     offset: int = Field(0, ge=0, le=MAX_OFFSET)
     space: Space = Field("images", alias="in", description="what is searched")
     filter: dict[str, Any] | None = Field(None, description="Qdrant's form: must, must_not, should")
-    score_threshold: float | None = Field(None, ge=-1, le=1, description="least cosine of a result")
+    score_threshold: float | None = Field(
+        None, ge=-1, le=1, allow_inf_nan=False, description="least cosine of a result"
+    )
     with_payload: bool = True
     with_vector: bool = False
     truncate: Truncate = "end"

@@ -211,6 +211,21 @@ def test_a_field_out_of_range_is_named(client, path, body, param):
     assert param in error["message"]
 
 
+@pytest.mark.parametrize(
+    ("options", "param"),
+    [
+        ('"score_threshold": NaN', "score_threshold"),
+        ('"filter": {"must": {"key": "year", "range": {"gte": NaN}}}', "filter"),
+        ('"filter": {"must": {"key": "year", "match": {"value": NaN}}}', "filter"),
+    ],
+)
+def test_what_is_no_number_is_compared_with_nothing(client, options, param):
+    body = f'{{"query": "a", {options}}}'
+    response = client.post("/search/text", content=body, headers={"content-type": "application/json"})
+    error = response.json()["error"]
+    assert (response.status_code, error["param"]) == (422, param)
+
+
 def test_an_unknown_item_is_404_and_a_cut_query_says_so(client):
     missing = client.post("/search/item", json={"id": "../etc/passwd"})
     assert (missing.status_code, missing.json()["error"]["code"]) == (404, "unknown_item")
