@@ -16,6 +16,7 @@ from encoders.modalities import Modality
 from service.device.tickets import Outcome
 from service.errors import DeadlineExceeded, InvalidField, WrongModel
 from service.live.holdings import Holdings
+from service.search.columns import NotGathered
 from service.search.filters import Condition
 from service.search.hits import Found, Query, search
 from service.serving import ServingState
@@ -67,13 +68,15 @@ def unit_vector(numbers: Sequence[float], fingerprint: str, *, encoder: Encoder)
             "is served: embed the query again",
             param="model_fingerprint",
         )
-    vector = np.asarray(numbers, dtype=np.float64)
-    largest = float(np.abs(vector).max(initial=0.0))
-    if len(vector) != encoder.dim or not np.isfinite(largest) or largest == 0.0:
+    if len(numbers) != encoder.dim:
         raise InvalidField(
-            f"vector has {len(vector)} numbers, the largest {largest:g}: "
-            f"expected {encoder.dim} finite numbers, not all zero",
-            param="vector",
+            f"vector has {len(numbers)} numbers and those of {encoder.name} have {encoder.dim}", param="vector"
+        )
+    vector = np.asarray(numbers, dtype=np.float64)
+    largest = float(np.abs(vector).max())
+    if not np.isfinite(largest) or largest == 0.0:
+        raise InvalidField(
+            f"the largest number of vector is {largest:g}: all must be finite, and not all zero", param="vector"
         )
     scaled = vector / largest  # squares of very large or small numbers would leave float64's range
     return (scaled / np.linalg.norm(scaled)).astype(np.float32)
@@ -110,14 +113,19 @@ def find_some(
     """What the first of them find, or their own error: at least one, and no more once SLICE_SECONDS are over.
 
     Search thread only. Raises DeadlineExceeded where `deadline`, in time.perf_counter() seconds, has passed:
-    nobody waits any more.
+    nobody waits any more; NotGathered where already the first needs payloads that have yet to be read.
     """
     started = time.perf_counter()
     if started > deadline:
         raise DeadlineExceeded(f"the deadline passed with {len(several)} queries to go")
     found: list[Found | TwinlensError] = []
     for wanted in several:
-        found.append(_found(state, wanted))
+        try:
+            found.append(_found(state, wanted))
+        except NotGathered:
+            if not found:
+                raise
+            break  # what was found stays; the next slice has what is missing read
         if time.perf_counter() - started > SLICE_SECONDS:
             break
     return found

@@ -131,3 +131,17 @@ def test_a_long_batch_lets_others_search_in_between_and_sees_one_release(service
     answers = service.client.post("/search/batch", json={"queries": queries, "k": 2}).json()["answers"]
     assert [len(answer["results"]) for answer in answers] == [2, 2, 2]
     assert len(hops) == 3
+
+
+def test_filters_of_a_batch_on_more_new_keys_than_one_search_may_have_read_are_all_answered(
+    releases, settings_for, monkeypatch
+):
+    monkeypatch.setattr("service.search.columns.INLINE_ROWS", 0)  # a large gallery
+    queries = [
+        {"text": "a dog", "filter": {"must_not": [{"is_empty": {"key": key}}]}}
+        for key in ("title", "category", "year", "tags")
+    ]
+    with running(settings_for(releases)) as service:
+        response = service.client.post("/search/batch", json={"queries": queries, "k": 30})
+        assert response.status_code == 200, response.text
+        assert [len(answer["results"]) for answer in response.json()["answers"]] == [24, 24, 24, 1]
