@@ -133,18 +133,19 @@ class Holdings:
         added = row - self.base_text_count
         return self.release.texts.reconstruct(row) if added < 0 else self.overlay.texts.vectors.vectors[added]
 
-    def items_of_text(self, row: int) -> list[int]:
-        """Rows of the items that are shown and have the text."""
+    def items_of_text(self, row: int) -> NDArray[np.int64]:
+        """Rows (n,) of the shown items that have the text; uncopied where it can be: it may be of all."""
         added, overlay = row - self.base_text_count, self.overlay
-        own: list[int] = []
+        own: NDArray[np.int64] = np.empty(0, dtype=np.int64)
         if added < 0:
             offsets, rows = self.release.texts_table.item_lists()
             base = rows[offsets[row] : offsets[row + 1]]
-            own = (base[~overlay.hidden[base]] if overlay.hidden_count else base).tolist()
+            own = base[~overlay.hidden[base]] if overlay.hidden_count else base
             owners = overlay.texts.owners_of_base.get(row, ())
         else:
             owners = overlay.texts.owners[added]
-        return own + [self.base_count + owner for owner in owners if overlay.alive[owner]]
+        put = [self.base_count + owner for owner in owners if overlay.alive[owner]]
+        return np.concatenate([own, np.array(put, dtype=np.int64)]) if put else own
 
     def texts_of(self, base_items: Mask | None, added_items: Mask) -> tuple[Mask | None, Mask]:
         """Which texts belong to at least one of these items; of `None`, all base items, every base text does.

@@ -6,6 +6,7 @@ calibration for this way of asking.
 """
 
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ from service.wire.schemas import Space
 
 JUDGED_HITS = 10  # looked at, no fewer and no more: the decision must not hang on how many were asked for
 MAX_ITEMS_OF_TEXT = 100  # named with a text hit; a title may be that of every item
+ROUNDING = 1e-6  # by which a cosine found in one way may differ from the same found in another
+_NO_ROWS = np.empty(0, dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +94,14 @@ def _pages(query: Query, ranking: Ranking) -> tuple[Ranked, Ranked]:
     page = slice(query.offset, end)
     best = ranking.best(max(end, JUDGED_HITS) + spare).without(excluded)
     judged = best.part(slice(JUDGED_HITS))
-    if query.score_threshold is None:
+    least = query.score_threshold
+    if least is None:
         return judged, best.part(page)
-    if ranking.by_cosine:
-        return judged, best.at_least(query.score_threshold).part(page)
+    passing = best.at_least(least)
     # Of corrected rows any may be under a threshold of cosine, so that how deep a page reaches is not known.
-    return judged, ranking.within(query.score_threshold).without(excluded).part(page)
+    if ranking.by_cosine or (len(passing.rows) >= end and not np.any(np.abs(best.scores - least) < ROUNDING)):
+        return judged, passing.part(page)
+    return judged, ranking.within(least).without(excluded).part(page)
 
 
 def _image_hits(holdings: Holdings, rows: NDArray[np.int64], query: Query) -> list[dict[str, Any]]:
@@ -108,19 +113,22 @@ def _image_hits(holdings: Holdings, rows: NDArray[np.int64], query: Query) -> li
 
 
 def _text_hits(holdings: Holdings, rows: NDArray[np.int64], query: Query) -> list[dict[str, Any]]:
-    return [_text_hit(holdings, row, query) for row in rows.tolist()]
-
-
-def _text_hit(holdings: Holdings, row: int, query: Query) -> dict[str, Any]:
-    text, items = holdings.text(row), holdings.items_of_text(row)
-    hit: dict[str, Any] = {
-        "id": holdings.text_id(row),
-        "text": text,
-        "items": [holdings.id(item) for item in items[:MAX_ITEMS_OF_TEXT]],
-        "item_count": len(items),
-    }
-    if query.with_payload:
-        hit["payload"] = {"text": text, "item_count": len(items)}
-    if query.with_vector:
-        hit["vector"] = holdings.text_vector(row)
-    return hit
+    """The ids of all their items are read at once."""
+    items = [holdings.items_of_text(row) for row in rows.tolist()]
+    named = [each[:MAX_ITEMS_OF_TEXT] for each in items]
+    ids = iter(holdings.described(np.concatenate([_NO_ROWS, *named]), with_payload=False))
+    hits = []
+    for row, own, some in zip(rows.tolist(), items, named, strict=True):
+        text, count = holdings.text(row), len(own)
+        hit: dict[str, Any] = {
+            "id": holdings.text_id(row),
+            "text": text,
+            "items": [each["id"] for each in islice(ids, len(some))],
+            "item_count": count,
+        }
+        if query.with_payload:
+            hit["payload"] = {"text": text, "item_count": count}
+        if query.with_vector:
+            hit["vector"] = holdings.text_vector(row)
+        hits.append(hit)
+    return hits
