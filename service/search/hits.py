@@ -71,6 +71,7 @@ def search(
         shown.scores,
         best=best.scores,
         vector=query.vector,
+        holdings=holdings,
         asked_by=query.asked_by,
         space=query.space,
         chosen_from=allowed.count,

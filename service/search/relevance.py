@@ -1,17 +1,19 @@
 """How relevant hits are, and whether anything matches, as the bundle's calibration has it for this release.
 
-Keeps a seeded sample of each vector set, so that a background costs the same whatever the gallery holds: at
-most `BACKGROUND_ITEMS` products beside the search. Knows nothing of HTTP, nor of how results are ordered.
+Keeps a seeded sample of each vector set, so that a background costs the same whatever the gallery holds: some
+`BACKGROUND_ITEMS` products beside the search. What was put since the release was built counts by its share;
+what was deleted counts until the next one. Knows nothing of HTTP, nor of how results are ordered.
 """
 
 import logging
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from encoders.calibration import (
+    BACKGROUND_ITEMS,
     BadCalibration,
     Calibration,
     Direction,
@@ -21,6 +23,8 @@ from encoders.calibration import (
 from encoders.modalities import Modality
 from index.release import Release
 from index.vectors import VectorIndex
+from service.live.holdings import Holdings
+from service.live.layers import Floats
 from service.wire.schemas import Space
 
 logger = logging.getLogger(__name__)
@@ -44,7 +48,7 @@ class Judge:
     """A calibration with the background of one release: rows (m, dim) of each vector set."""
 
     calibration: Calibration
-    backgrounds: dict[Space, NDArray[np.float32]]
+    backgrounds: dict[Space, Floats]
 
     @classmethod
     def of(cls, release: Release) -> "Judge | None":
@@ -52,14 +56,15 @@ class Judge:
         calibration = _calibration_in(release.bundle_path, release.fingerprint)
         if calibration is None:
             return None
-        return cls(calibration, {"images": _background(release.images), "texts": _background(release.texts)})
+        return cls(calibration, {"images": _sample(release.images), "texts": _sample(release.texts)})
 
     def judge(
         self,
-        scores: NDArray[np.float32],
+        scores: Floats,
         *,
-        best: NDArray[np.float32],
-        vector: NDArray[np.float32],
+        best: Floats,
+        vector: Floats,
+        holdings: Holdings,
         asked_by: Modality | None,
         space: Space,
         chosen_from: int,
@@ -74,14 +79,28 @@ class Judge:
             return None
         if not len(best):
             return Judgement([], good_match=False)
-        background = self.backgrounds[space] @ vector
+        background = self._background(holdings, space) @ vector
         return Judgement(
             direction.relevance(scores, background=background, gallery_size=chosen_from).round(4).tolist(),
             direction.is_good_match(float(best.max()), background=background, gallery_size=chosen_from),
         )
 
+    def _background(self, holdings: Holdings, space: Space) -> Floats:
+        """A sample (m, dim) of what is searched, about as dense among what was put as among the release."""
+        sample, overlay = self.backgrounds[space], holdings.overlay
+        if space == "images":
+            layer, shown, count = overlay.images, overlay.alive, holdings.base_count
+        else:
+            layer, shown, count = overlay.texts.vectors, holdings.shown_texts[1], holdings.base_text_count
+        put = np.flatnonzero(shown)
+        if not len(put):
+            return sample
+        every = math.ceil(max(count / max(1, len(sample)), len(put) / BACKGROUND_ITEMS))
+        of_release = sample[:: max(1, round(every * len(sample) / max(1, count)))]
+        return np.concatenate([of_release, layer.vectors[put[::every]]])
 
-def _background(vectors: VectorIndex) -> NDArray[np.float32]:
+
+def _sample(vectors: VectorIndex) -> Floats:
     rows = background_rows(len(vectors))
     if not len(rows):
         return np.empty((0, vectors.dim), dtype=np.float32)

@@ -12,7 +12,10 @@ from live_service import ITEM_COUNT, Running, picture, publish, running
 
 from encoders.calibration import CALIBRATION, Calibration, DirectionCalibration, Weights
 from encoders.encoder import Encoder
+from index.live.records import Put
 from index.release import Release
+from service.live.holdings import Holdings
+from service.search.hits import Query, search
 from service.search.relevance import Judge
 from service.settings import Settings
 
@@ -104,3 +107,27 @@ def test_a_calibration_that_cannot_be_used_is_logged_and_leaves_nulls(tmp_path, 
     with caplog.at_level(logging.WARNING):
         assert Judge.of(Release.load(tmp_path / "releases")) is None
     assert "relevance stays null" in caplog.text
+
+
+@pytest.mark.parametrize("every", [1, 6])
+def test_what_was_put_is_in_the_background_as_densely_as_what_the_release_holds(service, every):
+    state, rng = service.serving.state, np.random.default_rng(5)
+    rows = rng.normal(size=(12, state.encoder.dim)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    puts = [Put(f"new/{n}", {}, row, state.encoder.fingerprint, sequence=n + 1) for n, row in enumerate(rows)]
+    holdings = Holdings(state.release, state.overlay.applied(puts))
+    weights = Weights(intercept=0.0, score=1.0, mean=20.0, spread=-5.0, best_unrelated=3.0)
+    direction = steep(0.5).model_copy(update={"hit": weights})
+    calibration = state.judge.calibration.model_copy(update={"directions": {"text_to_image": direction}})
+    ((_, of_release),) = state.release.images.blocks()
+    judge = Judge(calibration, {"images": of_release[::every]})
+    query = Query(state.encoder.encode_texts([ASKED]).vectors[0], asked_by="texts", k=5)
+    hits = search(holdings, query, payload_filter=state.payload_filter, judge=judge).hits
+    background = np.concatenate([of_release[::every], rows[::every]]) @ query.vector
+    scores = [hit["score"] for hit in hits]
+    expected = direction.relevance(scores, background=background, gallery_size=ITEM_COUNT + len(rows))
+    assert [hit["relevance"] for hit in hits] == pytest.approx(expected, abs=2e-4)
+    alone = direction.relevance(
+        scores, background=of_release @ query.vector, gallery_size=ITEM_COUNT + len(rows)
+    )
+    assert np.abs(expected - alone).min() > 1e-3
