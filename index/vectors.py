@@ -20,6 +20,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from encoders.errors import DeviceUnavailable
 from index.cores import available_cores
 from index.errors import BadQuery, CorruptRelease
 
@@ -50,7 +51,7 @@ class VectorIndex:
         """Wrap a faiss index; `penalised`: its last column holds its rows' penalties.
 
         `threads` defaults to the cores this process may use. `device` "auto" takes a GPU where there is
-        one with room and else the CPU; "gpu" insists, and raises `RuntimeError` where there is none.
+        one with room and else the CPU; "gpu" insists, and raises `DeviceUnavailable` where there is none.
         """
         self._index = index
         self._threads = threads or available_cores()
@@ -273,12 +274,13 @@ def _on_gpu(index: Any, device: Device) -> Any | None:
     if device == "cpu" or (device == "auto" and faiss.get_num_gpus() == 0):
         return None
     if faiss.get_num_gpus() == 0:
-        raise RuntimeError("search on a GPU was asked for, but faiss sees none; use device auto or cpu")
+        raise DeviceUnavailable("search on a GPU was asked for, but faiss sees none: use auto or cpu")
     try:
         with _gpu_lock:
             return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)
     except RuntimeError as error:
+        reason = str(error).splitlines()[-1]
         if device == "gpu":
-            raise
-        _log.warning("vectors stay on the CPU, the GPU did not take them: %s", str(error).splitlines()[-1])
+            raise DeviceUnavailable(f"the GPU did not take the vectors: {reason}: use auto or cpu") from error
+        _log.warning("vectors stay on the CPU, the GPU did not take them: %s", reason)
         return None

@@ -7,6 +7,7 @@ import faiss
 import numpy as np
 import pytest
 
+from encoders.errors import DeviceUnavailable
 from index import vectors as vectors_module
 from index.errors import BadQuery, CorruptRelease
 from index.recall import measure_recall, recall_at
@@ -188,5 +189,5 @@ def test_gpu_search_agrees_with_the_cpu_at_any_depth(saved):
 def test_gpu_that_is_not_there_is_refused_when_insisted_on(saved):
     path = saved(unit_rows(3))
     assert VectorIndex.read(path, device="auto").device == "cpu"
-    with pytest.raises(RuntimeError, match="faiss sees none"):
+    with pytest.raises(DeviceUnavailable, match="faiss sees none"):
         VectorIndex.read(path, device="gpu")
