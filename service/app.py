@@ -62,6 +62,8 @@ def create_app(settings: Settings) -> FastAPI:
         version=API_VERSION,
         generate_unique_id_function=operation_id,
         lifespan=lifespan,
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
     )
     app.state.serving = serving
     app.add_middleware(Edge, serving=serving)

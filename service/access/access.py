@@ -27,7 +27,7 @@ LOOK_SECONDS = 1.0
 MAX_RETRY_SECONDS = 30
 # Probes, the page's own files (which ask for the key), and the description of the API: nothing of the gallery.
 PROBES = frozenset({"/healthz", "/readyz"})
-OPEN_PATHS = PROBES | {"/", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"}
+OPEN_PATHS = PROBES | {"/", "/docs", "/openapi.json"}
 OPEN_FOLDER = "/static/"
 PICTURES = "/images/"
 

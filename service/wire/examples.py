@@ -37,8 +37,8 @@ _SEARCH = {
 _UNREADABLE = {"code": "undecodable_image", "message": "not an image in a format that is read here"}
 
 
-def request_examples(state: ServingState) -> Examples:
-    """JSON bodies that the release served just now answers with 200."""
+def request_examples(state: ServingState, item: str | None) -> Examples:
+    """JSON bodies that the release served just now answers with 200; `item`: an id of it that may be shown."""
     encoder = state.encoder
     vector = {"vector": [1.0] + [0.0] * (encoder.dim - 1), "model_fingerprint": encoder.fingerprint}
     asked: dict[str, dict[str, Any]] = {
@@ -64,15 +64,14 @@ def request_examples(state: ServingState) -> Examples:
         "search_vector": {"a vector of this encoder": {**vector, "k": 5}},
     }
     several: list[dict[str, Any]] = [{"text": "a dog on a beach"}, {"image": PICTURE_URI, "in": "texts"}]
-    if len(state.release.items):
-        item = state.release.items.id(0)
+    if item is not None:
         asked["search_item"] = {"more like this one": {"id": item, "k": 5, "with_payload": False}}
         several.append({"id": item, "filter": _FILTER})
     asked["search_batch"] = {"a text, a picture and an item": {"queries": several, "k": 5}}
     return asked
 
 
-def change_examples(state: ServingState) -> Examples:
+def change_examples(state: ServingState, item: str | None) -> Examples:
     """The same for live changes."""
     encoder = state.encoder
     vector = {"vector": [1.0] + [0.0] * (encoder.dim - 1), "model_fingerprint": encoder.fingerprint}
@@ -80,8 +79,8 @@ def change_examples(state: ServingState) -> Examples:
     several: dict[str, Any] = {
         "put items": {"put": [{"id": NEW_ITEM, "image": PICTURE_URI, "payload": payload}]}
     }
-    if len(state.release.items):
-        several["delete items"] = {"delete": [state.release.items.id(0)]}
+    if item is not None:
+        several["delete items"] = {"delete": [item]}
     return {
         "put_item": {
             "a picture": {"image": PICTURE_URI, "payload": payload},
@@ -91,11 +90,10 @@ def change_examples(state: ServingState) -> Examples:
     }
 
 
-def path_examples(state: ServingState) -> Mapping[str, str]:
+def path_examples(state: ServingState, item: str | None) -> Mapping[str, str]:
     """The path parameter of an operation, by its id."""
     examples = {"put_item": NEW_ITEM, "get_model": state.encoder.name}
-    if len(state.release.items):
-        item = state.release.items.id(0)
+    if item is not None:
         examples |= dict.fromkeys(("get_item", "get_picture", "delete_item"), item)
     return examples
 

@@ -116,17 +116,24 @@ def _completed(schema: Json, serving: Serving, state: ServingState) -> Json:
         [(model, "validation") for model in BODIES], ref_template="#/components/schemas/{model}"
     )
     schema.setdefault("components", {}).setdefault("schemas", {}).update(found["$defs"])
-    bodies = {**request_examples(state), **(change_examples(state) if serving.live else {})}
+    item = _item_to_show(serving, state)
+    bodies = {**request_examples(state, item), **(change_examples(state, item) if serving.live else {})}
     for path, operation in _operations(schema):
         _add_edge(path, operation)
         _add_examples(operation, bodies.get(operation["operationId"], {}))
-        _add_path_example(operation, path_examples(state))
+        _add_path_example(operation, path_examples(state, item))
     document_access(schema, has_keys=serving.access.has_keys)
     for _, operation in _operations(schema):
         for status, answer in operation["responses"].items():
             retried = _RETRY_AFTER if status in {"429", "503"} else {}
             answer["headers"] = {**answer.get("headers", {}), **_HEADERS, **retried}
     return schema
+
+
+def _item_to_show(serving: Serving, state: ServingState) -> str | None:
+    """An id for the examples; none where keys are needed, which this description is not."""
+    items = state.release.items
+    return None if serving.access.has_keys or not len(items) else items.id(0)
 
 
 def _operations(schema: Json) -> Iterator[tuple[str, Json]]:

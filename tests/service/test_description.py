@@ -13,6 +13,7 @@ import jsonschema_rs
 import pytest
 from live_service import Running, running
 
+from service.access.keys import create_key
 from service.settings import Settings
 
 CONFIG = Path(__file__).with_name("schemathesis.toml")
@@ -93,6 +94,16 @@ def test_every_json_body_and_answer_has_an_example_and_that_is_what_really_comes
             real = client.get(filled(path, operation)).json()
             conforms(real, answer["schema"], description)
             assert answer["example"].keys() == real.keys(), path
+
+
+def test_a_description_that_needs_no_key_names_no_item(service, releases, settings_for, tmp_path):
+    items = service.serving.state.release.items
+    told = service.client.get("/openapi.json").text
+    assert items.id(0) in told
+    create_key(tmp_path / "keys.json", "shop", scopes=("read",))
+    with running(settings_for(releases, keys_file=tmp_path / "keys.json")) as guarded:
+        told = guarded.client.get("/openapi.json").text
+    assert [items.id(row) for row in range(len(items)) if items.id(row) in told] == []
 
 
 def test_options_and_405_name_every_method_of_a_path(client):
