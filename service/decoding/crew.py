@@ -7,6 +7,7 @@ another worker, once. Knows nothing of HTTP, tickets or devices.
 import contextlib
 import logging
 import queue
+import signal
 import threading
 import time
 from collections import deque
@@ -21,7 +22,7 @@ from service.decoding.processes import (
     Worker,
     WorkerLost,
     describe_status,
-    was_too_slow,
+    was_ended_by,
 )
 from service.decoding.wire import Answer, Job
 from service.decoding.worker import WorkerLimits
@@ -147,10 +148,16 @@ class Crew:
         if not lost.taken or status is None:
             self._note_death(describe_status(status))
             return None
-        if was_too_slow(status):
+        if was_ended_by(signal.SIGPROF, status):
             self._ended("too_slow", f"a picture took more than {seconds:g} s to decode")
             return UndecodableImage(
                 f"the image takes more than {seconds:g} s of computing to decode: send a smaller copy"
+            )
+        if was_ended_by(signal.SIGKILL, status):  # which no codec does to itself
+            self._ended("killed", "a decoder was killed with a picture in hand: is the machine out of memory?")
+            return Unavailable(
+                "the decoder was killed, as when the machine runs out of memory: send this again",
+                retry_after_seconds=1,
             )
         words = describe_status(status)
         self._ended("crashed", f"the decoder crashed on a picture: {words}; {lost}")
@@ -170,8 +177,8 @@ class Crew:
         self._ended("idle", f"a decoder died with no picture in hand: {words}")
 
     def _bury(self, worker: Worker) -> int | None:
-        nursery = self._nursery
-        status = nursery.end(worker) if nursery else None
+        worker.close()
+        status = nursery.end(worker) if (nursery := self._nursery) else None
         with self._alive_lock:
             self._alive -= {worker}
         self._wake.set()

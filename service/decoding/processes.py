@@ -132,7 +132,6 @@ class Nursery:
 
     def end(self, worker: Worker) -> int | None:
         """Its status as waitpid gives it; killed first where it runs. None: nobody can tell."""
-        worker.close()
         if worker.nursery_id != self.process_id:
             return None  # its nursery died before, and it with that
         with self._turn:
@@ -140,21 +139,23 @@ class Nursery:
                 self._control.sendall(COMMAND.pack(END, worker.process_id))
                 return self._reply()
             except (OSError, struct.error):
+                self._hang_up()  # a reply that comes late must not be taken for the next one
                 return None
-
-    def is_there(self) -> bool:
-        return self._process.poll() is None
 
     def stop(self) -> None:
         """End it and all its workers, also those that are busy."""
-        with contextlib.suppress(OSError):
-            self._control.shutdown(socket.SHUT_RDWR)  # what it waits for, and whoever waits for it
+        self._hang_up()
         self._control.close()
         try:
             self._process.wait(END_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+    def _hang_up(self) -> None:
+        """It ends, with all its workers; whoever waits for it waits no more."""
+        with contextlib.suppress(OSError):
+            self._control.shutdown(socket.SHUT_RDWR)
 
     def _reply(self) -> int:
         data = self._control.recv(REPLY.size, socket.MSG_WAITALL)
@@ -172,5 +173,5 @@ def describe_status(status: int | None) -> str:
     return f"exit status {os.waitstatus_to_exitcode(status)}"
 
 
-def was_too_slow(status: int | None) -> bool:
-    return status is not None and os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGPROF
+def was_ended_by(number: signal.Signals, status: int | None) -> bool:
+    return status is not None and os.WIFSIGNALED(status) and os.WTERMSIG(status) == number

@@ -134,9 +134,8 @@ class EmbeddingCache:
                 outcomes[position] = outcome
 
     def _count(self, *, hits: int, misses: int) -> None:
-        for outcome, count in (("hit", hits), ("miss", misses)):
-            for _ in range(count):
-                self._telemetry.cache(outcome)
+        self._telemetry.cache("hit", count=hits)
+        self._telemetry.cache("miss", count=misses)
 
 
 def _size_bytes(embedded: Embedded) -> int:

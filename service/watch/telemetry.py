@@ -106,7 +106,7 @@ class Telemetry:
         self._decoder_starts = self._counter("twinlens_decoder_starts", "Decoding processes started")
         self._decoder_ends = self._counter(
             "twinlens_decoder_ends",
-            "Decoding processes that ended, by cause: crashed, too_slow, stalled, idle, retired",
+            "Decoding processes that ended, by cause: crashed, too_slow, killed, stalled, idle, retired",
             "cause",
         )
         self._turned_away = self._counter(
@@ -151,9 +151,9 @@ class Telemetry:
         """`size` items that queue `kind` admitted ("admitted") or refused (an error code)."""
         self._admissions.labels(kind, outcome).inc(size)
 
-    def cache(self, outcome: str) -> None:
-        """A lookup in the embedding cache: "hit" or "miss"."""
-        self._cache.labels(outcome).inc()
+    def cache(self, outcome: str, *, count: int) -> None:
+        """So many lookups in the embedding cache: "hit" or "miss"."""
+        self._cache.labels(outcome).inc(count)
 
     def decoder_started(self) -> None:
         self._decoder_starts.inc()

@@ -72,6 +72,15 @@ def test_a_crash_costs_the_picture_in_hand_and_no_other(service):
     assert service.client.get("/readyz").status_code == 200
 
 
+def test_a_decoder_that_is_killed_over_a_picture_says_nothing_against_the_picture(service):
+    with endless_picture_in_hand(service) as (process_id, answer):
+        os.kill(process_id, signal.SIGKILL)
+        assert (answer.result().status_code, answer.result().headers["retry-after"]) == (503, "1")
+        assert "the decoder was killed" in answer.result().json()["error"]["message"]
+    assert embed(service, picture(1)).status_code == 200
+    assert metric(service, "twinlens_decoder_ends_total", cause="killed") == 1
+
+
 def test_a_picture_that_takes_too_long_is_given_up(releases, settings_for):
     with running(settings_for(releases, decode_workers=1, decode_seconds=0.4)) as service:
         error = embed(service, ENDLESS).json()["error"]
