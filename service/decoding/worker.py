@@ -61,11 +61,9 @@ def main() -> None:
         Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE), "ascii")
     _load_codecs()
     gc.freeze()  # a worker's collections then leave the pages that all share as they are
-    try:
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the service is gone: all end
         control.sendall(REPLY.pack(READY))
-    except BrokenPipeError:  # the service has ended meanwhile: its start was refused
-        return
-    _tend(control, limits)
+        _tend(control, limits)
 
 
 def _load_codecs() -> None:
@@ -151,7 +149,11 @@ def _restrict(limits: WorkerLimits) -> None:
 
 def _serve(jobs: socket.socket, limits: WorkerLimits) -> None:
     while True:
-        job = receive_job(jobs)
+        try:
+            job = receive_job(jobs)
+        except MemoryError:  # the rest of it is still to come, and would not be understood
+            send_answer(jobs, replace(_too_much_memory(limits), spent=True))
+            return
         # The kernel's clock, not Python's: SIGPROF ends the process inside whatever library it is in.
         signal.setitimer(signal.ITIMER_PROF, limits.cpu_seconds)
         answer = _perform(job, limits)
@@ -168,16 +170,20 @@ def _perform(job: Job, limits: WorkerLimits) -> Answer:
     try:
         return _decoded(job)
     except MemoryError:
-        return Answer(
-            error=ImageTooLarge(
-                f"the image takes more than the {limits.memory_bytes >> 20} MiB of memory that it may: "
-                "send a smaller or simpler copy"
-            )
-        )
+        return _too_much_memory(limits)
     except TwinlensError as error:
         return Answer(error=error)
     except Exception as error:  # noqa: BLE001 - a hostile file costs its own item, whatever it makes Pillow do
         return Answer(error=EncodingFailed(f"the image could not be decoded: {error!r}"))
+
+
+def _too_much_memory(limits: WorkerLimits) -> Answer:
+    return Answer(
+        error=ImageTooLarge(
+            f"the image takes more than the {limits.memory_bytes >> 20} MiB of memory that it may: "
+            "send a smaller or simpler copy"
+        )
+    )
 
 
 def _decoded(job: Job) -> Answer:
