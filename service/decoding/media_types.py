@@ -14,7 +14,7 @@ _HEADS = (
     (re.compile(rb"BM"), "image/bmp"),
     (re.compile(rb"II\*\x00|MM\x00\*|II\+\x00|MM\x00\+"), "image/tiff"),
     (re.compile(rb"P[1-6][\s#]"), "image/x-portable-anymap"),
-    (re.compile(rb"....ftypavi[fs]", re.DOTALL), "image/avif"),
+    (re.compile(rb"....ftyp(....){0,15}?avi[fs]", re.DOTALL), "image/avif"),
     (re.compile(rb"\x00\x00\x00\x0cjP {2}\r\n\x87\n|\xffO\xffQ"), "image/jp2"),
 )
 

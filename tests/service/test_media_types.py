@@ -3,7 +3,7 @@
 import io
 
 import pytest
-from hostile_files import noise, saved, sound
+from hostile_files import box, noise, saved, sound
 from PIL import Image
 
 from service.decoding.media_types import UNKNOWN, media_type_of
@@ -23,6 +23,13 @@ def test_a_picture_in_a_format_that_is_taken_has_pillows_name_for_it(kind):
 )
 def test_anything_else_has_the_name_that_no_browser_runs(data):
     assert media_type_of(data) == UNKNOWN
+
+
+def test_an_avif_whose_first_brand_is_the_containers_is_one_and_a_phones_heic_is_not():
+    data = sound()["avif"]
+    assert data[8:12] == b"avif"
+    assert media_type_of(data[:8] + b"mif1" + data[12:]) == "image/avif"
+    assert media_type_of(box(b"ftyp", b"heic\0\0\0\0mif1heic") + data[32:]) == UNKNOWN
 
 
 def test_a_jpeg_with_more_pictures_behind_it_is_the_jpeg_it_is():
