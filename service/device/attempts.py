@@ -23,8 +23,8 @@ def encode(lane: Lane, batch: Batch) -> list[Outcome]:
     if not isinstance(failure, _Failure):
         lane.limit.succeeded()
         return failure
-    # The exception is gone by now, and with it the frames that held the tensors of the failed batch.
-    batch.tray = None
+    # The exception goes, and with it the frames that held the tensors of the failed batch.
+    batch.tray = batch.spoiled = None
     logger.warning("a batch of %d %ss failed: %s", len(batch.items), lane.kind, failure.words)
     if failure.out_of_memory:
         lane.limit.shrink(len(batch.items))
@@ -60,7 +60,9 @@ def fill(lane: Lane, batch: Batch, fresh: list[Item]) -> None:
     if not fresh or batch.spoiled or batch.encoder is None:
         return
     try:
-        batch.tray = batch.tray or lane.open_tray(batch.encoder, max(lane.limit.items, len(batch.items)))
+        if batch.tray is None:
+            batch.capacity = max(lane.limit.items, len(batch.items))
+            batch.tray = lane.open_tray(batch.encoder, batch.capacity)
         batch.tray.add([item.payload for item in fresh])
     except Exception as error:  # noqa: BLE001 - as when encoding: only the input that causes it pays
         batch.spoiled = error.with_traceback(None)

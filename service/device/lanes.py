@@ -54,7 +54,7 @@ class BatchLimit:
 
     def shrink(self, failed_items: int) -> None:
         """A batch of so many did not fit into memory."""
-        self.items = max(1, min(self.items, failed_items) // 2)
+        self.items = max(1, min(self.items, failed_items // 2))  # it may be of before the limit was halved
         self._good_batches = 0
 
     def succeeded(self) -> None:
@@ -91,6 +91,7 @@ class Batch:
     items: list[Item] = field(default_factory=list)
     cost: int = 0
     tray: Tray | None = None
+    capacity: int = 0  # of the tray
     spoiled: Exception | None = None
 
 
@@ -128,6 +129,10 @@ class Lane:
         in_turn = int(TURN_SECONDS / self.device_seconds_per_item) // LEAST_TURN_ITEMS * LEAST_TURN_ITEMS
         return min(self.limit.items, max(LEAST_TURN_ITEMS, in_turn))
 
+    def room(self, batch: Batch) -> int:
+        """Most items that `batch` may come to: its tray was opened when the limit may have been another."""
+        return self.turn_items() if batch.tray is None else min(self.turn_items(), batch.capacity)
+
     def has_work(self) -> bool:
         """Whether there is a batch for the device now."""
         return not self.filling and bool(self.turns or self.ahead.items)
@@ -135,7 +140,7 @@ class Lane:
     def can_fill(self) -> bool:
         """Whether something waits that has room in the batch ahead."""
         batch = self.ahead
-        room = len(batch.items) < self.turn_items() and batch.cost < self.limit.cost
+        room = len(batch.items) < self.room(batch) and batch.cost < self.limit.cost
         return room and bool(self.turns) and not self.filling and not batch.spoiled
 
     def take(self, batch: Batch, now: float) -> tuple[list[Item], list[Item]]:
@@ -146,7 +151,7 @@ class Lane:
         fresh: list[Item] = []
         dead: list[Item] = []
         others: list[Share] = []  # of another encoder: a release is being swapped
-        most = self.turn_items()
+        most = self.room(batch)
         while self.turns and len(batch.items) + len(fresh) < most:
             share = self.turns.first()
             if share.ticket.dead(now):
