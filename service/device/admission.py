@@ -62,6 +62,11 @@ class Admission:
                 ticket.done.set_result(None)
 
     def _check_room(self, lane: Lane, size: int, size_bytes: int) -> None:
+        if size > lane.queue_limit:
+            raise TooLarge(
+                f"these {size} {lane.kind}s are more than a queue of {lane.queue_limit}: send fewer at once",
+                code="too_many_items",
+            )
         if size_bytes > lane.queue_bytes:
             raise TooLarge(
                 f"these {size} {lane.kind}s take {size_bytes} bytes while they wait, and the queue holds "

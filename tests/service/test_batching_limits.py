@@ -6,7 +6,7 @@ import pytest
 import torch
 from string_machine import hold, started, submit, vectors
 
-from service.device.lanes import GROW_AFTER_BATCHES
+from service.device.lanes import GROW_AFTER_BATCHES, BatchLimit
 from service.device.memory import is_out_of_memory
 from service.device.tickets import Embedded
 from service.errors import QueueFull, TooLarge, Unavailable
@@ -117,6 +117,26 @@ def test_running_out_of_memory_halves_the_batch_loses_nothing_and_is_forgotten_s
         assert device.trouble() is None
 
     for device in started(machine.device()):
+        asyncio.run(scenario(device))
+
+
+def test_a_batch_put_together_before_the_limit_was_halved_does_not_halve_it_again():
+    limit = BatchLimit(32)
+    limit.shrink(32)
+    limit.shrink(32)  # it waited while the first was tried
+    assert limit.items == 16
+    limit.shrink(16)
+    assert limit.items == 8
+
+
+def test_more_than_a_queue_holds_is_too_large_also_where_nothing_waits(machine):
+    async def scenario(device) -> None:
+        with pytest.raises(TooLarge, match="these 4 images are more than a queue of 3") as refusal:
+            submit(device, *"abcd")
+        assert refusal.value.code == "too_many_items"
+        await submit(device, *"abc").done
+
+    for device in started(machine.device(queue_limit=3)):
         asyncio.run(scenario(device))
 
 
