@@ -6,6 +6,7 @@
     cache       embeddings that were computed before, by what they were computed from
     digests     what an embedding was computed from, as one SHA-256
     embedding   images and texts of one request to outcomes
+    health      whether the device serves: stalls, an encoder that fails, a thread thrown out of its work
     lanes       the queue of one kind of item: how much one batch takes of it, and how long what waits will take
     memory      when a device runs out of memory: how that is told from other failures, and what is given back
     mixed       images and texts of one request embedded together, each kind as one batch

@@ -20,15 +20,16 @@ from encoders.encoder import Encoder
 from encoders.errors import TwinlensError
 from service.device.admission import Admission, watch_lane
 from service.device.attempts import encode, fill, without_dead
+from service.device.health import Health
 from service.device.lanes import Batch, Lane
 from service.device.tickets import Embedded, Item, Kind, Outcome, Ticket
+from service.device.turns import Turns
 from service.errors import DeadlineExceeded, EncodingFailed, Unavailable
 from service.watch.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 PROBE_SECONDS = 1.0
-MOST_DEATHS = 3  # of the device thread, until it is not started again
 GONE = "the deadline passed, or the caller left, before the device was free"
 
 
@@ -56,14 +57,11 @@ class Device:
         self._rotation: deque[Lane] = deque(lanes)
         self._calls: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._wake = threading.Condition()
-        self._probe = probe
+        self._health = Health(probe, stall_seconds=settings.stall_seconds)
         self._telemetry = telemetry
         self._settings = settings
         self._stopping = False
-        self._busy_since: float | None = None
-        self._fault: tuple[float, str] | None = None  # since when, and why nothing can be served
-        self._deaths = 0
-        self._adopted: Encoder | None = None
+        self._closed: TwinlensError | None = None  # what all are told, once there is nobody to do their work
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)
         self._preparer = threading.Thread(target=self._prepare, name="prepare", daemon=True)
         self._admission = Admission(self._lanes, telemetry)
@@ -76,32 +74,28 @@ class Device:
             self._preparer.start()
 
     def stop(self, *, timeout_seconds: float) -> None:
-        """Finish the batch that runs, refuse what waits, end the threads."""
+        """Finish the batch that runs, refuse what waits and what still comes, end the threads."""
         with self._wake:
             self._stopping = True
             self._wake.notify_all()
         for thread in (self._thread, self._preparer):
             if thread.ident is not None:
                 thread.join(timeout_seconds)
+        self._close(Unavailable("the service is shutting down", code="shutting_down", retry_after_seconds=1))
 
     def trouble(self) -> str | None:
         """Why nothing can be served just now, or None."""
-        if (stalled := self._stalled_seconds()) > self._settings.stall_seconds:
-            return f"a batch has been on the device for {stalled:.0f} s"
-        fault = self._fault
-        if fault is None and not self._thread.is_alive():
-            return "the device thread is not running"
-        return fault[1] if fault else None
+        if words := self._health.trouble():
+            return words
+        return None if self._thread.is_alive() else "the device thread is not running"
 
     def trouble_seconds(self) -> float:
         """How long the trouble has lasted; 0 when there is none."""
-        fault = self._fault
-        return max(self._stalled_seconds(), time.perf_counter() - fault[0] if fault else 0.0)
+        return self._health.trouble_seconds()
 
     def adopt(self, encoder: Encoder) -> None:
         """`trouble` is about this encoder from now on. Device thread only, through `call`."""
-        self._adopted = encoder
-        self._check(encoder)
+        self._health.adopt(encoder)
 
     def admit(self, kind: Kind, encoder: Encoder, *, size: int, deadline: float, size_bytes: int = 0) -> Ticket:
         """A ticket for `size` items that take `size_bytes` while they wait.
@@ -109,9 +103,8 @@ class Device:
         Raises QueueFull when there is no room, or no hope before the deadline; TooLarge when there can never be
         room; Unavailable while the device is stuck: what would queue behind it would only pass its deadline.
         """
-        stuck = self._stalled_seconds() > self._settings.stall_seconds
-        if self._deaths > MOST_DEATHS or stuck:
-            raise Unavailable(f"{self.trouble()}: try again in 5 s", code="not_ready", retry_after_seconds=5)
+        if stuck := self._health.stuck():
+            raise Unavailable(f"{stuck}: try again in 5 s", code="not_ready", retry_after_seconds=5)
         return self._admission.admit(kind, encoder, size=size, deadline=deadline, size_bytes=size_bytes)
 
     def put(self, ticket: Ticket, position: int, payload: object) -> None:
@@ -120,8 +113,12 @@ class Device:
 
     def put_all(self, ticket: Ticket, items: Sequence[Item]) -> None:
         with self._wake:
-            self._lanes[ticket.kind].turns.put(ticket, items)
-            self._wake.notify_all()
+            closed = self._closed
+            if closed is None:
+                self._lanes[ticket.kind].turns.put(ticket, items)
+                self._wake.notify_all()
+        if closed is not None:
+            self._settle((item, closed) for item in items)
 
     def fail(self, ticket: Ticket, position: int, error: TwinlensError) -> None:
         """Give one item its outcome without the device."""
@@ -138,35 +135,25 @@ class Device:
         """Run `work` on the device thread before the next batch."""
         future: Future[T] = Future()
         with self._wake:
-            self._calls.append((work, future))
-            self._wake.notify_all()
+            if self._closed is None:
+                self._calls.append((work, future))
+                self._wake.notify_all()
+            else:
+                future.set_exception(self._closed)
         return future
 
     def _run(self) -> None:
-        try:
-            self._settings.on_start()
-            while self._step():
-                pass
-        except BaseException as error:
-            logger.critical("the device thread died", exc_info=True)
-            self._revive(error)
-            return
-        self._refuse_all(
-            Unavailable("the service is shutting down", code="shutting_down", retry_after_seconds=1)
-        )
-
-    def _revive(self, error: BaseException) -> None:
-        """Another thread takes the place of the one that died; not for ever, since something is badly wrong."""
-        self._busy_since = None
-        self._deaths += 1
-        if self._deaths <= MOST_DEATHS:
-            successor = threading.Thread(target=self._run, name="device", daemon=True)
-            successor.start()
-            self._thread = successor  # not before it runs: `trouble` looks
-            return
-        words = f"the device thread died {self._deaths} times, at last of {error!r}"
-        self._fault = time.perf_counter(), words
-        self._refuse_all(Unavailable(words, code="not_ready", retry_after_seconds=5))
+        """Work until `stop`. What ends it otherwise is survived some times: then something is badly wrong."""
+        while not self._stopping:
+            try:
+                self._settings.on_start()
+                while self._step():
+                    pass
+            except BaseException as error:
+                logger.critical("the device thread was thrown out of its work", exc_info=True)
+                if words := self._health.died(error):
+                    self._close(Unavailable(words, code="not_ready", retry_after_seconds=5))
+                    return
 
     def _step(self) -> bool:
         """One piece of work; False: stop. Nothing of it is held while the thread waits for the next one."""
@@ -178,20 +165,22 @@ class Device:
         except Exception:  # the thread must outlive whatever one batch does to it
             logger.exception("the device thread met an error")
         finally:
-            self._busy_since = None
+            self._health.end()
         return True
 
     def _next(self) -> Callable[[], None] | None:
         """Wait for work: a call, else a batch, else (when the last batch failed) a probe; None: stop."""
         with self._wake:
             while not self._stopping:
-                if todo := self._todo():
-                    self._busy_since = time.perf_counter()
-                    self._wake.notify_all()  # there is room for another batch ahead
-                    return todo
-                notified = self._wake.wait(PROBE_SECONDS if self._fault else None)
-                if not notified and self._fault and self._adopted:
-                    return partial(self._check, self._adopted)
+                todo = self._todo()
+                if todo is None:
+                    suspect = self._health.suspect()
+                    if self._wake.wait(PROBE_SECONDS if suspect else None) or suspect is None:
+                        continue
+                    todo = partial(self._health.check, suspect)
+                self._health.begin()
+                self._wake.notify_all()  # there is room for another batch ahead
+                return todo
             return None
 
     def _todo(self) -> Callable[[], None] | None:
@@ -218,13 +207,15 @@ class Device:
                     lane.filling = False
                     self._wake.notify_all()
             self._settle((item, DeadlineExceeded(GONE)) for item in dead)
+        if self._closed is not None:  # meanwhile: what was being put together was seen by nobody
+            self._close(self._closed)
 
     def _lane_to_fill(self) -> Lane | None:
         """Wait until there is one, and claim it; None: stop."""
         with self._wake:
-            while not self._stopping:
+            while not self._stopping and self._closed is None:
                 lane = next((lane for lane in self._lanes.values() if lane.can_fill()), None)
-                if lane is not None and self._busy_since is not None:
+                if lane is not None and self._health.is_busy:
                     lane.filling = True
                     return lane
                 self._wake.wait()
@@ -242,25 +233,14 @@ class Device:
             if batch.items and batch.encoder:
                 outcomes = encode(lane, batch)
                 self._account(lane, batch.items, started=started)
-                if self._fault or not any(isinstance(outcome, Embedded) for outcome in outcomes):
-                    self._check(self._adopted or batch.encoder)
+                if self._health.suspect() or not any(isinstance(outcome, Embedded) for outcome in outcomes):
+                    self._health.check(batch.encoder)
         except BaseException as error:
             lost = EncodingFailed(f"the device thread met an error: {error!r}")
             self._settle((item, lost) for item in (*batch.items[len(outcomes) :], *dead))
             raise
         finally:
             self._settle(zip(batch.items, outcomes, strict=False))
-
-    def _check(self, encoder: Encoder) -> None:
-        """Encode something known to be good: is it the input that was bad, or the device?"""
-        try:
-            self._probe(encoder)
-        except Exception as error:  # any failure of a known good input is the same news
-            logger.exception("the encoder fails on a known good input")
-            since = self._fault[0] if self._fault else time.perf_counter()
-            self._fault = since, f"the encoder fails on a known good input: {error}"
-        else:
-            self._fault = None
 
     def _account(self, lane: Lane, items: list[Item], *, started: float) -> None:
         seconds = time.perf_counter() - started
@@ -290,14 +270,20 @@ class Device:
         if not loop.is_closed():
             loop.call_soon_threadsafe(self._admission.deliver, complete)
 
-    def _refuse_all(self, error: TwinlensError) -> None:
+    def _close(self, error: TwinlensError) -> None:
+        """Refuse all that waits, and whatever comes from now on."""
+        waiting: list[Item] = []
         with self._wake:
-            items = [item for lane in self._lanes.values() for item in (*lane.turns, *lane.ahead.items)]
-        self._settle((item, error) for item in items)
-
-    def _stalled_seconds(self) -> float:
-        since = self._busy_since
-        return time.perf_counter() - since if since is not None else 0.0
+            self._closed = error
+            for lane in self._lanes.values():
+                waiting += [*lane.turns, *lane.ahead.items]
+                lane.turns = Turns()
+            calls, self._calls = self._calls, deque()
+            self._wake.notify_all()
+        self._settle((item, error) for item in waiting)
+        for _, future in calls:
+            if future.set_running_or_notify_cancel():
+                future.set_exception(error)
 
 
 def _perform(work: Callable[[], Any], future: "Future[Any]") -> None:

@@ -1,4 +1,4 @@
-"""Nobody is starved by who asks for much; batches put together ahead; a device thread that dies."""
+"""Nobody is starved by who asks for much; batches put together ahead; a device thread thrown out of work."""
 
 import asyncio
 import threading
@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from live_service import picture, running
-from string_machine import DEATH, POISON, SPOILS, Machine, hold, started, submit, vectors
+from string_machine import DEATH, ENCODER, POISON, SPOILS, Machine, hold, started, submit, vectors
 from test_edge import metric, wait_until
 
-from service.device.batching import MOST_DEATHS
+from service.device.health import MOST_DEATHS
 from service.errors import EncodingFailed, Unavailable
 
 
@@ -93,6 +93,24 @@ def test_the_next_batch_is_put_together_while_the_device_is_busy_and_open_until_
     assert machine.batches == [["first"], ["early", "later"]]
 
 
+def test_a_batch_that_was_begun_before_the_limit_grew_stays_within_its_tray(machine):
+    async def scenario(device) -> None:
+        limit = device._lanes["image"].limit
+        limit.items = 2
+        await hold(device, machine)
+        machine.filled.acquire(blocking=False)
+        early = submit(device, "early")
+        assert await asyncio.to_thread(machine.filled.acquire, timeout=10)  # into a tray for two
+        limit.items = 8
+        later = submit(device, *"abcd")
+        machine.free.set()
+        await asyncio.gather(early.done, later.done)
+
+    for device in started(ahead(machine)):
+        asyncio.run(scenario(device))
+    assert machine.batches[1:] == [["early", "a"], ["b", "c", "d"]]
+
+
 def test_put_together_ahead_or_not_everybody_gets_his_own_answer(machine):
     async def scenario(device) -> None:
         tickets = []
@@ -128,8 +146,7 @@ def test_what_died_after_it_was_put_together_is_taken_out_again(machine):
     assert machine.batches == [["first"], ["kept"]]
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_device_thread_that_dies_answers_what_it_held_and_is_replaced(device, machine):
+def test_a_device_thread_that_is_thrown_out_of_a_batch_answers_it_and_goes_on_with_the_next(device, machine):
     async def scenario() -> None:
         await hold(device, machine)
         held, waiting = submit(device, "a", DEATH), submit(device, "b", kind="text")
@@ -143,8 +160,9 @@ def test_a_device_thread_that_dies_answers_what_it_held_and_is_replaced(device, 
     asyncio.run(scenario())
 
 
-def test_a_device_thread_that_dies_again_and_again_is_trouble_and_takes_nothing_more(device, machine):
+def test_a_device_thread_that_dies_again_and_again_is_trouble_and_leaves_nobody_waiting(device, machine):
     async def scenario() -> None:
+        undecoded = device.admit("image", ENCODER, size=1, deadline=time.perf_counter() + 600)
         for _ in range(MOST_DEATHS + 1):
             await submit(device, DEATH).done
         until = time.monotonic() + 10
@@ -154,6 +172,11 @@ def test_a_device_thread_that_dies_again_and_again_is_trouble_and_takes_nothing_
         assert device.trouble_seconds() > 0
         with pytest.raises(Unavailable, match="the driver gave up"):
             submit(device, "a")
+        with pytest.raises(Unavailable, match="the driver gave up"):
+            await asyncio.wrap_future(device.call(lambda: None))
+        device.put(undecoded, 0, "its picture was being decoded meanwhile")
+        await asyncio.wait_for(undecoded.done, 10)
+        assert vectors(undecoded) == [Unavailable]
 
     asyncio.run(scenario())
 
