@@ -15,7 +15,7 @@ from encoders.errors import TwinlensError
 from encoders.texts import TokenRow
 from service.device.batching import Device
 from service.device.tickets import Item, Ticket
-from service.errors import EncodingFailed, InvalidField, TextTooLong
+from service.errors import DeadlineExceeded, EncodingFailed, InvalidField, TextTooLong
 
 MAX_RUN = 500  # merging byte pairs in Python is quadratic in a word's length: 4,000 letters take seconds
 INLINE_CHARACTERS = 256  # tokenized within 0.1 ms
@@ -49,6 +49,9 @@ class Tokenizing:
 
     def _go_on(self, ticket: Ticket, items: list[tuple[int, TextItem]]) -> None:
         """One part now; the rest behind the other requests that wait here."""
+        if ticket.dead(time.perf_counter()):
+            self._fail(ticket, items, DeadlineExceeded("the deadline passed before tokenizing"))
+            return
         count, characters = 0, 0
         while count < len(items) and characters < PART_CHARACTERS:
             characters += len(items[count][1].text)

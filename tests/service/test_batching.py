@@ -1,12 +1,14 @@
 """The device thread: batches across callers, poison alone, bounds, deadlines, turns, and a watchdog."""
 
 import asyncio
+import threading
 import time
 
 import pytest
-from string_machine import POISON, hold, started, submit, vectors
+from string_machine import ENCODER, POISON, hold, started, submit, vectors
 
 from service.device.batching import Device
+from service.device.tokenizing import INLINE_CHARACTERS, TextItem, Tokenizing
 from service.errors import DeadlineExceeded, EncodingFailed, QueueFull
 
 
@@ -170,13 +172,36 @@ def test_what_waits_when_the_device_stops_is_told_so(machine):
     async def scenario(device: Device) -> None:
         first = await hold(device, machine)
         waiting = submit(device, "a")
+        undecoded = device.admit("image", ENCODER, size=1, deadline=time.perf_counter() + 600)
+        unasked = device.call(lambda: None)
         stopping = asyncio.create_task(asyncio.to_thread(device.stop, timeout_seconds=10))
         await asyncio.sleep(0.02)
         machine.free.set()
         await asyncio.gather(first.done, waiting.done, stopping)
         assert vectors(first) == ["first"]
-        assert "shutting down" in str(waiting.outcomes[0])
+        device.put(undecoded, 0, "decoded too late")
+        await asyncio.wait_for(undecoded.done, 10)
+        for told in (waiting.outcomes[0], undecoded.outcomes[0], unasked.exception(10)):
+            assert "shutting down" in str(told)
 
     device = machine.device()
     device.start()
     asyncio.run(scenario(device))
+
+
+def test_texts_of_a_caller_who_left_before_their_turn_are_not_tokenized(device):
+    async def scenario() -> None:
+        tokenizing, free = Tokenizing(device, max_characters=1000), threading.Event()
+        tokenizing._thread.submit(free.wait, 10)
+        encoder = object()  # nobody may ask it
+        tickets = [device.admit("text", encoder, size=1, deadline=time.perf_counter() + 60) for _ in range(2)]
+        tickets[1].deadline = time.perf_counter()
+        for ticket in tickets:
+            tokenizing.begin(ticket, [TextItem("x" * (INLINE_CHARACTERS + 1), may_be_cut=True)])
+        device.abandon(tickets[0])
+        free.set()
+        await asyncio.gather(*(ticket.done for ticket in tickets))
+        assert [vectors(ticket) for ticket in tickets] == [[DeadlineExceeded], [DeadlineExceeded]]
+        tokenizing.stop()
+
+    asyncio.run(scenario())
