@@ -53,9 +53,7 @@ function setsTable(sets) {
 /** Under other conditions: a curve for each corruption, a row for each input size. */
 function shiftsOf(name, sets) {
   const whole = sets.find(({ condition }) => !condition);
-  const corrupted = Map.groupBy
-    ? Map.groupBy(sets.filter(({ condition }) => condition?.corruption), ({ condition }) => condition.corruption)
-    : new Map();
+  const corrupted = Map.groupBy(sets.filter(({ condition }) => condition?.corruption), ({ condition }) => condition.corruption);
   const resized = sets.filter(({ condition }) => condition?.input_size);
   const k = Math.max(...depthsOf(sets[0]));
   const parts = [];
