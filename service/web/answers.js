@@ -2,6 +2,7 @@
 import { pictureAddress } from "./api.js";
 import { asks } from "./address.js";
 import { drawFilters } from "./filters.js";
+import { plural } from "./numbers.js";
 import { keptPicture } from "./pictures.js";
 import { problemNotice } from "./problems.js";
 import { isCalibrated } from "./scores.js";
@@ -14,8 +15,6 @@ const NOTHING = "Nothing found: the gallery may be empty. Try other words, or an
 const NOTHING_PASSES = "Nothing in the gallery passes these filters. Remove one to see more.";
 
 const quoted = (text) => `“${text.length > 80 ? `${text.slice(0, 79)}…` : text}”`;
-
-export const plural = (count, one, many) => `${count.toLocaleString("en")} ${count === 1 ? one : many}`;
 
 /** The form, the page's look and its title say what is asked, wherever the question came from. */
 export function reflect(asked) {

@@ -20,8 +20,9 @@ const MEASURES = {
 };
 const SIGNS = { "as proven": "✓", "has moved": "!", far: "‼" };
 
-const verdictOf = (verdict) =>
-  html("span", { class: `verdict verdict-${verdict ? verdict.replaceAll(" ", "-") : "open"}` }, `${SIGNS[verdict] ?? "–"} ${verdict ?? "too early to tell"}`);
+/** `open`: what is said where there is no verdict. */
+const verdictOf = (verdict, open) =>
+  html("span", { class: `verdict verdict-${verdict ? verdict.replaceAll(" ", "-") : "open"}` }, `${SIGNS[verdict] ?? "–"} ${verdict ?? open}`);
 
 export function driftSections({ reports, privacy }) {
   return [
@@ -37,13 +38,13 @@ function card({ subject, seen, verdict, why, reference, measures, relevance_hist
     MEASURES[name] ?? name,
     figure(value),
     was === null ? null : figure(was),
-    html("span", {}, verdictOf(each), ` ${because}`),
+    html("span", {}, verdictOf(each, "cannot be told"), ` ${because}`),
   ]);
   const title = SUBJECTS[subject] ?? subject;
   return html(
     "section",
     { class: "drift" },
-    html("h3", {}, title, " ", verdictOf(verdict)),
+    html("h3", {}, title, " ", verdictOf(verdict, reference ? "too early to tell" : "cannot be told")),
     html("p", {}, `${verdict ? `${count(seen)} seen: ` : ""}${why}.${reference ? ` Compared with ${reference}.` : ""}`),
     rows.length ? html("details", {}, html("summary", {}, "The measures", html("span", { class: "unseen" }, ` of ${title}`)), table(title, ["", "Now", "Proven", ""], rows)) : null,
     histogramCounts?.some((each) => each > 0) ? histogram({ title: `${title}: relevance of the best hit`, counts: histogramCounts }) : null,

@@ -1,6 +1,6 @@
 /** What the page shows before anything is asked: live examples, and in the footer what is served. */
 import { fetchRelease, searchTexts } from "./api.js";
-import { plural } from "./answers.js";
+import { picturesOf, plural } from "./numbers.js";
 import { byId, exampleCard, thumbnail } from "./views.js";
 
 const PICTURES_OF_AN_EXAMPLE = 4;
@@ -44,7 +44,7 @@ export async function fillFooter() {
   const release = await fetchRelease().catch(() => null);
   if (!release) return;
   const parts = [
-    release.counts?.images !== undefined && plural(release.counts.images, "picture", "pictures"),
+    plural(picturesOf(release), "picture", "pictures"),
     release.model && `encoder ${release.model}`,
     release.release && `release ${release.release}`,
   ];

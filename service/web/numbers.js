@@ -4,6 +4,11 @@ export const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)}\
 
 export const count = (number) => number.toLocaleString("en");
 
+export const plural = (number, one, many) => `${count(number)} ${number === 1 ? one : many}`;
+
+/** How many can be found: those of the release, with the changes laid over it. */
+export const picturesOf = ({ counts, live }) => counts.images + (live ? live.added - live.hidden : 0);
+
 /** {value, low, high} as "28.0 % (26.1–29.9)". */
 export const withInterval = ({ value, low, high }) =>
   low === null || low === undefined ? percent(value) : `${percent(value)} (${(100 * low).toFixed(1)}–${(100 * high).toFixed(1)})`;

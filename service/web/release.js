@@ -1,11 +1,11 @@
 /** The page of what is served: the release, how it was checked, how well its encoder finds, and drift. */
-import { ServiceError, fetchDrift, fetchRelease } from "./api.js";
+import { fetchDrift, fetchRelease } from "./api.js";
 import { reliabilityChart } from "./charts.js";
 import { driftSections } from "./drift.js";
 import { facts, html, table } from "./elements.js";
 import { gateSections } from "./gate.js";
 import { keepKey } from "./key.js";
-import { count, figure, moment, percent } from "./numbers.js";
+import { count, figure, moment, percent, picturesOf, plural } from "./numbers.js";
 import { problemNotice } from "./problems.js";
 import { reportSections } from "./report.js";
 import { byId } from "./views.js";
@@ -19,7 +19,7 @@ function section(id, ...parts) {
 }
 
 function served(release) {
-  const { counts } = release;
+  const { counts, live } = release;
   return facts([
     ["Release", release.release],
     ["Built", moment(release.created)],
@@ -27,6 +27,7 @@ function served(release) {
     ["Pictures", count(counts.images)],
     ["Texts", count(counts.texts)],
     ["Left out", counts.failed ? `${count(counts.failed)} that could not be read` : null],
+    ["Changed since", live && (live.added || live.hidden) ? `${count(live.added)} put, ${count(live.hidden)} of the release deleted or replaced` : null],
     ["Encoder", release.model],
     ["Fingerprint", html("code", {}, release.model_fingerprint)],
     ["Vectors", `${release.dim} numbers, ${release.precision}, on ${release.device}`],
@@ -35,7 +36,8 @@ function served(release) {
 }
 
 function refusal({ release, message }) {
-  return html("p", { class: "notice" }, `A newer release, ${release}, could not be served and this one stays: ${message}`);
+  const what = release ? `The release ${release}, which CURRENT names,` : "What CURRENT names";
+  return html("p", { class: "notice" }, `${what} could not be served, and the one before it stays: ${message}`);
 }
 
 const ASKED_BY = { images: "pictures", texts: "texts" };
@@ -67,7 +69,7 @@ function calibration(told) {
 
 function draw(release) {
   document.title = `${release.model} · Twinlens`;
-  byId("lead").textContent = `${count(release.counts.images)} pictures, found by the encoder ${release.model}.`;
+  byId("lead").textContent = `${plural(picturesOf(release), "picture", "pictures")}, found by the encoder ${release.model}.`;
   section("served", release.refused && refusal(release.refused), served(release));
   const { report } = release;
   const title = html("h2", {}, "How well it finds on other sets");
@@ -97,7 +99,7 @@ async function start() {
   try {
     section("drift", html("h2", {}, "Drift"), driftSections(await fetchDrift()));
   } catch (error) {
-    if (!(error instanceof ServiceError)) throw error; // a service that measures none just shows none
+    section("drift", html("h2", {}, "Drift"), problemNotice(error));
   }
 }
 

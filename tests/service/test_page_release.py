@@ -160,25 +160,35 @@ def test_drift_is_told_for_queries_and_gallery(visit: Visit) -> None:
     drift = page.get_by_role("region", name="Drift")
     for subject in ("Queries by text", "Queries by picture", "Pictures of the gallery", "Texts of the gallery"):
         expect(drift.get_by_role("heading", name=subject)).to_be_visible()
-    expect(drift).to_contain_text("too early to tell")
+    expect(drift).to_contain_text("cannot be told")  # this bundle has no bank
 
 
-def test_a_service_without_drift_shows_none_and_one_without_answer_says_so(visit: Visit) -> None:
-    visit.allowed = "status of (404|503)"
-    visit.page.route("**/drift", lambda route: route.fulfill(status=404, json={"error": {"code": "not_found"}}))
+def test_what_cannot_be_had_is_said_where_it_would_stand(visit: Visit) -> None:
+    visit.allowed = "status of 503"
+    failing = {"status": 503, "json": {"error": {"code": "x", "message": "warming"}}}
+    visit.page.route("**/drift", lambda route: route.fulfill(**failing))
     page = visit.go("/static/release.html")
+    expect(page.get_by_role("region", name="Drift")).to_contain_text("Not ready yet")
     expect(page.get_by_role("region", name="The release")).to_be_visible()
-    page.wait_for_load_state("networkidle")
-    expect(page.locator("#drift")).to_be_hidden()
-    page.route(
-        "**/release",
-        lambda route: route.fulfill(status=503, json={"error": {"code": "x", "message": "warming"}}),
-    )
+    page.route("**/release", lambda route: route.fulfill(**failing))
     page.reload()
     expect(page.get_by_role("alert")).to_contain_text("Not ready yet")
     page.unroute("**/release")
     page.get_by_role("button", name="Try again").click()
     expect(page.get_by_role("region", name="The release")).to_be_visible()
+
+
+def test_changes_since_and_a_release_that_was_refused_are_told(visit: Visit) -> None:
+    told = {
+        "live": {"sequence": 7, "added": 3, "hidden": 1, "left_out": 0},
+        "refused": {"release": None, "reason": "corrupt", "message": "CURRENT says 'x'", "tries": 1},
+    }
+    visit.page.route("**/release", lambda route: route.fulfill(json=route.fetch().json() | told))
+    page = visit.go("/static/release.html")
+    served = page.get_by_role("region", name="The release")
+    expect(served).to_contain_text("What CURRENT names could not be served, and the one before")
+    expect(served).to_contain_text("3 put, 1 of the release deleted or replaced")
+    expect(page.locator("#lead")).to_contain_text(f"{GALLERY_SIZE + 2} pictures")
 
 
 def test_searching_works_under_the_prefix(visit: Visit) -> None:
