@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -143,3 +144,11 @@ def until_it_serves(process: subprocess.Popen[str]) -> tuple[str, list[str]]:
         if found := re.search(r"running on (http://[0-9.:]+)", line):
             return found[1], lines
     raise AssertionError("it ended before it served:\n" + "".join(lines))
+
+
+@contextmanager
+def dialled(service: Running) -> Iterator[socket.socket]:
+    """A bare connection to it."""
+    host, port = service.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=30) as caller:
+        yield caller

@@ -6,9 +6,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from live_service import picture, running
+from live_service import metric, picture, running, wait_until
 from string_machine import DEATH, ENCODER, POISON, SPOILS, Machine, hold, started, submit, vectors
-from test_edge import metric, wait_until
 
 from service.device.health import MOST_DEATHS
 from service.errors import EncodingFailed, Unavailable

@@ -223,6 +223,21 @@ def test_vectors_items_and_embeddings_are_no_queries(banked):
     assert seen(client) == before
 
 
+def test_further_pages_and_what_is_said_to_be_an_example_are_no_queries(banked):
+    client, window = banked.client, banked.serving.state.drift._prepared.windows["images"]
+    before, undecodable = seen(client), window.sums().undecodable
+    left_out = {"count_in_drift": False}
+    bad = [{"text": "a dog"}, {"image": "bm8gcGljdHVyZQ=="}]
+    batch = client.post("/search/batch", json={"queries": bad} | left_out).json()["answers"]
+    assert [("error" in answer) for answer in batch] == [False, True]
+    for content, status in ((picture(1), 200), (b"no picture", 400)):
+        answer = client.post("/search/image", params=left_out, content=content, headers=PNG)
+        assert answer.status_code == status
+    assert client.post("/search/text", json={"query": "a dog", "offset": 10}).status_code == 200
+    assert seen(client) == before
+    assert window.sums().undecodable == undecodable
+
+
 def seen(client: httpx.Client) -> list[int]:
     return [report["seen"] for report in client.get("/drift").json()["reports"]]
 

@@ -2,15 +2,10 @@
 
 import asyncio
 import io
-import socket
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import httpx
 import pytest
-from live_service import Running, picture, running
+from live_service import device_held, dialled, metric, picture, running, wait_until
 from PIL import Image
 
 from service.app import WEB
@@ -18,27 +13,6 @@ from service.app import WEB
 PNG = {"content-type": "image/png"}
 JSON = {"content-type": "application/json"}
 SHAPE = {"code", "message", "param", "type"}
-
-
-@contextmanager
-def device_held(service: Running) -> Iterator[None]:
-    """Nothing gets through the device meanwhile."""
-    entered, free = threading.Event(), threading.Event()
-
-    def wait() -> None:
-        entered.set()
-        assert free.wait(30)
-
-    service.serving.embedder.device.call(wait)
-    assert entered.wait(10)
-    try:
-        yield
-    finally:
-        free.set()
-
-
-def metric(service: Running, name: str, **labels: str) -> float:
-    return service.serving.telemetry.registry.get_sample_value(name, labels) or 0.0
 
 
 @pytest.mark.parametrize(
@@ -99,24 +73,10 @@ def test_server_timing_tells_the_stages_of_a_search_by_image(client):
     assert spent["total"] >= spent["decode"] + spent["inference"] + spent["search"]
 
 
-@contextmanager
-def connection(service: Running) -> Iterator[socket.socket]:
-    host, port = service.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=10) as caller:
-        yield caller
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    until = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < until
-        time.sleep(0.005)
-
-
 def test_a_caller_that_leaves_while_it_sends_is_counted_as_gone_and_is_no_failure_of_ours(service, caplog):
     gone = {"route": "/embed/image", "status": "499", "cause": "caller_gone"}
     before = metric(service, "twinlens_requests_total", **gone)
-    with connection(service) as caller:
+    with dialled(service) as caller:
         caller.sendall(b"POST /embed/image HTTP/1.1\r\nhost: x\r\ncontent-type: image/png\r\n")
         caller.sendall(b"content-length: 1000\r\n\r\n" + bytes(100))
         wait_until(lambda: service.serving.bodies_bytes == 100)
@@ -181,10 +141,7 @@ def test_a_deadline_that_passes_answers_504_and_leaves_nothing_behind(service):
         headers = PNG | {"x-deadline-ms": "80"}
         response = service.client.post("/embed/image", content=picture(1), headers=headers)
         assert (response.status_code, response.json()["error"]["code"]) == (504, "deadline_exceeded")
-    until = time.monotonic() + 10
-    while metric(service, "twinlens_pending_items", kind="image") and time.monotonic() < until:
-        time.sleep(0.01)
-    assert metric(service, "twinlens_pending_items", kind="image") == 0
+    wait_until(lambda: metric(service, "twinlens_pending_items", kind="image") == 0)
     assert service.client.post("/embed/image", content=picture(1), headers=PNG).status_code == 200
 
 
@@ -194,11 +151,10 @@ def test_a_caller_that_leaves_is_dropped_before_it_costs_the_device_anything(ser
     encoded = metric(service, "twinlens_batch_items_sum", kind="image")
     data = picture(1)
     with device_held(service):
-        with connection(service) as caller:
+        with dialled(service) as caller:
             head = f"POST /embed/image HTTP/1.1\r\nhost: x\r\ncontent-length: {len(data)}\r\n"
             caller.sendall(head.encode() + b"content-type: image/png\r\n\r\n" + data)
-            while metric(service, "twinlens_pending_items", kind="image") < 1:
-                time.sleep(0.005)
+            wait_until(lambda: metric(service, "twinlens_pending_items", kind="image") == 1)
         wait_until(lambda: metric(service, "twinlens_requests_total", **gone) == before + 1)
     assert service.client.post("/embed/text", json={"texts": "a"}).status_code == 200
     assert metric(service, "twinlens_batch_items_sum", kind="image") == encoded

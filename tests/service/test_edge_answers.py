@@ -8,10 +8,9 @@ from contextlib import contextmanager
 
 import pytest
 import uvicorn
-from live_service import running
+from live_service import device_held, dialled, running, wait_until
 from starlette.types import Receive, Scope, Send
-from test_edge import device_held, wait_until
-from test_edge_connections import JSON, dialled, everything_from
+from test_edge_connections import JSON, everything_from
 
 from service.edge.connections import Crowd
 from service.settings import Settings

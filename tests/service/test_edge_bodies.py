@@ -3,9 +3,9 @@
 import time
 
 import pytest
-from live_service import picture, running
+from live_service import dialled, picture, running, wait_until
 from pydantic import ValidationError
-from test_edge import JSON, PNG, connection, wait_until
+from test_edge import JSON, PNG
 
 from service.edge.inflow import DISCARD_SECONDS
 
@@ -23,7 +23,7 @@ def test_a_body_over_the_cap_is_413_announced_or_streamed_and_is_never_held(rele
 
 def test_bodies_that_are_too_much_together_answer_429_and_small_ones_get_through(releases, settings_for):
     settings = settings_for(releases, max_body_bytes=200_000, max_bodies_bytes=200_000)
-    with running(settings) as service, connection(service) as holder:
+    with running(settings) as service, dialled(service) as holder:
         serving = service.serving
         holder.sendall(b"POST /embed/image HTTP/1.1\r\nhost: x\r\ncontent-type: image/png\r\n")
         holder.sendall(b"content-length: 199999\r\n\r\n" + bytes(150_000))
@@ -38,13 +38,13 @@ def test_bodies_that_are_too_much_together_answer_429_and_small_ones_get_through
 
 def test_a_request_refused_unread_has_its_body_taken_in_so_that_the_caller_sees_the_answer(service):
     head = b"POST /embed/image HTTP/1.1\r\nhost: x\r\nx-deadline-ms: soon\r\ncontent-length: 3000000\r\n"
-    with connection(service) as caller:
+    with dialled(service) as caller:
         caller.sendall(head + b"\r\n")
         for _ in range(30):
             caller.sendall(bytes(100_000))
             time.sleep(0.001)
         assert caller.recv(12) == b"HTTP/1.1 422"
-    with connection(service) as caller:
+    with dialled(service) as caller:
         caller.sendall(head + b"expect: 100-continue\r\n\r\n")
         assert caller.recv(12) == b"HTTP/1.1 422"  # and not 100
 
@@ -55,7 +55,7 @@ def test_bounds_on_bodies_that_contradict_each_other_are_refused(releases, setti
 
 
 def test_a_body_refused_with_its_last_bytes_is_answered_at_once(releases, settings_for):
-    with running(settings_for(releases, max_body_bytes=1024)) as service, connection(service) as caller:
+    with running(settings_for(releases, max_body_bytes=1024)) as service, dialled(service) as caller:
         head = b"POST /embed/image HTTP/1.1\r\nhost: x\r\ncontent-type: image/png\r\n"
         began = time.monotonic()
         caller.sendall(head + b"transfer-encoding: chunked\r\n\r\n7d0\r\n" + bytes(2000) + b"\r\n0\r\n\r\n")

@@ -5,21 +5,12 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 
 import pytest
-from live_service import Running, picture, running
-from test_edge import wait_until
+from live_service import dialled, picture, running, wait_until
 
 JSON = b"content-type: application/json\r\n"
-
-
-@contextmanager
-def dialled(service: Running) -> Iterator[socket.socket]:
-    host, port = service.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=30) as caller:
-        yield caller
 
 
 def everything_from(caller: socket.socket) -> bytes:

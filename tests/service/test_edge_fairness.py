@@ -1,20 +1,17 @@
 """A caller with much to do leaves room in the queues for the others."""
 
 import threading
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
-from live_service import Running, running
-from test_edge import device_held, metric, wait_until
+from live_service import Running, device_held, metric, running, wait_until
 
 from service.access.keys import create_key
 from service.access.shares import Shares
 
 FOUR = {"texts": ["a", "b", "c", "d"]}
-Ask = Callable[[str], "Future[httpx.Response]"]
 
 
 @pytest.fixture

@@ -4,8 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from live_service import running
-from test_edge import wait_until
+from live_service import running, wait_until
 
 from service.access.keys import create_key, digest_of, revoke_key
 

@@ -11,8 +11,7 @@ from contextlib import contextmanager
 
 import httpx
 import pytest
-from live_service import Running, publish, running
-from test_edge import device_held, metric, wait_until
+from live_service import Running, device_held, metric, publish, running, wait_until
 
 from encoders.errors import FingerprintMismatch
 from index.errors import CorruptRelease, NoRelease
@@ -88,8 +87,7 @@ def test_reload_serves_the_new_release_and_drops_no_request(
         new = publish(folder, gallery, other_tiny_bundle)
         assert service.client.post("/release/reload").json() == {"release": new, "swapped": True}
         seen = len(answers)
-        while len(answers) < seen + 6:
-            time.sleep(0.01)
+        wait_until(lambda: len(answers) >= seen + 6)
         over.set()
         for caller in callers:
             caller.join()
@@ -200,9 +198,7 @@ def test_watching_current_swaps_without_being_asked(tmp_path, gallery, tiny_bund
     publish(folder, gallery, tiny_bundle)
     with running(settings_for(folder, watch_seconds=0.05)) as service:
         new = publish(folder, gallery, tiny_bundle)
-        until = time.monotonic() + 30
-        while service.client.get("/readyz").json()["release"] != new and time.monotonic() < until:
-            time.sleep(0.02)
+        wait_until(lambda: service.client.get("/readyz").json()["release"] == new)
         assert service.client.get("/release").json()["release"] == new
 
 

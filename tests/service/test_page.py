@@ -250,3 +250,16 @@ def test_one_search_is_one_request_and_the_examples_are_one_too(visit: Visit) ->
     expect(tiles(page)).to_have_count(PAGE)
     asked = [url.removeprefix(visit.base_url) for url in visit.addresses if "/search/" in url]
     assert asked == ["/search/batch", "/search/text"]
+
+
+def test_the_examples_are_no_queries_of_anybody(visit: Visit) -> None:
+    def seen() -> int:
+        return visit.page.request.get(f"{visit.base_url}/drift").json()["reports"][0]["seen"]
+
+    before = seen()
+    page = visit.go()
+    expect(page.locator("a.example img").first).to_be_attached()
+    assert seen() == before
+    search(page, "dog")
+    expect(tiles(page)).to_have_count(PAGE)
+    assert seen() == before + 1

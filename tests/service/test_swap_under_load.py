@@ -3,7 +3,6 @@
 import gc
 import itertools
 import threading
-import time
 import weakref
 from collections import Counter
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from live_service import Running, picture, publish, running
+from live_service import Running, picture, publish, running, wait_until
 
 from encoders.encoder import Encoder
 from index.release import Release
@@ -128,13 +127,6 @@ def both(
         (publish(releases, gallery, tiny_bundle), tiny_bundle),  # is current
     ]
     return releases, [Side.of(releases, release_id, bundle) for release_id, bundle in published]
-
-
-def wait_until(holds: Callable[[], object], *, seconds: float) -> None:
-    until = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < until
-        time.sleep(0.005)
 
 
 def mapped(release: str) -> list[str]:

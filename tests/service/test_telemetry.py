@@ -2,14 +2,12 @@
 
 import re
 import shutil
-import socket
 
 import httpx
 import pytest
-from live_service import Running, picture, publish, running
+from live_service import Running, dialled, picture, publish, running, wait_until
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
-from test_edge import wait_until
 
 from service.refusal import REASONS
 
@@ -120,8 +118,7 @@ def hostile(client: httpx.Client, service: Running, number: int) -> None:
     client.get("/healthz", headers={"x-request-id": f"id-{number}", "x-deadline-ms": f"{number}x"})
     client.post("/embed/text", json={"texts": f"text {number}", f"field{number}": 1})
     client.post("/v1/embeddings", json={"input": "a", "model": f"model-{number}"})
-    host, port = service.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=10) as raw:
+    with dialled(service) as raw:
         raw.sendall(f"BREW{number} / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".encode())
         while raw.recv(4096):
             pass
