@@ -84,6 +84,7 @@ def search(
     with_payload: bool | None = None,
     with_vector: bool | None = None,
     truncate: Truncate | None = None,
+    count_in_drift: bool | None = None,
 ) -> Call[SearchAnswer]:
     """Search by exactly one of `text`, `image`, `vector` and `id`; see `Query` for the options."""
     return _search(Query(**locals()))
@@ -118,6 +119,7 @@ def search_batch(
     with_payload: bool | None = None,
     with_vector: bool | None = None,
     truncate: Truncate | None = None,
+    count_in_drift: bool | None = None,
 ) -> Call[BatchAnswer]:
     """Results or an error for each query. Options here stand for every query that has none of its own."""
     given = {name: value for name, value in locals().items() if name != "queries"}

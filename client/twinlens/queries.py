@@ -36,6 +36,7 @@ class Query:
     with_payload: bool | None = None
     with_vector: bool | None = None
     truncate: Truncate | None = None
+    count_in_drift: bool | None = None
 
     def kind(self) -> str:
         """Which of the four is asked for; raises ValueError unless it is exactly one."""

@@ -14,7 +14,7 @@ from service.edge.edge import context_of
 from service.errors import UnsupportedMediaType
 from service.routes.parts import answers, computed, json_answer, serving_of, takes_json
 from service.search.filters import parse_filter
-from service.search.wanted import Wanted, find, note_failures, unit_vector
+from service.search.wanted import Wanted, find, note_failure, unit_vector
 from service.serving import Serving, ServingState
 from service.wire.answers import INLINE_NUMBERS, count_numbers, dump
 from service.wire.bodies import is_json, media_type, read_files, read_json, read_query
@@ -84,7 +84,7 @@ async def search_image(request: Request) -> Response:
     outcomes = await serving.embedder.images(
         state.encoder, [source], deadline=context.deadline, timings=context.timings
     )
-    note_failures(state, outcomes)
+    note_failure(state, options, outcomes[0])
     vector = _only(outcomes).vector
     return await _answer(request, state, Wanted(options, condition, vector=vector, asked_by="images"))
 

@@ -20,11 +20,11 @@ from service.errors import InvalidField, TooLarge, report
 from service.routes.parts import answers, computed, json_answer, serving_of, takes_json
 from service.search.filters import parse_filter
 from service.search.hits import Found
-from service.search.wanted import Wanted, find_some, note_failures, unit_vector
+from service.search.wanted import Wanted, find_some, note_failure, unit_vector
 from service.serving import Serving, ServingState
 from service.settings import Settings
 from service.wire.answers import INLINE_NUMBERS, count_numbers, dump, raise_when_all_failed
-from service.wire.bodies import check_count, explain, read_json
+from service.wire.bodies import INLINE_BYTES, check_count, explain, read_json
 from service.wire.schemas import SearchBatchAnswer, SearchBatchQuery, SearchBatchRequest
 
 router = APIRouter(prefix="/search", tags=["search"])
@@ -52,7 +52,8 @@ async def search_batch(request: Request) -> Response:
     batch = await read_json(request, SearchBatchRequest, pool=serving.pool, max_bytes=None)
     check_count(len(batch.queries), serving.settings.max_queries, name="queries")
     ask = partial(_ask_all, batch, encoder=state.encoder)
-    asked = await computed(serving, ask, inline=len(batch.queries) <= INLINE_QUERIES)
+    small = len(batch.queries) <= INLINE_QUERIES and len(await request.body()) <= INLINE_BYTES
+    asked = await computed(serving, ask, inline=small)
     _check_totals(asked, serving.settings)
     wanted = await _embedded(serving, state, asked, context)
     raise_when_all_failed(wanted)
@@ -130,13 +131,13 @@ async def _embedded(
         deadline=context.deadline,
         timings=context.timings,
     )
-    note_failures(state, outcomes)
     wanted = [one.wanted if isinstance(one, Asked) else one for one in asked]
     for place, outcome in zip(sources, outcomes, strict=True):
         plain = wanted[place]
         if isinstance(plain, Wanted) and isinstance(outcome, Embedded):
             wanted[place] = replace(plain, vector=outcome.vector, truncated=outcome.truncated)
-        elif isinstance(outcome, TwinlensError):
+        elif isinstance(plain, Wanted) and isinstance(outcome, TwinlensError):
+            note_failure(state, plain.options, outcome)
             wanted[place] = outcome
     return wanted
 

@@ -90,19 +90,20 @@ def find(state: ServingState, wanted: Wanted) -> Found:
     return found
 
 
-def note_failures(state: ServingState, outcomes: Sequence[Outcome]) -> None:
-    """Pictures to search with that could not be decoded count as drift."""
-    for outcome in outcomes:
-        if isinstance(outcome, UndecodableImage):
-            state.drift.note_undecodable()
+def note_failure(state: ServingState, options: SearchOptions, outcome: Outcome) -> None:
+    """A picture to search with that could not be decoded counts as drift."""
+    if isinstance(outcome, UndecodableImage) and options.count_in_drift:
+        state.drift.note_undecodable()
 
 
 def _note(state: ServingState, wanted: Wanted, query: Query, found: Found) -> None:
     """What drift is measured on: texts and pictures that people send, not vectors, nor items of the gallery."""
     if query.asked_by is None or query.excluded_item_row is not None:
         return
+    if query.offset or not wanted.options.count_in_drift:  # a further page is no query of its own
+        return
     plain = query.condition is None  # of a filter's leavings a calibration says nothing about the encoder
-    best = found.hits[0]["relevance"] if plain and query.offset == 0 and found.hits else None
+    best = found.hits[0]["relevance"] if plain and found.hits else None
     note = QueryNote(query.vector, wanted.truncated, best, found.good_match if plain else None)
     state.drift.note(query.asked_by, note)
 

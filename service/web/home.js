@@ -15,7 +15,7 @@ export async function fillExamples() {
   const list = document.querySelector(".examples");
   if (list.querySelector("img")) return;
   try {
-    const { answers } = await searchTexts(EXAMPLES, { k: PICTURES_OF_AN_EXAMPLE });
+    const { answers } = await searchTexts(EXAMPLES, { k: PICTURES_OF_AN_EXAMPLE, with_payload: false, count_in_drift: false });
     const cards = answers
       .filter(({ results, good_match: isGood }) => results?.length && isGood !== false) // what this gallery has
       .slice(0, SHOWN)

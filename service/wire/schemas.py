@@ -6,12 +6,16 @@ Knows nothing of how requests are served.
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema, model_validator
+from pydantic import BaseModel, ConfigDict, FailFast, Field, StringConstraints, WithJsonSchema, model_validator
 
 Space = Literal["images", "texts"]
 EncodingFormat = Literal["float", "base64"]
 Truncate = Literal["end", "none"]
 Text = Annotated[str, StringConstraints(min_length=1)]
+# The first bad one of a list is told, and no memory goes to a million others.
+Strings = Annotated[list[str], FailFast()]
+Vector = Annotated[list[float], FailFast()]
+TokenIds = Annotated[list[int], FailFast()]
 
 MAX_K = 1000
 MAX_OFFSET = 10_000
@@ -27,12 +31,12 @@ class EmbeddingOptions(_Request):
 
 
 class EmbedTextRequest(EmbeddingOptions):
-    texts: str | list[str] = Field(min_length=1, description="one text or several")
+    texts: str | Strings = Field(min_length=1, description="one text or several")
     truncate: Truncate = Field("end", description="none: a text that does not fit is an error, not cut")
 
 
 class EmbedImageRequest(EmbeddingOptions):
-    images: str | list[str] = Field(min_length=1, description="base64 or data: URI each; URLs are refused")
+    images: str | Strings = Field(min_length=1, description="base64 or data: URI each; URLs are refused")
 
 
 class ImageUrl(_Request):
@@ -53,7 +57,7 @@ class OpenAIRequest(_Request):
 
     model_config = ConfigDict(extra="ignore")
     model: str | None = None
-    input: str | list[str | OpenAIItem | int | list[int]] = Field(min_length=1)
+    input: str | Annotated[list[str | OpenAIItem | int | TokenIds], FailFast()] = Field(min_length=1)
     encoding_format: EncodingFormat = "float"
     dimensions: int | None = Field(None, ge=1)
     modality: Literal["text", "image"] = "text"
@@ -71,6 +75,7 @@ class SearchOptions(_Request):
     with_payload: bool = True
     with_vector: bool = False
     truncate: Truncate = "end"
+    count_in_drift: bool = Field(True, description="false: an example or a test, which drift leaves out")
 
 
 class SearchTextRequest(SearchOptions):
@@ -82,7 +87,7 @@ class SearchImageRequest(SearchOptions):
 
 
 class SearchVectorRequest(SearchOptions):
-    vector: list[float] = Field(min_length=1)
+    vector: Vector = Field(min_length=1)
     model_fingerprint: str = Field(description="of the encoder that made the vector; another is a 409")
 
 
@@ -95,7 +100,7 @@ class SearchBatchQuery(SearchOptions):
 
     text: Text | None = None
     image: Text | None = Field(None, description="base64 or data: URI; URLs are refused")
-    vector: list[float] | None = Field(None, min_length=1)
+    vector: Vector | None = Field(None, min_length=1)
     model_fingerprint: str | None = Field(None, description="of the encoder that made the vector")
     id: Text | None = Field(None, description="more like this item, which itself is left out")
 
