@@ -5,11 +5,13 @@ with a request.
 """
 
 import asyncio
+import reprlib
 from collections.abc import Mapping
 from concurrent.futures import Executor
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
@@ -20,6 +22,10 @@ M = TypeVar("M", bound=BaseModel)
 MAX_FORM_FIELDS = 64
 MAX_PLAIN_BYTES = 4 << 20  # of JSON without pictures: parsing it holds the interpreter's lock
 INLINE_BYTES = 32_768  # parsed within 0.1 ms: a hop to another thread would cost as much
+MAX_PARTS = 250_000  # lists, objects and their fields in one body: each takes hundreds of bytes once parsed
+MAX_VALUES = 4_000_000  # the vectors of a thousand items
+_SHORT = reprlib.Repr()  # reads no more of a value than it shows
+_SHORT.maxstring = _SHORT.maxother = 80
 
 
 def media_type(request: Request) -> str:
@@ -52,26 +58,38 @@ async def read_json(
 
 
 def parse(model: type[M], body: bytes) -> M:
-    """JSON bytes as a `model`. Raises InvalidJson or InvalidField."""
+    """JSON bytes as a `model`. Raises InvalidJson, InvalidField or TooLarge."""
+    _refuse_crowded(body)
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
         raise explain(error) from error
 
 
+def _refuse_crowded(body: bytes) -> None:
+    """JSON of very many very small parts would take a hundred times its bytes. Raises TooLarge."""
+    if len(body) <= MAX_PARTS:
+        return
+    parts, values = sum(body.count(sign) for sign in (b"[", b"{", b":")), body.count(b",")
+    if parts > MAX_PARTS or values > MAX_VALUES:
+        raise TooLarge(
+            f"the JSON has about {parts} lists, objects and fields and {values} values, and {MAX_PARTS} and "
+            f"{MAX_VALUES} are taken: send less at once"
+        )
+
+
 def read_query(request: Request, model: type[M], *, more: Mapping[str, str] | None = None) -> M:
-    """Query parameters (and `more`, which they win over) as a `model`. Raises InvalidField."""
+    """Query parameters (and `more`, which they win over) as a `model`. Raises InvalidField or InvalidJson."""
     given: dict[str, Any] = {**(more or {}), **request.query_params}
-    if isinstance(given.get("filter"), str):
-        given["filter"] = parse(_AnyObject, b'{"value": %s}' % given["filter"].encode()).value
+    if isinstance(told := given.get("filter"), str):
+        try:
+            given["filter"] = from_json(told)
+        except ValueError as error:
+            raise InvalidJson(f"filter is not JSON: {error}", param="filter") from error
     try:
         return model.model_validate(given)
     except ValidationError as error:
         raise explain(error) from error
-
-
-class _AnyObject(BaseModel):
-    value: Any
 
 
 async def read_files(request: Request, name: str, *, limit: int) -> tuple[list[ImageSource], dict[str, str]]:
@@ -120,15 +138,10 @@ def explain(error: ValidationError) -> ServiceError:
     if problem["type"] == "extra_forbidden":
         words = "no such field is taken here"
     elif problem["type"] != "missing":
-        words += f", not {_shortened(problem['input'])}"
+        words += f", not {_SHORT.repr(problem['input'])}"
     return InvalidField(f"{param or 'the body'}: {words}", param=param)
 
 
 def _is_field(part: int | str) -> bool:
     """Pydantic also names the branch of a union it tried, as in texts.list[str].3."""
     return isinstance(part, int) or (part not in {"str", "int", "OpenAIItem"} and "[" not in part)
-
-
-def _shortened(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "…"

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, FailFast, Field, WithJsonSchema
 
-from service.wire.schemas import ItemError
+from service.wire.schemas import ItemError, Strings, Vector
 
 MAX_CHANGES = 1000  # in one request
 MAX_TEXTS = 64  # of one item
@@ -15,7 +15,7 @@ class PutOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     payload: dict[str, Any] = Field(default_factory=dict, description="JSON: shown with hits, and filtered by")
-    texts: list[str] | None = Field(
+    texts: Strings | None = Field(
         None,
         max_length=MAX_TEXTS,
         description="found with in: texts; unset: the payload's captions, caption or title",
@@ -27,7 +27,7 @@ class PutItemRequest(PutOptions):
 
     model_config = ConfigDict(protected_namespaces=())
     image: str | None = Field(None, min_length=1, description="base64 or data: URI; URLs are refused")
-    vector: list[float] | None = Field(None, min_length=1, description="of the encoder that is served")
+    vector: Vector | None = Field(None, min_length=1, description="of the encoder that is served")
     model_fingerprint: str | None = Field(None, description="of the encoder that made the vector")
 
 
@@ -43,8 +43,8 @@ class ChangeItemsRequest(BaseModel):
     """Items to put, each as PutItemRequest with its id; and ids to delete."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    put: list[PutOne] = Field(default_factory=list, max_length=MAX_CHANGES)
-    delete: list[str] = Field(default_factory=list, max_length=MAX_CHANGES)
+    put: Annotated[list[PutOne], FailFast()] = Field(default_factory=list, max_length=MAX_CHANGES)
+    delete: Strings = Field(default_factory=list, max_length=MAX_CHANGES)
 
 
 class Duplicate(BaseModel):

@@ -1,0 +1,55 @@
+"""JSON that is made to cost more than its bytes: refused, with a short word, before it does."""
+
+import orjson
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from service.wire.live import ChangeItemsRequest, PutItemRequest
+from service.wire.schemas import EmbedImageRequest, EmbedTextRequest, OpenAIRequest, SearchVectorRequest
+
+JSON = {"content-type": "application/json"}
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        (EmbedTextRequest, "texts"),
+        (EmbedImageRequest, "images"),
+        (OpenAIRequest, "input"),
+        (SearchVectorRequest, "vector"),
+        (PutItemRequest, "vector"),
+        (ChangeItemsRequest, "put"),
+        (ChangeItemsRequest, "delete"),
+    ],
+)
+def test_of_a_list_only_the_first_bad_one_is_told(model: type[BaseModel], name: str):
+    body = orjson.dumps({"model_fingerprint": "f", name: [None] * 900})
+    with pytest.raises(ValidationError) as refused:
+        model.model_validate_json(body)
+    assert refused.value.error_count() < 10
+
+
+@pytest.mark.parametrize(
+    "part",
+    [b"[],", b'{"a":1},', b'"a":1,', b"1," * 16],
+    ids=["lists", "objects", "fields", "numbers"],
+)
+def test_json_of_very_many_parts_is_413_before_it_is_parsed(client, part):
+    lists = b'{"images": [' + part * 250_001 + b"1]}"
+    answer = client.post("/embed/image", content=lists, headers=JSON)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_large")
+    assert "250000 and 4000000 are taken" in answer.json()["error"]["message"]
+
+
+def test_a_value_of_any_size_is_told_in_a_few_words(client):
+    for k in ("x" * 100_000, [1] * 10_000, {"a": "b" * 100_000}):
+        answer = client.post("/search/text", json={"query": "a", "k": k})
+        assert (answer.status_code, answer.json()["error"]["param"]) == (422, "k")
+        assert len(answer.json()["error"]["message"]) < 300
+
+
+def test_a_filter_beside_a_picture_that_is_no_json_is_told_as_such(client):
+    answer = client.post("/search/image?filter={", content=b"x", headers={"content-type": "image/png"})
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["param"]) == (400, "invalid_json", "filter")
+    assert error["message"].startswith("filter is not JSON: ")
