@@ -55,7 +55,6 @@ class Drift:
         self._release = release
         self._judge = judge
         self._calibration: Calibration | None = judge.calibration if judge else None
-        self._lock = threading.Lock()
         self._preparing = threading.Lock()
         self._prepared: _Prepared | None = None
 
@@ -71,19 +70,19 @@ class Drift:
         if before is None or now is None or self._release.fingerprint != previous._release.fingerprint:
             return
         if all(_same(now.references[m], before.references[m]) for m in MODALITIES):
-            self._prepared, self._lock = replace(now, windows=before.windows), previous._lock
+            self._prepared = replace(now, windows=before.windows, lock=before.lock)
 
     def note(self, modality: Modality, query: QueryNote) -> None:
         """A query that was searched for. O(d) work."""
-        if self._prepared is not None:
-            with self._lock:
-                self._prepared.windows[modality].note(query)
+        if (prepared := self._prepared) is not None:
+            with prepared.lock:
+                prepared.windows[modality].note(query)
 
     def note_undecodable(self) -> None:
         """A picture to search with that could not be decoded."""
-        if self._prepared is not None:
-            with self._lock:
-                self._prepared.windows["images"].note_undecodable()
+        if (prepared := self._prepared) is not None:
+            with prepared.lock:
+                prepared.windows["images"].note_undecodable()
 
     def answer(self) -> DriftAnswer:
         """The whole of `GET /drift`."""
@@ -133,7 +132,7 @@ class Drift:
         return cast("_Prepared", self._prepared)
 
     def _query_report(self, modality: Modality, prepared: "_Prepared") -> DriftReport:
-        with self._lock:
+        with prepared.lock:
             sums = prepared.windows[modality].sums()
         name = _ANSWERED_BY[modality]
         direction = self._calibration.directions.get(name) if self._calibration else None
@@ -150,13 +149,17 @@ class Drift:
 
 @dataclass(frozen=True, eq=False)
 class _Prepared:
-    """References of a release, its gallery beside them, and the windows of queries; by modality."""
+    """References of a release, its gallery beside them, and the windows of queries; by modality.
+
+    `lock` is held while a window is written or read, and goes with the windows from release to release.
+    """
 
     references: Mapping[Modality, Reference | None]
     why_none: Mapping[Modality, str]
     windows: Mapping[Modality, Window]
     expected: Mapping[Modality, Expected | None]
     gallery: list[DriftReport] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
     def of(cls, release: Release, judge: Judge | None) -> "_Prepared":
