@@ -17,7 +17,7 @@ Knows nothing of threads, releases, thresholds or words.
 """
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -136,16 +136,8 @@ class Sums:
         return _pairwise_cosine(self.total, self.count)
 
     def add(self, other: "Sums") -> None:
-        self.total += other.total
-        self.histogram += other.histogram
-        for name in _COUNTS:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-
-
-_COUNTS = (
-    *("count", "unfamiliar", "cut", "undecodable"),
-    *("judged", "relevance", "relevance_squares", "decided", "unmatched"),
-)
+        for each in fields(self):
+            setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,6 @@ from service.wire.drift import DriftMeasure, DriftVerdict
 LEAST = 50
 SURE = 4.0
 VERDICTS: tuple[DriftVerdict, ...] = ("as proven", "has moved", "far")
-MeasureName = str
 NO_CALIBRATION = "the bundle has no calibration: python -m training calibrate makes one"
 
 
