@@ -4,8 +4,8 @@ import struct
 import zlib
 from collections.abc import Iterator
 
-import numpy as np
 import hostile_files as make
+import numpy as np
 from hostile_files import ANY, BAD, LONG, OK, RATIONAL, SHORT, Hostile
 
 CUTS = (1, 9, 24, 0.1, 0.3, 0.5, 0.75, 0.9, 0.99)  # bytes, or parts of the file

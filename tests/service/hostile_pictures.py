@@ -10,8 +10,8 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import hostile_files as make
+import numpy as np
 from hostile_files import ANY, LARGE, LONG, NARROW, OK, RATIONAL, SHORT, SMALL, Hostile
 from hostile_formats import chunks, containers, directories, flipped, frames, segments, truncated
 from PIL import Image
