@@ -4,35 +4,25 @@ Exit status: 0 when every one was answered 200 or 4xx in the one shape of errors
 vector all the while, the service stayed ready and its memory flat; 1 otherwise; 2 when it could not be tried.
 """
 
-import http.client
+import asyncio
 import json
-import os
-import queue
 import secrets
-import tempfile
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
-from rich.table import Table
 
 from benchmarks.faults.mutants import good_files, mutant
-from benchmarks.http import BenchmarkFailed, Service, serving
-from benchmarks.inputs import GALLERY, read_items, write_gallery
-from benchmarks.machine import process_tree
-from benchmarks.rebuild import rebuild_gallery
+from benchmarks.faults.trial import Answer, Caller, Left, Reading, metrics, run, trial, with_deadline
+from benchmarks.http import Service, post
+from benchmarks.inputs import GALLERY, read_items
 from encoders.bundle import DEFAULT_BUNDLE
-from encoders.errors import TwinlensError
 from encoders.images import decode_image
 
-ITEMS = 32  # of the gallery: enough for a release
 EVERY = 20  # a good picture after so many spoiled ones
 SIDE_PIXELS = 96
 WARM_UP = 0.1  # of the pictures, after which memory is looked at first: buffers and arenas fill until then
@@ -45,19 +35,16 @@ command = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @dataclass
 class Tally:
-    """What was answered; the lock is for the clients that fill it."""
-
-    answers: Counter[tuple[int, str]] = field(default_factory=Counter)
+    answers: Counter[tuple[int, str]] = field(default_factory=Counter)  # status (0: none) and code
     wrong: dict[int, str] = field(
         default_factory=dict
-    )  # number of the picture -> what was wrong with its answer
+    )  # number of the picture -> what is wrong with its answer
     good_checked: int = 0
     slowest_seconds: float = 0.0
-    lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 @dataclass(frozen=True)
-class Trial:
+class Barrage:
     """Pictures `0 … count - 1` of a seed, to one service."""
 
     service: Service
@@ -66,94 +53,67 @@ class Trial:
     count: int
     clients: int
 
-    def send_all(self, tally: Tally, progress: Progress) -> list[float]:
-        """Memory of the service's own process in MiB, after the warm-up and at the end."""
-        bar = progress.add_task("pictures", total=self.count)
-        numbers: queue.SimpleQueue[int] = queue.SimpleQueue()
-        expected = self._good_vector(self._connection())
-        memory: list[float] = []
-        for part in (range(int(self.count * WARM_UP)), range(int(self.count * WARM_UP), self.count)):
-            for number in part:
-                numbers.put(number)
-            clients = [
-                threading.Thread(
-                    target=self._client, args=(numbers, tally, expected, lambda: progress.advance(bar))
-                )
-                for _ in range(self.clients)
-            ]
-            for client in clients:
-                client.start()
-            for client in clients:
-                client.join()
-            memory.append(resident_mebibytes(self.service.process.pid))
-        return memory
+    async def send_all(self, tally: Tally) -> list[Reading]:
+        """What the service takes after the warm-up and at the end; fewer where it did not live to see it."""
+        expected = await self._good_vector(Caller(self.service.port))
+        readings: list[Reading] = []
+        warm_up = int(self.count * WARM_UP)
+        for part in (range(warm_up), range(warm_up, self.count)):
+            numbers = iter(part)
+            await asyncio.gather(*(self._client(numbers, expected, tally) for _ in range(self.clients)))
+            if self.service.process.poll() is None:
+                readings.append(Reading.of(self.service.process.pid))
+        return readings
 
-    def _client(
-        self,
-        numbers: "queue.SimpleQueue[int]",
-        tally: Tally,
-        expected: list[float],
-        advance: Callable[[], None],
-    ) -> None:
-        connection = self._connection()
-        while True:
-            try:
-                number = numbers.get_nowait()
-            except queue.Empty:
-                connection.close()
-                return
+    async def _client(self, numbers: Iterator[int], expected: list[float], tally: Tally) -> None:
+        caller = Caller(self.service.port)
+        for number in numbers:  # shared by all clients
+            if number % max(1, self.count // 10) == 0:
+                typer.echo(f"{number:>9,} pictures")
             started = time.perf_counter()
             try:
-                self._one(connection, number, tally, expected)
-            except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
-                with tally.lock:
-                    tally.answers[0, type(error).__name__] += 1
-                    tally.wrong[number] = f"no answer: {error!r}"
-                connection.close()
-            with tally.lock:
-                tally.slowest_seconds = max(tally.slowest_seconds, time.perf_counter() - started)
-            advance()
+                await self._one(caller, number, expected, tally)
+            except (Left, OSError, ValueError, KeyError) as error:
+                tally.answers[0, type(error).__name__] += 1
+                tally.wrong[number] = f"no answer: {error!r}"
+                caller.leave()
+            tally.slowest_seconds = max(tally.slowest_seconds, time.perf_counter() - started)
+        caller.leave()
 
-    def _one(
-        self, connection: http.client.HTTPConnection, number: int, tally: Tally, expected: list[float]
-    ) -> None:
-        status, body = ask(connection, mutant(self.files, self.seed, number))
-        code, problem = judge(status, body)
-        if number % EVERY == 0 and not same(self._good_vector(connection), expected):
-            problem = "a good picture then had another vector"
-        with tally.lock:
-            tally.answers[status, code] += 1
-            tally.good_checked += number % EVERY == 0
-            if problem:
-                tally.wrong[number] = problem
+    async def _one(self, caller: Caller, number: int, expected: list[float], tally: Tally) -> None:
+        answer = await ask(caller, mutant(self.files, self.seed, number))
+        code, problem = judge(answer)
+        if number % EVERY == 0:
+            tally.good_checked += 1
+            if not same(await self._good_vector(caller), expected):
+                problem = "a good picture then had another vector"
+        tally.answers[answer.status, code] += 1
+        if problem:
+            tally.wrong[number] = problem
 
-    def _good_vector(self, connection: http.client.HTTPConnection) -> list[float]:
-        status, body = ask(connection, self.files[0])
-        if status != 200:
-            raise ValueError(f"a good picture was answered {status}: {body[:200]!r}")
-        return list(json.loads(body)["data"][0]["embedding"])
-
-    def _connection(self) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection("127.0.0.1", self.service.port, timeout=DEADLINE_SECONDS)
+    async def _good_vector(self, caller: Caller) -> list[float]:
+        answer = await ask(caller, self.files[0])
+        if answer.status != 200:
+            raise ValueError(f"a good picture was answered {answer.status}: {answer.body[:200]!r}")
+        return list(json.loads(answer.body)["data"][0]["embedding"])
 
 
-def ask(connection: http.client.HTTPConnection, picture: bytes) -> tuple[int, bytes]:
-    headers = {"content-type": "image/jpeg", "x-deadline-ms": str(int(DEADLINE_SECONDS * 1e3))}
-    connection.request("POST", "/embed/image", picture, headers)
-    answer = connection.getresponse()
-    return answer.status, answer.read()
+async def ask(caller: Caller, picture: bytes) -> Answer:
+    request = post("/embed/image", picture, media_type="image/jpeg")
+    async with asyncio.timeout(2 * DEADLINE_SECONDS):
+        return await caller.ask(with_deadline(request, int(DEADLINE_SECONDS * 1e3)))
 
 
-def judge(status: int, body: bytes) -> tuple[str, str]:
+def judge(answer: Answer) -> tuple[str, str]:
     """The error code of an answer, and what is wrong with the answer; both may be empty."""
-    content = json.loads(body)
-    if status == 200:
+    content = json.loads(answer.body)
+    if answer.status == 200:
         numbers = content["data"][0]["embedding"]
         length = sum(number * number for number in numbers)
         return "", "" if abs(length - 1.0) < 1e-3 else f"an embedding of length² {length}"
     code = str(content["error"]["code"])
-    if not 400 <= status < 500 or status == 429:
-        return code, f"{status} {content['error']['message']}"
+    if not 400 <= answer.status < 500 or answer.status == 429:
+        return code, f"{answer.status} {content['error']['message']}"
     return code, ""
 
 
@@ -163,42 +123,25 @@ def same(found: list[float], expected: list[float]) -> bool:
     )
 
 
-def resident_mebibytes(process_id: int) -> float:
-    status = Path(f"/proc/{process_id}/status").read_text("ascii", errors="replace")
-    return int(status.split("VmRSS:")[1].split()[0]) / 1024
-
-
-def decoder_metrics(service: Service) -> dict[str, float]:
-    """What /metrics says of the decoding processes, and whether the service is ready."""
-    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=10)
-    connection.request("GET", "/metrics")
-    lines = connection.getresponse().read().decode().splitlines()
-    connection.close()
-    named = (line.rsplit(" ", 1) for line in lines if line.startswith(("twinlens_decoder", "twinlens_ready ")))
-    return {name: float(value) for name, value in named if "_created" not in name}
-
-
-def report(tally: Tally, memory: Sequence[float], metrics: Mapping[str, float], *, console: Console) -> bool:
-    """Print what was found; whether all was as it should be."""
-    table = Table("status", "code", "pictures", box=None)
+def report(tally: Tally, readings: Sequence[Reading], after: dict[str, float]) -> bool:
+    """Print what was found; whether all was as it should be. `after`: metrics at the end."""
     for (status, code), count in sorted(tally.answers.items()):
-        table.add_row(str(status) if status else "none", code, f"{count:,}")
-    console.print(table)
-    growth = memory[-1] - memory[0]
-    console.print(
-        f"good pictures between them: {tally.good_checked:,}, each with its vector unless named below"
-    )
-    console.print(f"slowest answer: {tally.slowest_seconds:.2f} s")
-    console.print(
-        f"memory of the service: {memory[0]:.0f} MiB after the warm-up, {memory[-1]:.0f} MiB at the end"
-    )
-    for name, value in metrics.items():
-        console.print(f"{name} {value:g}", highlight=False)
+        typer.echo(f"{status or 'none':>5} {code:<24} {count:>8,}")
+    typer.echo(f"good pictures between them: {tally.good_checked:,}, each with its vector unless named below")
+    typer.echo(f"slowest answer: {tally.slowest_seconds:.2f} s")
+    for moment, reading in zip(("after the warm-up", "at the end"), readings, strict=False):
+        typer.echo(f"{moment}: {reading}")
+    for name, value in after.items():
+        if name.startswith(("twinlens_decoder", "twinlens_ready")) and "_created" not in name:
+            typer.echo(f"{name} {value:g}")
     for number, problem in sorted(tally.wrong.items())[:20]:
-        console.print(f"picture {number}: {problem}", highlight=False, markup=False)
-    sound = not tally.wrong and growth <= MAX_GROWTH_MEBIBYTES and metrics.get("twinlens_ready") == 1.0
-    console.print("as it should be" if sound else f"NOT as it should be: {len(tally.wrong)} wrong answers")
-    return sound
+        typer.echo(f"picture {number}: {problem}")
+    typer.echo(f"{len(tally.wrong)} wrong answers")
+    if len(readings) < 2:
+        typer.echo("the service ended by itself")
+        return False
+    grown = readings[-1].service_mebibytes - readings[0].service_mebibytes
+    return not tally.wrong and grown <= MAX_GROWTH_MEBIBYTES and after["twinlens_ready"] == 1.0
 
 
 @command.command()
@@ -211,37 +154,23 @@ def images(
     keep: Annotated[Path | None, typer.Option(help="write the pictures with a wrong answer here")] = None,
 ) -> None:
     """Send random and spoiled pictures to a service of its own; tell how it fared."""
-    console = Console(width=110)
     chosen = secrets.randbelow(2**32) if seed is None else seed
-    console.print(f"seed {chosen}, {count:,} pictures", highlight=False)
-    drawing = decode_image((GALLERY / read_items()[0]["image"]).read_bytes())
-    files = list(good_files(drawing.resize((SIDE_PIXELS, SIDE_PIXELS * 3 // 4))).values())
-    tally = Tally()
-    with tempfile.TemporaryDirectory(prefix="twinlens-faults-") as folder:
-        workplace = Path(folder)
-        try:
-            write_gallery(workplace / "gallery.jsonl", ITEMS)
-            rebuild_gallery(
-                workplace / "gallery.jsonl",
-                root=GALLERY,
-                bundle=bundle.absolute(),
-                releases=workplace / "releases",
-            )
-            with serving(workplace / "releases", workplace, dict(os.environ)) as service:
-                trial = Trial(service, files, chosen, count, clients)
-                with Progress(console=Console(stderr=True)) as progress:
-                    memory = trial.send_all(tally, progress)
-                metrics = decoder_metrics(service)
-                console.print(f"processes at the end: {len(process_tree(service.process.pid))}")
-        except (BenchmarkFailed, TwinlensError, OSError, ValueError) as error:
-            typer.echo(f"cannot try: {error}", err=True)
-            raise typer.Exit(2) from error
-    if keep is not None:
-        keep.mkdir(parents=True, exist_ok=True)
-        for number in tally.wrong:
-            (keep / f"{chosen}-{number}").write_bytes(mutant(files, chosen, number))
-    if not report(tally, memory, metrics, console=console):
-        raise typer.Exit(1)
+    typer.echo(f"seed {chosen}, {count:,} pictures")
+
+    def attempt() -> bool:
+        drawing = decode_image((GALLERY / read_items()[0]["image"]).read_bytes())
+        files = list(good_files(drawing.resize((SIDE_PIXELS, SIDE_PIXELS * 3 // 4))).values())
+        tally = Tally()
+        with trial(bundle) as service:
+            readings = asyncio.run(Barrage(service, files, chosen, count, clients).send_all(tally))
+            after = asyncio.run(metrics(service.port)) if service.process.poll() is None else {}
+        if keep is not None:
+            keep.mkdir(parents=True, exist_ok=True)
+            for number in tally.wrong:
+                (keep / f"{chosen}-{number}").write_bytes(mutant(files, chosen, number))
+        return report(tally, readings, after)
+
+    run(attempt)
 
 
 if __name__ == "__main__":
