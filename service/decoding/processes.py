@@ -121,11 +121,13 @@ class Nursery:
                     self._ready = True
                 self._control.sendall(COMMAND.pack(FORK, 0))
                 data, descriptors, _, _ = socket.recv_fds(self._control, REPLY.size, 1)
-                number = REPLY.unpack(data)[0]
-            except (OSError, struct.error) as error:
+                number = _number_in(data)
+            except OSError as error:
                 raise NurseryFailed(f"the process that forks decoders is gone: {error}", gone=True) from error
-        if number <= 0 or len(descriptors) != 1:
-            raise NurseryFailed(f"no decoder can be forked: {os.strerror(abs(number))}", gone=number > 0)
+        if number < 0:
+            raise NurseryFailed(f"no decoder can be forked: {os.strerror(-number)}", gone=False)
+        if len(descriptors) != 1:
+            raise NurseryFailed("a decoder came without its socket: are too many files open?", gone=True)
         os.set_inheritable(descriptors[0], False)
         peer = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=descriptors[0])
         return Worker(number, peer, nursery_id=self.process_id, wall_seconds=wall_seconds)
@@ -138,7 +140,7 @@ class Nursery:
             try:
                 self._control.sendall(COMMAND.pack(END, worker.process_id))
                 return self._reply()
-            except (OSError, struct.error):
+            except OSError:
                 self._hang_up()  # a reply that comes late must not be taken for the next one
                 return None
 
@@ -158,8 +160,13 @@ class Nursery:
             self._control.shutdown(socket.SHUT_RDWR)
 
     def _reply(self) -> int:
-        data = self._control.recv(REPLY.size, socket.MSG_WAITALL)
-        return int(REPLY.unpack(data)[0])
+        return _number_in(self._control.recv(REPLY.size, socket.MSG_WAITALL))
+
+
+def _number_in(reply: bytes) -> int:
+    if len(reply) < REPLY.size:
+        raise ConnectionResetError("it has ended")
+    return int(REPLY.unpack(reply)[0])
 
 
 def describe_status(status: int | None) -> str:
