@@ -56,7 +56,7 @@ class Judge:
         calibration = _calibration_in(release.bundle_path, release.fingerprint)
         if calibration is None:
             return None
-        return cls(calibration, {"images": _sample(release.images), "texts": _sample(release.texts)})
+        return cls(calibration, {"images": sample_of(release.images), "texts": sample_of(release.texts)})
 
     def judge(
         self,
@@ -100,7 +100,8 @@ class Judge:
         return np.concatenate([of_release, layer.vectors[put[::every]]])
 
 
-def _sample(vectors: VectorIndex) -> Floats:
+def sample_of(vectors: VectorIndex) -> Floats:
+    """The rows (m, dim) that stand for a vector set."""
     rows = background_rows(len(vectors))
     if not len(rows):
         return np.empty((0, vectors.dim), dtype=np.float32)

@@ -8,18 +8,16 @@ import logging
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import cast
 
 import numpy as np
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 
-from encoders.calibration import Calibration, Direction, background_rows
+from encoders.calibration import Calibration, Direction
 from encoders.errors import CorruptBundle
 from encoders.modalities import MODALITIES, Modality
 from encoders.query_bank import QueryBank, read_query_bank
 from index.release import Release
-from index.vectors import VectorIndex
-from service.search.relevance import Judge
+from service.search.relevance import Judge, sample_of
 from service.watch.drift import BUCKET_QUERIES, BUCKETS, LEAST_ROWS, QueryNote, Reference, Rows, Sums, Window
 from service.watch.drift_pairs import Expected, expected_relevance
 from service.watch.drift_verdict import (
@@ -60,9 +58,7 @@ class Drift:
 
     def prepare(self) -> None:
         """Read the bank and a sample of the gallery: some 0.2 s. Queries are noted from then on."""
-        with self._preparing:
-            if self._prepared is None:
-                self._prepared = _Prepared.of(self._release, self._judge)
+        self._ready()
 
     def go_on_from(self, previous: "Drift") -> None:
         """Take over the queries of the release before, where the same encoder meets the same references."""
@@ -128,8 +124,10 @@ class Drift:
         yield from (value, reference, errors, verdict, seen)
 
     def _ready(self) -> "_Prepared":
-        self.prepare()
-        return cast("_Prepared", self._prepared)
+        with self._preparing:
+            if self._prepared is None:
+                self._prepared = _Prepared.of(self._release, self._judge)
+            return self._prepared
 
     def _query_report(self, modality: Modality, prepared: "_Prepared") -> DriftReport:
         with prepared.lock:
@@ -173,8 +171,8 @@ class _Prepared:
             windows={m: Window(dim, references[m]) for m in MODALITIES},
             expected={m: expected_relevance(release, judge, m) for m in MODALITIES},
         )
-        for modality, vectors in (("images", release.images), ("texts", release.texts)):
-            prepared.gallery.append(prepared.gallery_report(cast("Modality", modality), _sample(vectors)))
+        prepared.gallery.append(prepared.gallery_report("images", sample_of(release.images)))
+        prepared.gallery.append(prepared.gallery_report("texts", sample_of(release.texts)))
         return prepared
 
     def gallery_report(self, modality: Modality, rows: Rows) -> DriftReport:
@@ -218,13 +216,6 @@ def _why_none(bank: QueryBank | None, modality: Modality) -> str:
         return NO_BANK.format(modality)
     rows = len(bank.rows[modality])
     return f"the bank has {rows} {modality} and {LEAST_ROWS} are needed" if rows < LEAST_ROWS else ""
-
-
-def _sample(vectors: VectorIndex) -> Rows:
-    rows = background_rows(len(vectors))
-    if not len(rows):
-        return np.empty((0, vectors.dim), dtype=np.float32)
-    return np.stack([vectors.reconstruct(int(row)) for row in rows])
 
 
 def _same(one: Reference | None, other: Reference | None) -> bool:
