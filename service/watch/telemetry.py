@@ -192,14 +192,11 @@ class Telemetry:
         for kind, count in counts.items():
             self._release_items.labels(kind).set(count)
 
-    def watch_depth(self, kind: str, depth: Reading) -> None:
-        self._depth.labels(kind).set_function(depth)
-
     def watch_queue(
         self, kind: str, *, depth: Reading, limit: int, oldest_seconds: Reading | None = None
     ) -> None:
         """A queue by its name: how many it holds and may hold, and how long its oldest item has waited."""
-        self.watch_depth(kind, depth)
+        self._depth.labels(kind).set_function(depth)
         self._limit.labels(kind).set(limit)
         if oldest_seconds is not None:
             self._oldest.labels(kind).set_function(oldest_seconds)
