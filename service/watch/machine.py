@@ -37,13 +37,12 @@ def memory_bytes(device: torch.device) -> dict[str, int]:
     CPU: resident (of this process) and total, which is what its container may take where that is less.
     """
     if device.type == "cuda":
-        free, total = torch.cuda.mem_get_info(device)
-        return {
-            "allocated": torch.cuda.memory_allocated(device),
-            "reserved": torch.cuda.memory_reserved(device),
-            "free": free,
-            "total": total,
-        }
+        held = {"allocated": torch.cuda.memory_allocated(device), "reserved": torch.cuda.memory_reserved(device)}
+        try:
+            free, total = torch.cuda.mem_get_info(device)
+        except RuntimeError:  # a device that has failed answers nothing, and now all other metrics are wanted most
+            return held
+        return held | {"free": free, "total": total}
     if not _CPU_TABLES.is_dir():  # not Linux
         return {}
     return {"resident": _resident_bytes(), "total": _total_bytes()}
