@@ -16,6 +16,7 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import pytest
 from PIL import Image
 
 from index.rebuild import RebuildSettings, rebuild
@@ -65,6 +66,29 @@ def publish(releases: Path, gallery: Path, bundle: Path) -> str:
     )
     rebuild(settings)
     return (releases / "CURRENT").read_text().strip()
+
+
+@pytest.fixture(scope="session")
+def gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_gallery(tmp_path_factory.mktemp("gallery"))
+
+
+@pytest.fixture(scope="session")
+def releases(tmp_path_factory: pytest.TempPathFactory, gallery: Path, tiny_bundle: Path) -> Path:
+    folder = tmp_path_factory.mktemp("releases")
+    publish(folder, gallery, tiny_bundle)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def settings_for() -> Callable[..., Settings]:
+    """Settings for tests: any free port, one thread for the encoder, no watching."""
+
+    def make(releases: Path, **changes: object) -> Settings:
+        common = {"port": 0, "device": "cpu", "torch_threads": 1, "decode_workers": 2, "watch_seconds": 0}
+        return Settings(**{"releases": releases, **common, **changes})
+
+    return make
 
 
 @dataclass(frozen=True)

@@ -1,40 +1,31 @@
 """Keys and origins as a real Chromium keeps to them: the page with a key, and pages of other sites."""
 
-import shutil
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import pytest
 from live_service import Running, running
-from playwright.sync_api import Browser, expect, sync_playwright
+from page_visits import PATIENCE_MS, launched, needs_browser
+from playwright.sync_api import Browser, expect
 
 from service.access.keys import create_key
 from service.access.passes import COOKIE
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 REBOUND = "rebound.example"  # a stranger's name that points to this machine
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
+ARGUMENTS = (
     f"--host-resolver-rules=MAP {REBOUND} 127.0.0.1",
     # Not every browser keeps strangers' pages off this machine by itself, as the newest ones do.
     "--disable-features=LocalNetworkAccessChecks,BlockInsecurePrivateNetworkRequests",
-]
-PATIENCE_MS = 20_000
+)
 ELSEWHERE = "http://elsewhere.localhost:9/"
 
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on PATH"
-)
+pytestmark = needs_browser
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    expect.set_options(timeout=PATIENCE_MS)
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+    with launched(*ARGUMENTS) as chromium:
         yield chromium
-        chromium.close()
 
 
 def test_the_page_asks_for_a_key_once_and_shows_pictures_with_it(browser, releases, settings_for, tmp_path):
