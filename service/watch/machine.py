@@ -37,10 +37,13 @@ def memory_bytes(device: torch.device) -> dict[str, int]:
     CPU: resident (of this process) and total, which is what its container may take where that is less.
     """
     if device.type == "cuda":
-        held = {"allocated": torch.cuda.memory_allocated(device), "reserved": torch.cuda.memory_reserved(device)}
+        held = {
+            "allocated": torch.cuda.memory_allocated(device),
+            "reserved": torch.cuda.memory_reserved(device),
+        }
         try:
             free, total = torch.cuda.mem_get_info(device)
-        except RuntimeError:  # a device that has failed answers nothing, and now all other metrics are wanted most
+        except RuntimeError:  # a device that has failed tells nothing, and the other metrics are wanted most then
             return held
         return held | {"free": free, "total": total}
     if not _CPU_TABLES.is_dir():  # not Linux
