@@ -43,7 +43,7 @@ def memory_bytes(device: torch.device) -> dict[str, int]:
         }
         try:
             free, total = torch.cuda.mem_get_info(device)
-        except RuntimeError:  # a device that has failed tells nothing, and the other metrics are wanted most then
+        except RuntimeError:  # a device that has failed: all other metrics are wanted now
             return held
         return held | {"free": free, "total": total}
     if not _CPU_TABLES.is_dir():  # not Linux
