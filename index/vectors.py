@@ -101,24 +101,30 @@ class VectorIndex:
         return scores, rows
 
     def within(
-        self, queries: NDArray[Any], threshold: float, *, among: NDArray[np.int64] | None = None
+        self,
+        queries: NDArray[Any],
+        threshold: float,
+        *,
+        corrected: bool = False,
+        among: NDArray[np.int64] | None = None,
     ) -> list[tuple[NDArray[np.float32], NDArray[np.int64]]]:
         """For each query all rows of at least that score: (scores, rows), in the order of the rows.
 
-        Raises `BadQuery` as `search` does.
+        `corrected`: of at least that score less penalty; the scores are plain ones all the same. Raises
+        `BadQuery` as `search` does.
         """
-        matrix = self._widened(self._checked(queries, 1), corrected=False)
+        matrix = self._widened(self._checked(queries, 1), corrected)
         below = float(np.nextafter(np.float32(threshold), np.float32(-np.inf)))  # faiss gives what is above
         if not len(self) or (among is not None and not len(among)):
             return [(np.empty(0, np.float32), np.empty(0, np.int64)) for _ in matrix]
         parts = self._in_slices(partial(_range_search, self._index, matrix, below), among)
-        return [
-            (
-                np.concatenate([part[query][0] for part in parts]),
-                np.concatenate([part[query][1] for part in parts]),
-            )
-            for query in range(len(matrix))
-        ]
+        found = []
+        for query in range(len(matrix)):
+            scores, rows = (np.concatenate([part[query][side] for part in parts]) for side in (0, 1))
+            if corrected and self.penalties is not None:
+                scores += self.penalties[rows]
+            found.append((scores, rows))
+        return found
 
     def reconstruct(self, row: int) -> NDArray[np.float32]:
         """The vector (dim,) at `row`; raises `IndexError` outside the index."""
@@ -230,12 +236,22 @@ class _Selected:
     """Some rows as faiss takes them; keeps alive what faiss only points at."""
 
     def __init__(self, low: int = 0, high: int = 0, *, rows: NDArray[np.int64] | None = None) -> None:
+        self._rows = rows
         if rows is None:
             self._selector: Any = faiss.IDSelectorRange(low, high)
         else:
-            self._rows = np.ascontiguousarray(rows, dtype=np.int64)
-            self._selector = faiss.IDSelectorArray(self._rows)
+            self._selector = faiss.IDSelectorArray(rows)
         self.parameters = faiss.SearchParameters(sel=self._selector)  # type: ignore[call-arg]  # set by name, says faiss
+
+    def of_each(self, count: int) -> Any:
+        """The same for a search that asks of each of `count` rows whether it is selected: an array would be
+        read through each time."""
+        if self._rows is None:
+            return self.parameters
+        selected = np.zeros(count, dtype=np.bool_)
+        selected[self._rows] = True
+        self._bitmap = faiss.IDSelectorBitmap(np.packbits(selected, bitorder="little"))
+        return faiss.SearchParameters(sel=self._bitmap)  # type: ignore[call-arg]
 
 
 def _alone(work: Callable[[_Selected], Any], selected: _Selected) -> Any:
@@ -253,7 +269,7 @@ def _search_slice(
 def _range_search(
     index: Any, matrix: NDArray[np.float32], below: float, selected: _Selected
 ) -> list[tuple[NDArray[np.float32], NDArray[np.int64]]]:
-    limits, scores, rows = index.range_search(matrix, below, params=selected.parameters)
+    limits, scores, rows = index.range_search(matrix, below, params=selected.of_each(index.ntotal))
     bounds = zip(limits[:-1].tolist(), limits[1:].tolist(), strict=True)
     return [(scores[low:high], rows[low:high]) for low, high in bounds]
 

@@ -1,6 +1,7 @@
 """Exact search over vectors, and what it refuses."""
 
 import threading
+import time
 from pathlib import Path
 
 import faiss
@@ -142,6 +143,12 @@ def test_slices_and_chosen_rows_give_what_comparing_everything_gives(monkeypatch
             exact = rows[chosen] @ query
             assert kept.tolist() == chosen[exact >= bound].tolist()
             np.testing.assert_allclose(kept_scores, exact[exact >= bound], atol=1e-6)
+        less = index.within(queries, bound, corrected=penalised, among=among)
+        for query, (kept_scores, kept) in zip(queries, less, strict=True):
+            exact = rows[chosen] @ query
+            enough = exact - penalties[chosen] >= bound
+            assert kept.tolist() == chosen[enough].tolist()
+            np.testing.assert_allclose(kept_scores, exact[enough], atol=1e-6)
 
 
 def test_a_threshold_takes_in_what_lies_on_it():
@@ -191,3 +198,13 @@ def test_gpu_that_is_not_there_is_refused_when_insisted_on(saved):
     assert VectorIndex.read(path, device="auto").device == "cpu"
     with pytest.raises(DeviceUnavailable, match="faiss sees none"):
         VectorIndex.read(path, device="gpu")
+
+
+def test_a_threshold_among_very_many_rows_takes_no_longer_than_reading_them():
+    """faiss asks of each row whether it is chosen, and reads an array of those through each time."""
+    flat = faiss.IndexFlatIP(2)
+    flat.add(np.ones((200_000, 2), dtype=np.float32))
+    among, started = np.arange(0, 200_000, 2), time.perf_counter()
+    ((_, rows),) = VectorIndex(flat).within(np.ones((1, 2), dtype=np.float32), 1.0, among=among)
+    assert time.perf_counter() - started < 1.0
+    np.testing.assert_array_equal(rows, among)
