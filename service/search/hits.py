@@ -16,13 +16,12 @@ from encoders.modalities import Modality
 from encoders.query_bank import ASKED_BY
 from service.live.holdings import Holdings
 from service.search.filters import Condition, PayloadFilter
-from service.search.ranking import Ranked, Ranking, allowed_rows
+from service.search.ranking import ROUNDING, Ranked, Ranking, allowed_rows
 from service.search.relevance import Judge
 from service.wire.schemas import Space
 
 JUDGED_HITS = 10  # looked at, no fewer and no more: the decision must not hang on how many were asked for
 MAX_ITEMS_OF_TEXT = 100  # named with a text hit; a title may be that of every item
-ROUNDING = 1e-6  # by which a cosine found in one way may differ from the same found in another
 _NO_ROWS = np.empty(0, dtype=np.int64)
 
 

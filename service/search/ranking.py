@@ -16,6 +16,7 @@ from service.search.filters import Condition, PayloadFilter
 from service.wire.schemas import Space
 
 Rows = NDArray[np.int64]
+ROUNDING = 1e-6  # by which a score found in one way may differ from the same found in another
 MOST_TAKEN = 2048
 """Where few rows are left out, they are looked for too and dropped: on a GPU, faiss cannot leave any out."""
 
@@ -92,8 +93,24 @@ class Ranking:
         return self._penalties is None
 
     def best(self, reach: int) -> Ranked:
-        """The first `reach` rows; fewer where fewer are allowed."""
+        """The first `reach` rows; fewer where fewer are allowed.
+
+        Rows that are equally good come in the order of their numbers, as copies of a picture do: a longer list
+        begins with the shorter one, and pages neither repeat nor skip.
+        """
         reach = max(1, min(reach, self._allowed.count))
+        ranked, keys = self._in_order(*self._best_of_release(reach + 1))
+        if len(keys) > reach and keys[reach] == keys[reach - 1]:  # faiss leaves out any of those that are equal
+            ranked, _ = self._in_order(*self._at_least(float(-keys[reach]) - ROUNDING, corrected=True))
+        return ranked.part(slice(reach))
+
+    def within(self, score: float) -> Ranked:
+        """All rows of at least this cosine."""
+        ranked, _ = self._in_order(*self._at_least(score, corrected=False))
+        return ranked.at_least(score)
+
+    def _best_of_release(self, reach: int) -> tuple[Floats, Rows]:
+        """Cosines and rows, in the order of the rows."""
         among = self._allowed.base
         spare = 0 if among is None else len(self._index) - len(among)
         if among is not None and reach + spare > MOST_TAKEN:
@@ -103,7 +120,8 @@ class Ranking:
             if among is not None:
                 kept = _are_in(rows, among)
                 scores, rows = scores[kept], rows[kept]
-        return self._in_order(scores, rows).part(slice(reach))
+        order = np.argsort(rows)
+        return scores[order], rows[order]
 
     def _searched(self, reach: int, among: Rows | None) -> tuple[Floats, Rows]:
         query, corrected = self._query[None], not self.by_cosine
@@ -111,13 +129,15 @@ class Ranking:
         found = rows[0] >= 0
         return scores[0][found], rows[0][found]
 
-    def within(self, score: float) -> Ranked:
-        """All rows of at least this cosine."""
-        ((scores, rows),) = self._index.within(self._query[None], score, among=self._allowed.base)
-        return self._in_order(scores, rows).at_least(score)
+    def _at_least(self, score: float, *, corrected: bool) -> tuple[Floats, Rows]:
+        """Cosines and rows of the release, in the order of the rows; `corrected`: of so much less penalty."""
+        (found,) = self._index.within(
+            self._query[None], score, corrected=corrected and not self.by_cosine, among=self._allowed.base
+        )
+        return found
 
-    def _in_order(self, scores: Floats, rows: Rows) -> Ranked:
-        """With the added rows, all of them, by cosine less penalty."""
+    def _in_order(self, scores: Floats, rows: Rows) -> tuple[Ranked, Floats]:
+        """With the added rows, all of them, by cosine less penalty; and the negative of that for each."""
         penalties = None if self._penalties is None else self._penalties[rows]
         added = self._allowed.added
         if len(added):
@@ -127,8 +147,9 @@ class Ranking:
             rows = np.concatenate([rows, self._base_count + added])
             if penalties is not None:
                 penalties = np.concatenate([penalties, layer.penalties[added]])
-        order = np.argsort(-scores if penalties is None else penalties - scores, kind="stable")
-        return Ranked(scores[order], rows[order])
+        keys = -scores if penalties is None else penalties - scores
+        order = np.argsort(keys, kind="stable")
+        return Ranked(scores[order], rows[order]), keys[order]
 
 
 def _are_in(rows: Rows, among: Rows) -> Mask:

@@ -4,6 +4,7 @@ import base64
 import json
 from dataclasses import replace
 
+import faiss
 import httpx
 import numpy as np
 import pyarrow as pa
@@ -11,6 +12,7 @@ import pytest
 from live_service import ITEM_COUNT, Running, picture
 
 from index.items import TEXT_SCHEMA, TextTable, text_row
+from index.vectors import VectorIndex
 from service.live.holdings import Holdings
 from service.live.overlay import Overlay
 from service.search.filters import PayloadFilter, parse_filter
@@ -67,6 +69,32 @@ def test_pages_join_without_gap_or_overlap(client):
     pages = [ids(found(client, "text", query="a red dog", k=7, offset=offset)) for offset in range(0, 28, 7)]
     assert sum(pages, []) == whole  # noqa: RUF017 - four short lists
     assert len(set(whole)) == ITEM_COUNT
+
+
+@pytest.mark.parametrize("most_taken", [0, 2048])
+@pytest.mark.parametrize("condition", [None, CARS])
+@pytest.mark.parametrize("penalised", [False, True])
+def test_pages_over_copies_of_one_picture_join_too(service, monkeypatch, penalised, condition, most_taken):
+    monkeypatch.setattr("service.search.ranking.MOST_TAKEN", most_taken)
+    release, rng = service.serving.state.release, np.random.default_rng(3)
+    rows = rng.normal(size=(ITEM_COUNT, release.images.dim)).astype(np.float32)
+    penalties = rng.random(ITEM_COUNT).astype(np.float32) * penalised
+    rows[4:22], penalties[4:22] = rows[4], penalties[4]
+    flat = faiss.IndexFlatIP(release.images.dim + penalised)
+    flat.add(np.concatenate([rows, -penalties[:, None]], axis=1) if penalised else rows)
+    copied = replace(release, images=VectorIndex(flat, penalised=penalised))
+    holdings = Holdings(copied, Overlay.empty(copied, None))
+    vector = rng.normal(size=release.images.dim).astype(np.float32)
+    whole = Query(vector, asked_by="texts", k=ITEM_COUNT, condition=parse_filter(condition))
+
+    def page(query: Query) -> list[str]:
+        return ids(search(holdings, query, payload_filter=PayloadFilter(release.items)).hits)
+
+    order = np.argsort((penalties - rows @ vector).round(4), kind="stable")
+    expected = [release.items.id(row) for row in order if condition is None or row % 2]
+    for k in (1, 5, ITEM_COUNT):
+        pages = [page(replace(whole, k=k, offset=offset)) for offset in range(0, ITEM_COUNT, k)]
+        assert sum(pages, []) == expected  # noqa: RUF017 - short lists
 
 
 def test_a_picture_finds_texts_with_the_items_they_belong_to(client, gallery, all_ids):
