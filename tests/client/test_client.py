@@ -3,6 +3,7 @@
 import asyncio
 import io
 import math
+from typing import Any
 
 import httpx
 import numpy as np
@@ -152,34 +153,27 @@ def test_what_cannot_be_a_request_never_leaves_the_client(client):
             call()
 
 
+def questions(client: Client | AsyncClient, item_id: str) -> tuple[Any, ...]:
+    """Every way to ask, of either client: the answers, or what becomes of them when they are awaited."""
+    return (
+        client.embed_images([picture(3), b"no"]),
+        client.embed_texts("a dog"),
+        client.with_options(deadline_seconds=30).search(text="a red dog", k=2),
+        client.search_batch([Query(id=item_id)]),
+        client.item(item_id),
+        client.picture(item_id, side_pixels=64),
+        client.release(),
+        client.ready(),
+    )
+
+
 def test_the_awaiting_client_is_the_same_in_everything(client, service, some_id):
     async def ask() -> list[object]:
         async with AsyncClient(service.url) as awaiting:
-            quick = awaiting.with_options(deadline_seconds=30)
-            calls = (
-                awaiting.embed_images([picture(3), b"no"]),
-                awaiting.embed_texts("a dog"),
-                quick.search(text="a red dog", k=2),
-                awaiting.search_batch([Query(id=some_id)]),
-                awaiting.item(some_id),
-                awaiting.picture(some_id, side_pixels=64),
-                awaiting.release(),
-                awaiting.ready(),
-            )
             # One by one: another batch on the device may round otherwise.
-            return [await call for call in calls]
+            return [await answer for answer in questions(awaiting, some_id)]
 
-    blocking = [
-        client.embed_images([picture(3), b"no"]),
-        client.embed_texts("a dog"),
-        client.search(text="a red dog", k=2),
-        client.search_batch([Query(id=some_id)]),
-        client.item(some_id),
-        client.picture(some_id, side_pixels=64),
-        client.release(),
-        client.ready(),
-    ]
-    for awaited, blocked in zip(asyncio.run(ask()), blocking, strict=True):
+    for awaited, blocked in zip(asyncio.run(ask()), questions(client, some_id), strict=True):
         assert repr(awaited) == repr(blocked)
     methods = {name for name in vars(Client) if not name.startswith("_")}
     assert methods == {name for name in vars(AsyncClient) if not name.startswith("_")}
