@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from encoders.errors import BundleError, FingerprintMismatch, UnsupportedBundle
 from index.errors import CorruptRelease, NoRelease, UnknownRelease, UnsupportedRelease
+from service.device.memory import is_out_of_memory
 from service.errors import EncodingFailed
 
 _REASONS: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
@@ -16,10 +17,9 @@ _REASONS: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
     ((CorruptRelease, BundleError), "corrupt"),
     ((UnknownRelease, NoRelease), "missing"),
     ((EncodingFailed,), "failed_to_warm"),
-    ((MemoryError,), "out_of_memory"),
     ((OSError,), "unreadable"),
 )
-REASONS = (*(word for _, word in _REASONS), "other")
+REASONS = ("out_of_memory", *(word for _, word in _REASONS), "other")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,4 +42,6 @@ class Refusal:
 
 
 def reason_of(error: Exception) -> str:
+    if is_out_of_memory(error):
+        return "out_of_memory"
     return next((word for kinds, word in _REASONS if isinstance(error, kinds)), "other")

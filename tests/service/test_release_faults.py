@@ -6,9 +6,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from live_service import Running, picture, publish, running
 
 from index.manifest import MANIFEST_NAME
+from service.refusal import reason_of
 
 QUERY = {"query": "a red dog", "k": 5}
 PNG = {"content-type": "image/png"}
@@ -91,3 +93,15 @@ def test_a_clock_that_is_set_back_by_a_day_stops_nothing(releases, settings_for,
         assert service.client.post("/release/reload").status_code == 200
         assert service.client.get("/readyz").status_code == 200
         assert service.client.get("/metrics").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes"),
+    ],
+)
+def test_a_release_for_which_no_memory_is_left_is_refused_for_that(error):
+    assert reason_of(error) == "out_of_memory"
