@@ -82,7 +82,7 @@ def page_releases(tmp_path_factory: pytest.TempPathFactory, squares: Path, tiny_
     return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def page_url(page_releases: Path, settings_for: Callable[..., Settings]) -> Iterator[str]:
     with running(settings_for(page_releases)) as started:
         yield started.url

@@ -100,6 +100,13 @@ def test_a_large_body_on_a_thin_line_gets_the_time_its_bytes_earn(releases, sett
         assert b"HTTP/1.1 200" in caller.recv(65_536)
 
 
+@pytest.fixture(scope="module")
+def narrow(releases, settings_for):
+    """A service that takes 4096 bytes around a body."""
+    with running(settings_for(releases, max_header_bytes=4096)) as service:
+        yield service
+
+
 @pytest.mark.parametrize(
     "parts",
     [
@@ -111,8 +118,8 @@ def test_a_large_body_on_a_thin_line_gets_the_time_its_bytes_earn(releases, sett
     ],
     ids=["one large", "one endless", "many", "a large path", "an endless path"],
 )
-def test_heads_beyond_their_bytes_get_431(releases, settings_for, parts):
-    with running(settings_for(releases, max_header_bytes=4096)) as service, dialled(service) as caller:
+def test_heads_beyond_their_bytes_get_431(narrow, parts):
+    with dialled(narrow) as caller:
         for part in parts:
             try:
                 caller.sendall(part)
@@ -127,8 +134,8 @@ def test_heads_beyond_their_bytes_get_431(releases, settings_for, parts):
     [b"x-trailer: 1\r\n" * 500, b"a" * 5000, b"1;" + b"e" * 5000],
     ids=["trailers without end", "a trailer without end", "an extension of a chunk without end"],
 )
-def test_what_comes_around_a_body_is_bounded_too(releases, settings_for, part):
-    with running(settings_for(releases, max_header_bytes=4096)) as service, dialled(service) as caller:
+def test_what_comes_around_a_body_is_bounded_too(narrow, part):
+    with dialled(narrow) as caller:
         head = b"POST /embed/text HTTP/1.1\r\nhost: x\r\n" + JSON + b"transfer-encoding: chunked\r\n\r\n"
         start = head if part.startswith(b"1;") else head + b"1\r\n{\r\n0\r\nx-first: "
         caller.sendall(start)
@@ -140,12 +147,12 @@ def test_what_comes_around_a_body_is_bounded_too(releases, settings_for, part):
             time.sleep(0.02)
         received = everything_from(caller)
         assert b"HTTP/1.1 4" in received or received == b""
-        wait_until(lambda: service.serving.bodies_bytes == 0)
+        wait_until(lambda: narrow.serving.bodies_bytes == 0)
 
 
-def test_chunks_of_one_byte_each_are_a_body_like_any_other(releases, settings_for):
+def test_chunks_of_one_byte_each_are_a_body_like_any_other(narrow):
     body = b'{"texts": "a"}' + b" " * 3000
-    with running(settings_for(releases, max_header_bytes=1024)) as service, dialled(service) as caller:
+    with dialled(narrow) as caller:
         caller.sendall(
             b"POST /embed/text HTTP/1.1\r\nhost: x\r\n" + JSON + b"transfer-encoding: chunked\r\n\r\n"
         )
