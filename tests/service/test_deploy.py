@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -61,9 +62,12 @@ def expressions() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def exposed(releases: Path, settings_for: Callable[..., Settings]) -> dict[str, set[str]]:
-    """Sample name -> labels, of a server that has answered a little of everything."""
-    with running(settings_for(releases, cache_bytes=1 << 20)) as service:
+def exposed(
+    tmp_path_factory: pytest.TempPathFactory, releases: Path, settings_for: Callable[..., Settings]
+) -> dict[str, set[str]]:
+    """Sample name -> labels, of a server that has answered a little of everything, with all that can be on."""
+    own = shutil.copytree(releases, tmp_path_factory.mktemp("watched") / "releases")
+    with running(settings_for(own, cache_bytes=1 << 20, live_changes=True)) as service:
         ask(service)
         text = service.client.get("/metrics").text
     found: dict[str, set[str]] = {}
@@ -94,6 +98,17 @@ def test_every_metric_that_a_rule_or_a_panel_names_is_there_with_the_labels_it_i
         for name, labels in selectors_in(expression):
             known = exposed.get(name, set()) | {"instance", "job"}
             assert not exposed.get(name) or labels <= known, (name, labels - known)
+
+
+def test_the_runbook_tells_of_every_metric_of_ours_and_of_no_other(exposed):
+    told = set(re.findall(r"twinlens_\w+", RUNBOOK))
+    assert told <= exposed.keys()
+    assert {bare(name) for name in exposed if name.startswith("twinlens_")} == {bare(name) for name in told}
+
+
+def bare(name: str) -> str:
+    """A metric without what its samples' names end with."""
+    return re.sub(r"_(total|info|bucket|sum|count|created)$", "", name)
 
 
 def test_names_are_read_out_of_promql():
