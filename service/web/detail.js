@@ -104,6 +104,7 @@ function draw(id, payload, result, best) {
   const description = String(payload.description ?? "");
   body.querySelector(".detail-description").textContent =
     description.toLowerCase() === title.toLowerCase() ? "" : description;
+  body.querySelector(".detail-problem").replaceChildren();
   body.querySelector(".tags").replaceChildren(...tagLinks(payload.tags));
   body.querySelector("dl").replaceChildren(...factRows(factsOf(id, payload, result, best)));
 }
@@ -125,5 +126,6 @@ function drawProblem(error) {
   body.querySelector(".detail-description").textContent = "";
   for (const link of dialog.querySelectorAll("[data-find]")) link.hidden = error.status === 404;
   body.querySelector(".tags").replaceChildren();
-  body.querySelector("dl").replaceChildren(problemNotice(error));
+  body.querySelector("dl").replaceChildren();
+  body.querySelector(".detail-problem").replaceChildren(problemNotice(error));
 }

@@ -1,6 +1,6 @@
 /** Errors as kind notices: what happened, what to do, and the service's own words. */
 import { ServiceError } from "./api.js";
-import { stamp } from "./views.js";
+import { html, svg } from "./elements.js";
 
 const FEWEST_SECONDS = 1;
 const MOST_SECONDS = 60; // of waiting for an automatic try; a service that asks for more is asked by hand
@@ -44,30 +44,58 @@ export function problemNotice(error, { retry, isPatient = true, onKey } = {}) {
     return problemNotice(new ServiceError(-1, "page", `The page itself failed: ${error.message}`), { retry });
   }
   const [, heading, advice, canRetry] = ADVICE.find(([isThis]) => isThis(error));
-  const notice = stamp("problem");
-  notice.querySelector("h2").textContent = heading;
-  notice.querySelector(".problem-advice").textContent = advice;
-  notice.querySelector(".problem-message").textContent = error.message;
-  const button = notice.querySelector(".problem-retry");
-  button.hidden = !(canRetry && retry);
-  button.addEventListener("click", () => retry());
-  if (canRetry && retry && isPatient) retryInTime(notice, error, retry);
-  if (isAboutKeys(error) && onKey) askForKey(notice.querySelector(".problem-key"), onKey);
+  const isOffered = canRetry && retry;
+  const wait = html("p", { class: "problem-wait", role: "timer", "aria-live": "off", hidden: "" });
+  const words = html(
+    "div",
+    {},
+    html("h2", {}, heading),
+    html("p", { class: "problem-advice" }, advice),
+    html("p", { class: "problem-message" }, error.message),
+    wait,
+    isAboutKeys(error) && onKey ? keyForm(onKey) : null,
+    isOffered ? html("p", {}, retryButton(retry)) : null,
+  );
+  const notice = html("div", { class: "problem" }, sign(), words);
+  if (isOffered && isPatient) retryInTime(notice, { wait, error, retry });
   return notice;
 }
 
-function retryInTime(notice, error, retry) {
+const sign = () =>
+  svg("svg", { viewBox: "0 0 24 24", "aria-hidden": "true" }, svg("circle", { cx: 12, cy: 12, r: 9 }), svg("path", { d: "M12 7.5v5.5M12 16.4v.1" }));
+
+function retryButton(retry) {
+  const button = html("button", { type: "button", class: "secondary problem-retry" }, "Try again");
+  button.addEventListener("click", () => retry());
+  return button;
+}
+
+function keyForm(onKey) {
+  const field = html("input", { type: "password", autocomplete: "off", spellcheck: "false", required: "" });
+  const form = html(
+    "form",
+    { class: "problem-key" },
+    html("label", {}, "API key ", field),
+    html("button", { type: "submit", class: "primary" }, "Use this key"),
+  );
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    onKey(field.value.trim());
+  });
+  return form;
+}
+
+function retryInTime(notice, { wait, error, retry }) {
   if (isOffline(error)) {
     addEventListener("online", () => notice.isConnected && retry(), { once: true });
     return;
   }
   if (error.retrySeconds === null || error.retrySeconds > MOST_SECONDS) return;
   const until = performance.now() + Math.max(FEWEST_SECONDS, error.retrySeconds) * 1000;
-  const words = notice.querySelector(".problem-wait");
-  words.hidden = false;
+  wait.hidden = false;
   const draw = () => {
     const left = Math.ceil((until - performance.now()) / 1000);
-    words.textContent = `Trying again in ${Math.max(0, left)} s.`;
+    wait.textContent = `Trying again in ${Math.max(0, left)} s.`;
     return left > 0;
   };
   draw();
@@ -78,12 +106,4 @@ function retryInTime(notice, error, retry) {
       retry();
     }
   }, 250);
-}
-
-function askForKey(form, onKey) {
-  form.hidden = false;
-  form.addEventListener("submit", (event) => {
-    event.preventDefault();
-    onKey(form.querySelector("input").value.trim());
-  });
 }
