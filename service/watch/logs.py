@@ -55,6 +55,7 @@ def log_as_json(level: str) -> None:
     logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # which wheels it looked for in vain
     sys.excepthook = _uncaught
     threading.excepthook = _uncaught_in_thread
+    sys.unraisablehook = _uncaught_and_ignored
 
 
 def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -70,3 +71,9 @@ def _uncaught_in_thread(found: threading.ExceptHookArgs) -> None:
     name = found.thread.name if found.thread else "unknown"
     where = (found.exc_type, found.exc_value, found.exc_traceback)
     logger.critical("thread %s ends: %r", name, found.exc_value, exc_info=where)
+
+
+def _uncaught_and_ignored(found: "sys.UnraisableHookArgs") -> None:
+    """What nobody could catch: of a destructor, say. The object itself is not told: it is half gone."""
+    words = found.err_msg or "an exception was ignored"
+    logger.error("%s: %r", words, found.exc_value, exc_info=found.exc_value)

@@ -53,15 +53,18 @@ def test_warnings_and_what_nobody_caught_are_json_lines_too():
         "import threading, warnings; from service.watch.logs import log_as_json; log_as_json('info'); "
         "warnings.warn('two\\nlines'); "
         "thread = threading.Thread(target=lambda: 1 / 0, name='device'); thread.start(); thread.join(); "
+        "type('Gone', (), {'__del__': lambda self: {}['x']})(); "
         "raise RuntimeError('the\\nend')"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert result.returncode == 1
-    warning, thread, end = (json.loads(line) for line in result.stderr.splitlines())
+    warning, thread, gone, end = (json.loads(line) for line in result.stderr.splitlines())
     assert (warning["level"], warning["logger"]) == ("warning", "py.warnings")
     assert "two\nlines" in warning["message"]
     assert "thread device ends: ZeroDivisionError" in thread["message"]
     assert "ZeroDivisionError" in thread["traceback"]
+    assert "KeyError" in gone["message"]
+    assert "<lambda>" in gone["traceback"]
     assert "the process ends: RuntimeError" in end["message"]
 
 
