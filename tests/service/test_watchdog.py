@@ -1,9 +1,10 @@
 """A process that cannot serve any more says why and ends, whatever of it is stuck."""
 
-import contextlib
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -45,31 +46,42 @@ server.run()
 """
 
 
-@pytest.mark.parametrize(
-    ("stuck", "status", "told"),
-    [
-        ("device", 70, "the device has not come back for"),
-        ("loop", 70, "the event loop has not come back for"),
-        ("interpreter", 1, "Timeout"),
-    ],
-)
-def test_a_process_that_is_stuck_tells_its_stacks_and_ends(
-    tmp_path: Path, releases: Path, stuck: str, status: int, told: str
-) -> None:
-    log = tmp_path / "log"
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, str(releases), str(LIMIT_SECONDS)],
-            stdout=subprocess.PIPE,
-            stderr=file,
-        )
-    with process:
+# How it is stuck -> the exit status, and what is told.
+WAYS = {
+    "device": (70, "the device has not come back for"),
+    "loop": (70, "the event loop has not come back for"),
+    "interpreter": (1, "Timeout"),
+}
+
+
+@contextmanager
+def started(releases: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-c", SCRIPT, str(releases), str(LIMIT_SECONDS)]
+    with log.open("wb") as file, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=file) as process:
         try:
-            port = int(process.stdout.readline())
-            post_in_background(f"http://127.0.0.1:{port}/get-stuck/{stuck}")
-            assert process.wait(60) == status
+            yield process
         finally:
             process.kill()
+
+
+@pytest.fixture(scope="module")
+def processes(
+    tmp_path_factory: pytest.TempPathFactory, releases: Path
+) -> Iterator[dict[str, tuple[subprocess.Popen[bytes], Path]]]:
+    """One for each way to be stuck with its log, started together: most of their time goes into imports."""
+    folder = tmp_path_factory.mktemp("stuck")
+    with ExitStack() as stack:
+        yield {way: (stack.enter_context(started(releases, folder / way)), folder / way) for way in WAYS}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_process_that_is_stuck_tells_its_stacks_and_ends(
+    processes: dict[str, tuple[subprocess.Popen[bytes], Path]], way: str
+) -> None:
+    (process, log), (status, told) = processes[way], WAYS[way]
+    port = int(process.stdout.readline())
+    post_in_background(f"http://127.0.0.1:{port}/get-stuck/{way}")
+    assert process.wait(60) == status
     text = log.read_text("utf-8", "replace")
     assert told in text
     assert "get_stuck" in text or "in <lambda>" in text  # the stack of what is stuck
@@ -77,7 +89,7 @@ def test_a_process_that_is_stuck_tells_its_stacks_and_ends(
 
 def post_in_background(url: str) -> None:
     def post() -> None:
-        with contextlib.suppress(httpx.HTTPError):  # the process is gone
+        with suppress(httpx.HTTPError):  # the process is gone
             httpx.post(url, timeout=30, trust_env=False)
 
     threading.Thread(target=post, daemon=True).start()
