@@ -1,1 +1,16 @@
-"""Images or texts to unit vectors: the only code that training, index and service share."""
+"""Images or texts to unit vectors: the only code that training, index and service share.
+
+    encoder        pictures or texts in, unit rows out        staging, passes   its batches of pixels, of texts
+    images         bytes to pictures to pixels
+    texts          texts to token ids
+    towers         the two towers; causal: their text half on rows cut short; weights: their numbers on disk
+    bundle         one folder that holds all of it; folders: how it appears at once; default/: the bundled one
+    adaptation     what a bundle does to its towers' embeddings      query_bank     what tells hubs from answers
+    calibration    from cosines to relevance, and to "nothing here matches"
+    golden         inputs whose vectors are known; golden_inputs, reference, verifying, diagnosis: what they say
+    verdict        what the gate said of a bundle
+    importing/     published models to bundles
+    modalities, extras, errors, __main__
+
+Knows none of the others.
+"""

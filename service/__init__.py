@@ -3,11 +3,23 @@
     app        composition: settings in, an ASGI application out
     server     uvicorn with our signals
     serving    the release that is served, and how another takes its place
+    refusal    a release that was not taken: which, why; patience: when it is tried again
+    reports    what a bundle brings along about itself
     settings   the one reader of the environment
     errors     what can go wrong, and its status
 
-What a request passes is in edge/, access/, routes/ and wire/; what embeds in decoding/ and device/; what finds
-and changes in search/ and live/; what is seen from outside in watch/; the search page in web/.
+A request goes through these rooms, from the socket down; each one's `__init__` is its map:
+
+    edge/      what holds for every request: sockets, bodies, deadlines, origins
+    access/    who calls: keys, and shares of the service
+    routes/    one module a part of the API: parse, call, answer
+    wire/      what requests and answers look like
+    decoding/  pictures to pixels, in processes of their own
+    device/    pixels and texts to vectors, in batches across requests
+    search/    a vector to hits: filters, order, relevance
+    live/      items put and deleted while serving
+    watch/     what is seen from outside: metrics, logs, traces, drift
+    web/       the search page
 
 Knows the reading half of `index` and the `encoders`; never training.
 """

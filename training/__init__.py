@@ -12,7 +12,7 @@
     the gate       gate/                                                                          … gate
 
 Each folder's `__init__` is its map. `console` is what their commands share, `card` a bundle's README.md,
-`errors` the exception tree.
+`files` replaces files whole, `markdown` writes tables, `errors` is the exception tree.
 Knows the `encoders`; neither the index nor the service.
 """
 

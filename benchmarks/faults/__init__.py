@@ -1,1 +1,10 @@
-"""What the service must survive, put on it for real: run by hand, each with its own exit status."""
+"""What the service must survive, put on it for real: run by hand, each with its own exit status.
+
+    images    thousands of random and spoiled pictures; mutants: how they are spoiled
+    leavers   callers that leave in the middle of a request
+    overload  ten times what it can do, for a minute
+    soak      a hundred thousand mixed requests; mixture: which
+    trial     the service, callers and readings that they share
+
+The first of each line but the last is a command: `python -m benchmarks.faults.images`.
+"""

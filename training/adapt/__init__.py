@@ -8,6 +8,7 @@
     acceptance    target gain and source loss with their intervals, and the verdict
     proxies       what can be said without labels, and how far it can be trusted
     choosing      `--method auto`
+    towers        the towers of a candidate, with their embeddings
     bundles       an adapted candidate to a bundle, and back to its parent
     adapt         ties these together        command   python -m training adapt
 

@@ -7,5 +7,6 @@ evaluate, bundles                    a bundle on sets; bundles side by side
 compare, comparison                  paired differences; means over corruptions
 zero_shot, zero_shot_run             classes by templates
 report, charts, *_tables             JSON, PNG, tables; ../page makes the HTML
+shifts                               what reports say about conditions
 progress                             how far it is          command   python -m training evaluate
 """

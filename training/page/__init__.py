@@ -8,6 +8,7 @@
     parts       what every section is made of
     sections    one function a section of the page; shift_sections, example_sections, calibration_section
     document    the page; page.css its looks
+    inputs      all that it is made of, measured elsewhere; writing: from an evaluation to them, and to the file
 
 Knows reports and embeddings; measures nothing but which queries failed.
 """
