@@ -20,6 +20,7 @@ from service.search.columns import Bound, Column, Columns, Mask, Payloads, Scala
 MAX_DEPTH = 8
 MAX_CONDITIONS = 64  # in one filter, nested ones counted
 MAX_VALUES = 1000  # in one any, except or has_id
+MAX_SIZE = 5000  # keys, elements and values in all: more would hold up the event loop, or the search thread
 
 
 class _Part(BaseModel):
@@ -87,6 +88,10 @@ def parse_filter(raw: dict[str, Any] | None) -> Condition | None:
     """Raises InvalidField, with where in the filter the problem is."""
     if raw is None:
         return None
+    if _is_oversized(raw):
+        raise InvalidField(
+            f"filter holds more than {MAX_SIZE} keys and values: ask for less at once", param="filter"
+        )
     try:
         parsed = Condition.model_validate(raw)
     except (ValidationError, RecursionError) as error:
@@ -101,6 +106,19 @@ def parse_filter(raw: dict[str, Any] | None) -> Condition | None:
             param="filter",
         )
     return parsed
+
+
+def _is_oversized(raw: object) -> bool:
+    """Whether there is more in it than `MAX_SIZE`; looks no further than that."""
+    count, left = 0, [raw]
+    while left:
+        part = left.pop()
+        inner = part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
+        count += len(inner)
+        if count > MAX_SIZE:
+            return True
+        left.extend(inner)
+    return False
 
 
 def _where(error: ValidationError | RecursionError) -> str:

@@ -114,10 +114,12 @@ def test_a_number_is_the_same_however_it_is_written_and_is_no_text_and_no_truth(
         {"must": {"key": "year", "match": {"any": list(range(1001))}}},
         {"must": {"key": "year", "match": {"except": list(range(1001))}}},
         {"has_id": ["a"] * 1001},
+        {"must": [{"has_id": ["a"] * 1000}] * 5},
+        {"must": {"key": "a", "match": {"any": [[{}] * 4999]}}},
     ],
 )
 def test_a_filter_that_asks_for_too_much_is_refused_with_the_bound(raw):
-    with pytest.raises(InvalidField, match=r"\b(64|1000)\b"):
+    with pytest.raises(InvalidField, match=r"\b(64|1000|5000)\b"):
         parse_filter(raw)
 
 
