@@ -6,15 +6,19 @@ Every item ends as an `Embedded` or as its own error. Knows nothing of HTTP.
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from encoders.encoder import Encoder, choose_device
 from encoders.errors import TwinlensError
+from encoders.images import Preprocessing
 from index.cores import available_cores
-from service.decoding.pictures import ImageSource
+from service.decoding.pictures import ImageSource, Picture
 from service.decoding.pool import Decoders
 from service.device.batching import Device, DeviceSettings
 from service.device.cache import EmbeddingCache
@@ -29,6 +33,14 @@ from service.settings import Settings
 from service.watch.telemetry import Telemetry, Timings
 
 __all__ = ["Embedder", "TextItem"]
+
+
+@dataclass(slots=True, eq=False)
+class _Whole:
+    """A picture of which more is wanted than its pixels."""
+
+    source: ImageSource
+    picture: Picture | None = None  # once it is decoded
 
 
 class Embedder:
@@ -74,6 +86,17 @@ class Embedder:
         keys, opened = await self._digests.of_images(encoder, sources)
         return await self._cache.through(keys, lambda rows: compute([opened[row] for row in rows]))
 
+    async def pictures(
+        self, encoder: Encoder, sources: Sequence[ImageSource], *, deadline: float, timings: Timings
+    ) -> list[tuple[Outcome, Picture | None]]:
+        """An outcome for each source with all that its decoding gave; None where it could not be decoded.
+
+        Raises QueueFull before anything is decoded.
+        """
+        whole = [_Whole(source) for source in sources]
+        outcomes = await self._images(encoder, whole, deadline=deadline, timings=timings)
+        return [(outcome, one.picture) for outcome, one in zip(outcomes, whole, strict=True)]
+
     async def texts(
         self, encoder: Encoder, items: Sequence[TextItem], *, deadline: float, timings: Timings
     ) -> list[Outcome]:
@@ -85,7 +108,7 @@ class Embedder:
         return await self._cache.through(keys, lambda rows: compute([items[row] for row in rows]))
 
     async def _images(
-        self, encoder: Encoder, sources: Sequence[ImageSource], *, deadline: float, timings: Timings
+        self, encoder: Encoder, sources: Sequence[ImageSource | _Whole], *, deadline: float, timings: Timings
     ) -> list[Outcome]:
         if not sources:
             return []
@@ -122,7 +145,7 @@ class Embedder:
             self.device.fail(ticket, item.position, DeadlineExceeded("the deadline passed before decoding"))
             return
         try:
-            pixels = self._decoders.pixels(item.payload, ticket.encoder.preprocessing)
+            pixels = self._pixels(item.payload, ticket.encoder.preprocessing)
         except TwinlensError as error:
             self.device.fail(ticket, item.position, error)
         except Exception as error:  # noqa: BLE001 - a hostile file costs its own item, whatever it makes Pillow do
@@ -133,6 +156,12 @@ class Embedder:
             ticket.decode_seconds = max(ticket.decode_seconds, decoded - started)
             ticket.spans.note("decode", started, decoded)
             self.device.put(ticket, item.position, pixels)
+
+    def _pixels(self, payload: ImageSource | _Whole, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+        if not isinstance(payload, _Whole):
+            return self._decoders.pixels(payload, preprocessing)
+        payload.picture = self._decoders.picture(payload.source, preprocessing)
+        return payload.picture.pixels
 
     async def _wait(self, ticket: Ticket, timings: Timings) -> list[Outcome]:
         try:

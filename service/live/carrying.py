@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def putter_of(serving: "Serving", live: "LiveChanges") -> Putter:
-    return Putter(serving.embedder, serving.decoders, live.pictures, serving.pool)
+    return Putter(serving.embedder, live.pictures, serving.pool)
 
 
 @asynccontextmanager

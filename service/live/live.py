@@ -10,7 +10,7 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ from service.settings import Settings
 
 logger = logging.getLogger(__name__)
 GROUP_CHANGES = 1024  # written at once, at most
+LAPS = 3  # behind the changes that are made while a release is made ready; each is shorter than the one before
 
 
 class StaleVector(Exception):
@@ -92,12 +93,17 @@ class LiveChanges:
             "left_out": len(self.left_out),
         }
 
-    async def commit(self, changes: Sequence[Change], *, serving: "Showing") -> list[Change]:
+    async def commit(
+        self, changes: Sequence[Change], *, serving: "Showing", held: ExitStack | None = None
+    ) -> list[Change]:
         """Durable and searchable once it returns: the changes with their numbers, all of them or none.
 
-        Raises StaleVector, StorageFull, Unavailable. A caller that leaves does not take its changes back.
+        Raises StaleVector, StorageFull, Unavailable. A caller that leaves does not take its changes back, so
+        `held`, which keeps their pictures on the disk, is closed here, once they are in or refused.
         """
         waiting = _Waiting(changes, asyncio.get_running_loop().create_future())
+        if held is not None:
+            waiting.done.add_done_callback(lambda _: held.close())
         self._queue.append(waiting)
         if self._committing is None or self._committing.done():
             self._committing = asyncio.create_task(self._commit_all(serving))
@@ -118,10 +124,14 @@ class LiveChanges:
 
         `overlay`: the release's own, without any; `fingerprint`: of its encoder.
         """
-        self.left_out = {}
-        ahead = await self._caught_up(overlay, fingerprint, refresh)
+        left_out: dict[str, str] = {}
+        catch_up = partial(self._caught_up, fingerprint=fingerprint, refresh=refresh, left_out=left_out)
+        ahead = overlay
+        for _ in range(LAPS):
+            ahead = await catch_up(ahead)
         async with self._turn:
-            yield await self._caught_up(ahead, fingerprint, refresh)
+            yield await catch_up(ahead)
+            self.left_out = left_out
 
     async def _commit_all(self, serving: "Showing") -> None:
         while self._queue:
@@ -188,33 +198,39 @@ class LiveChanges:
                 waiting.done.set_result(own)
         return True
 
-    async def _caught_up(self, overlay: Overlay, fingerprint: str, refresh: Refresh) -> Overlay:
+    async def _caught_up(
+        self, overlay: Overlay, *, fingerprint: str, refresh: Refresh, left_out: dict[str, str]
+    ) -> Overlay:
+        """With all changes so far; `left_out` is kept up with them."""
         if overlay.sequence >= self._journal.sequence:
             return overlay
         loop = asyncio.get_running_loop()
         changes, sequence = await loop.run_in_executor(
             self._disk, partial(_changes_after, self._folder, overlay.sequence)
         )
-        fresh = await self._of_this_encoder(changes, fingerprint, refresh)
+        for change in changes:
+            left_out.pop(change.id, None)
+        fresh = await _of_this_encoder(changes, fingerprint, refresh, left_out)
         return replace(await loop.run_in_executor(self._disk, overlay.applied, fresh), sequence=sequence)
 
-    async def _of_this_encoder(
-        self, changes: Sequence[Change], fingerprint: str, refresh: Refresh
-    ) -> list[Change]:
-        """What cannot be shown is hidden, so that nothing old comes up in its place."""
-        others = [change for change in changes if isinstance(change, Put) and change.fingerprint != fingerprint]
-        if not others:
-            return list(changes)
-        logger.info("embedding %d live items anew, with %s", len(others), fingerprint)
-        renewed: dict[str, Change] = {}
-        for put, outcome in zip(others, await refresh(others), strict=True):
-            if isinstance(outcome, Put):
-                renewed[put.id] = outcome
-            else:
-                logger.warning("the live item %r is not shown: %s", put.id, outcome)
-                self.left_out[put.id] = str(outcome)
-                renewed[put.id] = Delete(put.id, put.sequence)
-        return [renewed.get(change.id, change) for change in changes]
+
+async def _of_this_encoder(
+    changes: Sequence[Change], fingerprint: str, refresh: Refresh, left_out: dict[str, str]
+) -> list[Change]:
+    """What cannot be shown is hidden, so that nothing old comes up in its place."""
+    others = [change for change in changes if isinstance(change, Put) and change.fingerprint != fingerprint]
+    if not others:
+        return list(changes)
+    logger.info("embedding %d live items anew, with %s", len(others), fingerprint)
+    renewed: dict[str, Change] = {}
+    for put, outcome in zip(others, await refresh(others), strict=True):
+        if isinstance(outcome, Put):
+            renewed[put.id] = outcome
+        else:
+            logger.warning("the live item %r is not shown: %s", put.id, outcome)
+            left_out[put.id] = str(outcome)
+            renewed[put.id] = Delete(put.id, put.sequence)
+    return [renewed.get(change.id, change) for change in changes]
 
 
 class Showing(Protocol):

@@ -6,9 +6,9 @@ Every item ends as a change or as its own error. Knows nothing of HTTP, nor of h
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,13 +22,12 @@ from index.live.pictures import PictureStore
 from index.live.records import Put
 from index.pictures import digest_of
 from service.decoding.pictures import ImageSource, Picture, image_bytes
-from service.decoding.pool import Decoders
 from service.device.embedding import Embedder, TextItem
 from service.device.tickets import Embedded, Outcome
 from service.errors import InvalidField, QueueFull, StorageFull, TooLarge, Unavailable
 from service.live.layers import Floats
 from service.watch.telemetry import Timings
-from service.wire.live import PutOptions
+from service.wire.live import MAX_TEXTS, PutOptions
 
 RENEWED_AT_ONCE = 16  # items, when another encoder comes: callers' own requests go between
 PATIENCE_SECONDS = 600.0  # for so many
@@ -57,6 +56,11 @@ def wish(
     """`vector`: a unit vector (dim,) of the encoder that is served. Raises InvalidField or TooLarge."""
     payload = _payload(asked.payload, max_payload_bytes)
     texts = texts_of(payload) if asked.texts is None else tuple(dict.fromkeys(map(even_text, asked.texts)))
+    if len(texts) > MAX_TEXTS:
+        raise InvalidField(
+            f"the payload's captions are {len(texts)} texts and {MAX_TEXTS} are taken: name some as texts",
+            param="texts",
+        )
     if any(not text for text in texts):
         raise InvalidField("texts holds an empty one: leave it out", param="texts", code="empty_text")
     if (image is None) == (vector is None):
@@ -88,31 +92,26 @@ class Putter:
     """What puts need of the running service; its coroutines belong to the event loop."""
 
     embedder: Embedder
-    decoders: Decoders
     pictures: PictureStore
     pool: Executor
 
-    @asynccontextmanager
     async def prepared(
         self, wishes: Sequence[Wish], encoder: Encoder, *, deadline: float, timings: Timings
-    ) -> AsyncIterator[list[Put | TwinlensError]]:
-        """A put or an error for each wish; their pictures are on the disk until the context is left.
+    ) -> tuple[list[Put | TwinlensError], ExitStack]:
+        """A put or an error for each wish; their pictures stay on the disk at least until the stack is closed.
 
         Raises QueueFull, or StorageFull when there is no room for the pictures.
         """
-        puts = await self._embedded(wishes, encoder, deadline=deadline, timings=timings)
-        loop = asyncio.get_running_loop()
-        with ExitStack() as stack:
-            pending = [(place, one) for place, one in enumerate(puts) if isinstance(one, _Pictured)]
-            whole = await asyncio.gather(*(self._keepable(one, encoder) for _, one in pending))
-            kept = [one for one in whole if isinstance(one, _Kept)]
-            await loop.run_in_executor(self.pool, _keep, self.pictures, kept, stack)
-            outcomes: list[Put | TwinlensError] = [
-                one if not isinstance(one, _Pictured) else one.put for one in puts
-            ]
-            for (place, _), one in zip(pending, whole, strict=True):
-                outcomes[place] = one.put if isinstance(one, _Kept) else one
-            yield outcomes
+        images = [one.image for one in wishes if one.image is not None]
+        seen = await self.embedder.pictures(encoder, images, deadline=deadline, timings=timings)
+        by_image = [outcome for outcome, _ in seen]
+        puts = await self._puts(wishes, by_image, encoder, deadline=deadline, timings=timings)
+        if not images:
+            return puts, ExitStack()
+        decoded = iter([picture for _, picture in seen])
+        pictures = [None if one.image is None else next(decoded) for one in wishes]
+        whole = list(zip(wishes, puts, pictures, strict=True))
+        return await asyncio.get_running_loop().run_in_executor(self.pool, _keep, self.pictures, whole)
 
     async def renewed(self, puts: Sequence[Put], encoder: Encoder) -> list[Put | TwinlensError]:
         """The same items by another encoder, from their kept pictures; an error where there is none."""
@@ -135,74 +134,45 @@ class Putter:
         except TwinlensError as error:
             return error
 
-    async def _patiently(
-        self, wishes: Sequence[Wish], encoder: Encoder
-    ) -> "list[_Pictured | Put | TwinlensError]":
+    async def _patiently(self, wishes: Sequence[Wish], encoder: Encoder) -> list[Put | TwinlensError]:
+        images = [one.image for one in wishes if one.image is not None]
         give_up = time.perf_counter() + PATIENCE_SECONDS
         while True:
             try:
-                return await self._embedded(wishes, encoder, deadline=give_up, timings=Timings())
+                made = await self.embedder.images(encoder, images, deadline=give_up, timings=Timings())
+                return await self._puts(wishes, made, encoder, deadline=give_up, timings=Timings())
             except QueueFull:
                 if time.perf_counter() > give_up:
                     raise
                 await asyncio.sleep(PAUSE_SECONDS)
 
-    async def _embedded(
-        self, wishes: Sequence[Wish], encoder: Encoder, *, deadline: float, timings: Timings
-    ) -> "list[_Pictured | Put | TwinlensError]":
-        images = [one.image for one in wishes if one.image is not None]
+    async def _puts(
+        self,
+        wishes: Sequence[Wish],
+        by_image: Sequence[Outcome],
+        encoder: Encoder,
+        *,
+        deadline: float,
+        timings: Timings,
+    ) -> list[Put | TwinlensError]:
+        """With their texts embedded too; `by_image`: what came of the wishes that have a picture, in order."""
         texts = [TextItem(text, may_be_cut=True) for one in wishes for text in one.texts]
-        by_image = iter(await self.embedder.images(encoder, images, deadline=deadline, timings=timings))
         by_text = iter(await self.embedder.texts(encoder, texts, deadline=deadline, timings=timings))
-        outcomes: list[_Pictured | Put | TwinlensError] = []
+        images = iter(by_image)
+        puts: list[Put | TwinlensError] = []
         for one in wishes:
-            own: Outcome = Embedded(one.vector) if one.vector is not None else next(by_image)
-            outcomes.append(_put(one, own, [next(by_text) for _ in one.texts], encoder))
-        return outcomes
-
-    async def _keepable(self, one: "_Pictured", encoder: Encoder) -> "_Kept | TwinlensError":
-        """The picture was decoded once already, in a process of its own: this time for what a gallery keeps."""
-        try:
-            picture, data = await asyncio.wrap_future(
-                self.decoders.submit(_decoded, self.decoders, one.image, encoder)
-            )
-        except TwinlensError as error:
-            return error
-        put = replace(
-            one.put,
-            digest=digest_of(data),
-            width_pixels=picture.width_pixels,
-            height_pixels=picture.height_pixels,
-        )
-        return _Kept(put, data, picture.thumbnail)
+            own: Outcome = Embedded(one.vector) if one.vector is not None else next(images)
+            puts.append(_put(one, own, [next(by_text) for _ in one.texts], encoder))
+        return puts
 
 
-@dataclass(frozen=True, slots=True)
-class _Pictured:
-    """A put whose picture has yet to be kept."""
-
-    put: Put
-    image: ImageSource
-
-
-@dataclass(frozen=True, slots=True)
-class _Kept:
-    """A put with what is to be kept of its picture."""
-
-    put: Put
-    data: bytes
-    thumbnail: bytes
-
-
-def _put(
-    one: Wish, vector: Outcome, texts: Sequence[Outcome], encoder: Encoder
-) -> _Pictured | Put | TwinlensError:
+def _put(one: Wish, vector: Outcome, texts: Sequence[Outcome], encoder: Encoder) -> Put | TwinlensError:
     rows = []
     for outcome in (vector, *texts):
         if isinstance(outcome, TwinlensError):
             return outcome
         rows.append(outcome.vector)
-    put = Put(
+    return Put(
         id=one.id,
         payload=one.payload,
         vector=rows[0],
@@ -210,26 +180,37 @@ def _put(
         texts=one.texts,
         text_vectors=np.array(rows[1:], dtype=np.float32).reshape(-1, encoder.dim),
     )
-    return put if one.image is None else _Pictured(put, one.image)
 
 
-def _anew(put: Put, outcome: _Pictured | Put | TwinlensError) -> Put | TwinlensError:
+def _anew(put: Put, outcome: Put | TwinlensError) -> Put | TwinlensError:
     if isinstance(outcome, TwinlensError):
         return outcome
-    made = outcome.put if isinstance(outcome, _Pictured) else outcome
-    return replace(put, vector=made.vector, text_vectors=made.text_vectors, fingerprint=made.fingerprint)
+    return replace(
+        put, vector=outcome.vector, text_vectors=outcome.text_vectors, fingerprint=outcome.fingerprint
+    )
 
 
-def _decoded(decoders: Decoders, image: ImageSource, encoder: Encoder) -> tuple[Picture, bytes]:
-    return decoders.picture(image, encoder.preprocessing), image_bytes(image)
-
-
-def _keep(pictures: PictureStore, kept: Sequence[_Kept], stack: ExitStack) -> None:
+def _keep(
+    store: PictureStore, whole: Sequence[tuple[Wish, Put | TwinlensError, Picture | None]]
+) -> tuple[list[Put | TwinlensError], ExitStack]:
+    """The puts, with their pictures on the disk; what lets go of those. Raises StorageFull or Unavailable."""
     try:
-        for one in kept:
-            stack.enter_context(pictures.kept(one.put.digest or b"", one.data, one.thumbnail))
+        with ExitStack() as stack:
+            return [_kept(store, *one, stack) for one in whole], stack.pop_all()
     except JournalFull as error:
         words = "there is no room on the disk for the picture, and nothing was changed: free some"
         raise StorageFull(words) from error
     except ReleaseError as error:
         raise Unavailable("the disk takes no pictures; searches go on", code="journal_failed") from error
+
+
+def _kept(
+    store: PictureStore, one: Wish, put: Put | TwinlensError, picture: Picture | None, stack: ExitStack
+) -> Put | TwinlensError:
+    if isinstance(put, TwinlensError) or one.image is None or picture is None:
+        return put
+    data = image_bytes(one.image)
+    digest = digest_of(data)  # here, and not by whoever decoded a stranger's file
+    stack.enter_context(store.kept(digest, data, picture.thumbnail))
+    width, height = picture.width_pixels, picture.height_pixels
+    return replace(put, digest=digest, width_pixels=width, height_pixels=height)

@@ -6,6 +6,7 @@ is never one. An item called `batch` is `PUT /items/batch`. Off unless `live_cha
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Any
 
@@ -25,7 +26,7 @@ from service.routes.parts import answers, computed, json_answer, requires, servi
 from service.search.wanted import unit_vector
 from service.serving import Serving, ServingState
 from service.wire.answers import dump, raise_when_all_failed
-from service.wire.bodies import check_count, explain, is_json, media_type, read_files, read_json
+from service.wire.bodies import INLINE_BYTES, check_count, explain, is_json, media_type, read_files, read_json
 from service.wire.live import (
     MAX_CHANGES,
     ChangeAnswer,
@@ -38,7 +39,6 @@ from service.wire.live import (
 
 router = APIRouter(tags=["live changes"], dependencies=[requires("write")])
 TRIES = 4  # to embed for the encoder that is served, when releases are swapped meanwhile
-INLINE_ITEMS = 4
 PICTURE = {"schema": {"type": "string", "format": "binary"}}
 FORM = {
     "schema": {
@@ -85,7 +85,7 @@ async def delete_item(request: Request, item_id: str) -> Response:
     serving = serving_of(request)
     live = _live(serving)
     serving.state.holdings.row(good_id(item_id))
-    (outcome,) = await _change(request, live, lambda _: [], deletes=[item_id])
+    (outcome,) = await _change(request, live, deletes=[item_id])
     return _told(request, outcome)
 
 
@@ -104,15 +104,13 @@ async def change_items(request: Request) -> Response:
     check_count(len(asked.put) + len(asked.delete), MAX_CHANGES, name="changes")
     check_count(sum("image" in raw for raw in asked.put), serving.settings.max_images, name="images")
     seen: set[str] = set()
-    puts = await computed(serving, partial(_each_once, asked.put, seen), inline=len(asked.put) <= INLINE_ITEMS)
-    texts = sum(len(one.texts or ()) or 1 for one in puts if isinstance(one, PutOneOfMany))
-    check_count(texts, serving.settings.max_texts, name="texts")
+    puts = await computed(serving, partial(_each_once, asked.put, seen), inline=False)
     deletes = [_deletable(item_id, seen, serving.state) for item_id in asked.delete]
 
     def made(state: ServingState) -> list[Wish | TwinlensError]:
         return [_wish_or_error(one, state, serving) for one in puts]
 
-    outcomes = await _change(request, live, made, deletes=deletes, count=len(puts))
+    outcomes = await _change(request, live, made, deletes=deletes)
     raise_when_all_failed(outcomes)
     names = [str(raw.get("id", ""))[:1024] for raw in asked.put] + [name[:1024] for name in asked.delete]
     items = [_item(name, outcome) for name, outcome in zip(names, outcomes, strict=True)]
@@ -130,48 +128,48 @@ def _live(serving: Serving) -> LiveChanges:
 async def _change(
     request: Request,
     live: LiveChanges,
-    made: Made,
+    made: Made | None = None,
     *,
     deletes: Sequence[str | TwinlensError] = (),
-    count: int = 1,
 ) -> list[Change | TwinlensError]:
     """A change or an error for each wish, then for each delete; again if the encoder is replaced meanwhile."""
     serving, context = serving_of(request), context_of(request)
     putter = putter_of(serving, live)
     for _ in range(TRIES):
         state = serving.state
-        wishes = await computed(serving, partial(made, state), inline=count <= INLINE_ITEMS)
+        # In the pool: looking through a payload, or a vector, may take as long as its sender likes.
+        wishes = await computed(serving, partial(made, state), inline=False) if made else ()
         sound = [one for one in wishes if isinstance(one, Wish)]
-        prepared = putter.prepared(sound, state.encoder, deadline=context.deadline, timings=context.timings)
-        async with prepared as puts:
-            ready = iter(puts)
-            outcomes: list[Put | str | TwinlensError] = [
-                next(ready) if isinstance(one, Wish) else one for one in wishes
-            ]
-            try:
-                return await _committed(live, serving, [*outcomes, *deletes])
-            except StaleVector:
-                continue
+        check_count(sum(len(one.texts) for one in sound), serving.settings.max_texts, name="texts")
+        puts, held = await putter.prepared(
+            sound, state.encoder, deadline=context.deadline, timings=context.timings
+        )
+        ready = iter(puts)
+        outcomes: list[Put | str | TwinlensError] = [
+            next(ready) if isinstance(one, Wish) else one for one in wishes
+        ]
+        with suppress(StaleVector):
+            return await _committed(live, serving, [*outcomes, *deletes], held=held)
     raise Unavailable("releases are being swapped again and again: send this again", retry_after_seconds=5)
 
 
 async def _committed(
-    live: LiveChanges, serving: Serving, wanted: Sequence[Put | str | TwinlensError]
+    live: LiveChanges, serving: Serving, wanted: Sequence[Put | str | TwinlensError], *, held: ExitStack
 ) -> list[Change | TwinlensError]:
     changes = [
         Delete(one) if isinstance(one, str) else one for one in wanted if not isinstance(one, TwinlensError)
     ]
-    done = iter(await live.commit(changes, serving=serving) if changes else ())
+    done = iter(await live.commit(changes, serving=serving, held=held) if changes else ())
     return [one if isinstance(one, TwinlensError) else next(done) for one in wanted]
 
 
 async def _put_request(request: Request, serving: Serving) -> tuple[ImageSource | None, PutOptions]:
     kind = media_type(request)
     if kind.startswith("image/"):
-        return await request.body(), _options(request.query_params)
+        return await request.body(), await _options(request.query_params, serving)
     if kind == "multipart/form-data":
         files, fields = await read_files(request, "image", limit=1)
-        return files[0], _options({**fields, **request.query_params})
+        return files[0], await _options({**fields, **request.query_params}, serving)
     if not is_json(kind):
         raise UnsupportedMediaType(
             f"content-type {kind or 'missing'!r} is not taken: "
@@ -180,8 +178,13 @@ async def _put_request(request: Request, serving: Serving) -> tuple[ImageSource 
     return None, await read_json(request, PutItemRequest, pool=serving.pool, max_bytes=None)
 
 
-def _options(given: Mapping[str, str]) -> PutOptions:
+async def _options(given: Mapping[str, str], serving: Serving) -> PutOptions:
     """Parameters that hold JSON. Raises InvalidField or InvalidJson."""
+    small = sum(map(len, given.values())) <= INLINE_BYTES
+    return await computed(serving, partial(_parse_options, given), inline=small)
+
+
+def _parse_options(given: Mapping[str, str]) -> PutOptions:
     found: dict[str, Any] = {}
     for name, value in given.items():
         try:

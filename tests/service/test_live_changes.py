@@ -276,6 +276,26 @@ def test_what_cannot_be_put_is_told_and_changes_nothing(client, service, options
     assert client.get("/items/bad").status_code == 404
 
 
+def test_texts_of_payloads_are_counted_before_anything_is_embedded(client, service):
+    before = service.serving.live.sequence
+    captions = [f"a {number} dog" for number in range(65)]
+    alone = client.put("/items/bad", json={"image": coded(1), "payload": {"captions": captions}})
+    assert (alone.status_code, alone.json()["error"]["param"]) == (422, "texts")
+    payloads = [{"captions": [f"{number} {text}" for text in captions[:64]]} for number in range(9)]
+    asked = [{"id": f"{n}", "image": coded(n), "payload": payload} for n, payload in enumerate(payloads)]
+    together = client.post("/items/batch", json={"put": asked})
+    assert (together.status_code, together.json()["error"]["code"]) == (413, "too_many_items")
+    assert service.serving.live.sequence == before
+
+
+def test_a_picture_that_is_put_is_decoded_once(client, service, monkeypatch):
+    decoders, asked = service.serving.decoders, []
+    ask = decoders._ask
+    monkeypatch.setattr(decoders, "_ask", lambda kind, *rest: asked.append(kind) or ask(kind, *rest))
+    put(client, "once")
+    assert asked == ["picture"]
+
+
 def test_a_form_takes_the_picture_with_payload_and_texts(client):
     files, fields = {"image": ("a.png", picture(9))}, {"payload": '{"year": 1}', "texts": '["a dark square"]'}
     assert client.put("/items/form", files=files, data=fields).status_code == 200

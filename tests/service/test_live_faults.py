@@ -1,5 +1,6 @@
 """Live changes under kill -9, full disks, and swaps of releases and encoders while they are made."""
 
+import http.client
 import json
 import shutil
 import signal
@@ -140,6 +141,22 @@ def test_on_a_full_disk_changes_are_refused_whole_and_searches_go_on(folder, sma
         assert client.put("/items/large", json=large).status_code == 200
     names = [change.id for change in LiveReader(folder / "live")]
     assert names == [*accepted, "0", "large"]
+
+
+def test_a_picture_outlives_a_caller_who_leaves_until_its_change_is_in(folder, settings_for):
+    """The disk is busy when it is put, and compacts what is there before the change comes."""
+    with running(settings_for(folder, live_changes=True)) as service:
+        live, go_on = service.serving.live, threading.Event()
+        live._disk.submit(go_on.wait, 30)
+        live._disk.submit(live._journal.compact)
+        leaving = http.client.HTTPConnection(service.url.removeprefix("http://"))
+        leaving.request("PUT", "/items/left", body=picture(7), headers=PNG)
+        wait_until(lambda: live._committing is not None)
+        leaving.close()
+        wait_until(lambda: service.serving.in_flight == 0)
+        go_on.set()
+        wait_until(lambda: service.client.get("/items/left").status_code == 200)
+        assert service.client.get("/images/left").content == picture(7)
 
 
 class Changing:
