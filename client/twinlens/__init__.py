@@ -14,6 +14,7 @@ from twinlens.answers import (
     ItemError,
     Readiness,
     Release,
+    Reload,
     SearchAnswer,
     SearchResults,
 )
@@ -34,6 +35,16 @@ from twinlens.errors import (
     Unavailable,
     WrongModel,
 )
+from twinlens.overviews import (
+    Drift,
+    DriftReport,
+    Duplicate,
+    DuplicatesOfItem,
+    DuplicatesPage,
+    Fields,
+    FieldValue,
+    PayloadField,
+)
 from twinlens.queries import NewItem, Query
 
 __all__ = [
@@ -45,8 +56,15 @@ __all__ = [
     "Client",
     "ConnectionFailed",
     "DeadlineExceeded",
+    "Drift",
+    "DriftReport",
+    "Duplicate",
+    "DuplicatesOfItem",
+    "DuplicatesPage",
     "Embedding",
     "Embeddings",
+    "FieldValue",
+    "Fields",
     "Forbidden",
     "Hit",
     "InvalidRequest",
@@ -56,9 +74,11 @@ __all__ = [
     "NewItem",
     "NotFound",
     "Overloaded",
+    "PayloadField",
     "Query",
     "Readiness",
     "Release",
+    "Reload",
     "SearchAnswer",
     "SearchResults",
     "ServerFailed",

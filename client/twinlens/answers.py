@@ -128,6 +128,14 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True)
+class Reload:
+    """`release` is served now; `swapped`: it took the place of another one."""
+
+    release: str
+    swapped: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Readiness:
     ready: bool
     why_not: str | None = None
@@ -195,6 +203,10 @@ def read_item(answer: Json) -> Item:
 
 def read_release(answer: Json) -> Release:
     return Release(answer["release"], answer["model"], answer["model_fingerprint"], answer["dim"], answer)
+
+
+def read_reload(answer: Json) -> Reload:
+    return Reload(answer["release"], answer["swapped"])
 
 
 def read_change(answer: Json) -> Change:

@@ -7,7 +7,7 @@ Knows nothing of sockets, retries or deadlines.
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, Unpack
 from urllib.parse import quote
 
 import httpx
@@ -21,6 +21,7 @@ from twinlens.answers import (
     Json,
     Readiness,
     Release,
+    Reload,
     SearchAnswer,
     read_batch,
     read_change,
@@ -28,9 +29,11 @@ from twinlens.answers import (
     read_embeddings,
     read_item,
     read_release,
+    read_reload,
     read_search,
 )
-from twinlens.queries import NewItem, Picture, Query, Space, Truncate, numbers, read_picture
+from twinlens.overviews import Drift, DuplicatesPage, Fields, read_drift, read_duplicates, read_fields
+from twinlens.queries import NewItem, Picture, Query, SearchOptions, Truncate, numbers, read_picture
 
 T = TypeVar("T")
 _ROUTES = {"text": ("text", "query"), "vector": ("vector", "vector"), "id": ("item", "id")}
@@ -75,19 +78,10 @@ def search(
     image: Picture | None = None,
     vector: Iterable[float] | None = None,
     id: str | None = None,
-    model_fingerprint: str | None = None,
-    k: int | None = None,
-    offset: int | None = None,
-    in_: Space | None = None,
-    filter: Mapping[str, Any] | None = None,
-    score_threshold: float | None = None,
-    with_payload: bool | None = None,
-    with_vector: bool | None = None,
-    truncate: Truncate | None = None,
-    count_in_drift: bool | None = None,
+    **options: Unpack[SearchOptions],
 ) -> Call[SearchAnswer]:
     """Search by exactly one of `text`, `image`, `vector` and `id`; see `Query` for the options."""
-    return _search(Query(**locals()))
+    return _search(Query(text=text, image=image, vector=vector, id=id, **options))
 
 
 def _search(query: Query) -> Call[SearchAnswer]:
@@ -107,23 +101,13 @@ def _form_value(option: object) -> str:
     return option if isinstance(option, str) else json.dumps(option)
 
 
-def search_batch(
-    queries: Sequence[Query],
-    *,
-    model_fingerprint: str | None = None,
-    k: int | None = None,
-    offset: int | None = None,
-    in_: Space | None = None,
-    filter: Mapping[str, Any] | None = None,
-    score_threshold: float | None = None,
-    with_payload: bool | None = None,
-    with_vector: bool | None = None,
-    truncate: Truncate | None = None,
-    count_in_drift: bool | None = None,
-) -> Call[BatchAnswer]:
+def search_batch(queries: Sequence[Query], **options: Unpack[SearchOptions]) -> Call[BatchAnswer]:
     """Results or an error for each query. Options here stand for every query that has none of its own."""
-    given = {name: value for name, value in locals().items() if name != "queries"}
-    asked = {"queries": [query.as_json() for query in queries]} | Query(**given).options()
+    if theirs := options.keys() - SearchOptions.__annotations__.keys():
+        raise TypeError(
+            f"{', '.join(sorted(theirs))}: no option of a batch; what is asked for is each query's own"
+        )
+    asked = {"queries": [query.as_json() for query in queries]} | Query(**options).options()
     return _post("/search/batch", read_batch, {"json": asked})
 
 
@@ -140,6 +124,19 @@ def picture(id: str, *, side_pixels: int | None = None) -> Call[bytes]:
         read=lambda response: response.content,
         body={"params": _given(side=side_pixels)},
     )
+
+
+def fields() -> Call[Fields]:
+    """The payloads' fields with their common values: what there is to filter by."""
+    return _get("/fields", read_fields)
+
+
+def duplicates(
+    *, min_score: float | None = None, limit: int | None = None, cursor: str | None = None
+) -> Call[DuplicatesPage]:
+    """Pictures that are nearly the same: pairs of `min_score` or more, about `limit`, on from a `cursor`."""
+    given = _given(min_score=min_score, limit=limit, cursor=cursor)
+    return _call("GET", "/duplicates", read_duplicates, {"params": given})
 
 
 def put_item(
@@ -177,6 +174,16 @@ def change_items(*, put: Sequence[NewItem] = (), delete: Sequence[str] = ()) -> 
 def release() -> Call[Release]:
     """What is served."""
     return _get("/release", read_release)
+
+
+def reload() -> Call[Reload]:
+    """Serve what is current now, without dropping a request; where there are keys, with one that may write."""
+    return _post("/release/reload", read_reload, {})
+
+
+def drift() -> Call[Drift]:
+    """How far queries and gallery lie from what the encoder was proven on."""
+    return _get("/drift", read_drift)
 
 
 def ready() -> Call[Readiness]:

@@ -7,7 +7,7 @@ from copy import copy
 from dataclasses import replace
 from functools import wraps
 from types import TracebackType
-from typing import Concatenate, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import httpx
 
@@ -70,6 +70,11 @@ class _Configured:
         other._owns_http = False
         return other
 
+    def _request(self, step: Send, call: Call[T]) -> dict[str, Any]:
+        """What both kinds of httpx client are given."""
+        where = {"method": call.method, "url": self._url + call.path}
+        return {**where, "headers": step.headers, "timeout": step.timeout_seconds, **call.body}
+
 
 class Client(_Configured):
     """Blocking; safe to share between threads. A context manager, or `close()` it."""
@@ -94,10 +99,14 @@ class Client(_Configured):
     search_batch = _blocking(calls.search_batch)
     item = _blocking(calls.item)
     picture = _blocking(calls.picture)
+    fields = _blocking(calls.fields)
+    duplicates = _blocking(calls.duplicates)
     put_item = _blocking(calls.put_item)
     delete_item = _blocking(calls.delete_item)
     change_items = _blocking(calls.change_items)
     release = _blocking(calls.release)
+    reload = _blocking(calls.reload)
+    drift = _blocking(calls.drift)
     ready = _blocking(calls.ready)
 
     def close(self) -> None:
@@ -127,13 +136,7 @@ class Client(_Configured):
             time.sleep(step.seconds)
             return None
         try:
-            return self._http.request(
-                call.method,
-                self._url + call.path,
-                headers=step.headers,
-                timeout=step.timeout_seconds,
-                **call.body,
-            )
+            return self._http.request(**self._request(step, call))
         except httpx.RequestError as error:
             return error
 
@@ -161,10 +164,14 @@ class AsyncClient(_Configured):
     search_batch = _awaited(calls.search_batch)
     item = _awaited(calls.item)
     picture = _awaited(calls.picture)
+    fields = _awaited(calls.fields)
+    duplicates = _awaited(calls.duplicates)
     put_item = _awaited(calls.put_item)
     delete_item = _awaited(calls.delete_item)
     change_items = _awaited(calls.change_items)
     release = _awaited(calls.release)
+    reload = _awaited(calls.reload)
+    drift = _awaited(calls.drift)
     ready = _awaited(calls.ready)
 
     async def close(self) -> None:
@@ -194,12 +201,6 @@ class AsyncClient(_Configured):
             await asyncio.sleep(step.seconds)
             return None
         try:
-            return await self._http.request(
-                call.method,
-                self._url + call.path,
-                headers=step.headers,
-                timeout=step.timeout_seconds,
-                **call.body,
-            )
+            return await self._http.request(**self._request(step, call))
         except httpx.RequestError as error:
             return error

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import math
+import re
 from typing import Any
 
 import httpx
@@ -11,7 +12,19 @@ import pytest
 from live_service import Running, picture
 
 import twinlens
-from twinlens import AsyncClient, Client, Embedding, ItemError, NewItem, Query, SearchResults
+from twinlens import (
+    AsyncClient,
+    Client,
+    Embedding,
+    FieldValue,
+    ItemError,
+    NewItem,
+    Query,
+    Reload,
+    SearchResults,
+    calls,
+)
+from twinlens.queries import SearchOptions
 
 
 @pytest.fixture
@@ -115,6 +128,70 @@ def test_items_are_put_replaced_and_deleted_one_or_many(client):
         client.put_item("new/4")
 
 
+def test_fields_duplicates_drift_and_a_reload_are_read(client, gallery, service):
+    told = client.fields()
+    year = next(field for field in told.fields if field.key == "year")
+    assert (told.items, told.counted, year.kind, year.minimum, year.maximum) == (24, 24, "number", 2000, 2023)
+    category = next(field for field in told.fields if field.key == "category")
+    assert set(category.values) == {FieldValue("animals", 12), FieldValue("cars", 12)}
+    original = next(path for path in gallery.glob("*/* 3.png"))
+    client.put_item("twins/1", image=original)
+    page = client.duplicates(min_score=1.0, limit=1)
+    found = list(page.items)
+    while page.next:
+        page = client.duplicates(min_score=1.0, limit=1, cursor=page.next)
+        found += page.items
+    pairs = {(one.id, twin.id, twin.identical) for one in found for twin in one.duplicates}
+    assert (original.relative_to(gallery).as_posix(), "twins/1", True) in pairs
+    assert page.scanned == page.total
+    client.delete_item("twins/1")
+    drift = client.drift()
+    assert [report.subject for report in drift.reports][:2] == ["text_queries", "image_queries"]
+    assert all(report.why for report in drift.reports)
+    assert (drift.release, drift.raw["least_queries"]) == (told.release, 50)
+    assert client.reload() == Reload(release=told.release, swapped=False)
+
+
+def test_every_call_that_the_service_describes_is_one_of_the_clients(service):
+    made = [
+        calls.embed_images(b"x"),
+        calls.embed_texts("a"),
+        calls.search(text="a"),
+        calls.search(image=b"x"),
+        calls.search(vector=[1.0]),
+        calls.search(id="x"),
+        calls.search_batch([Query(text="a")]),
+        calls.item("x"),
+        calls.picture("x"),
+        calls.fields(),
+        calls.duplicates(),
+        calls.put_item("x", vector=[1.0]),
+        calls.delete_item("x"),
+        calls.change_items(),
+        calls.release(),
+        calls.reload(),
+        calls.drift(),
+        calls.ready(),
+    ]
+    description = service.client.get("/openapi.json").json()
+    described = {
+        (method.upper(), re.sub(r"\{\w+\}", "x", path))
+        for path, entry in description["paths"].items()
+        for method in entry
+        if not path.startswith("/v1/")
+        and path not in {"/healthz", "/metrics"}  # OpenAI's client, probes, Prometheus
+    }
+    assert described == {(call.method, call.path) for call in made}
+    options = description["components"]["schemas"]["SearchBatchQuery"]["properties"].keys()
+    assert options == {"in" if name == "in_" else name for name in Query.__dataclass_fields__}
+    assert SearchOptions.__annotations__.keys() == Query.__dataclass_fields__.keys() - {
+        "text",
+        "image",
+        "vector",
+        "id",
+    }
+
+
 def test_refusals_are_exceptions_of_their_kind_with_all_that_the_service_told(client):
     cases = (
         (lambda: client.search(text="a", k=0), twinlens.InvalidRequest, 422, "invalid_field", "k"),
@@ -148,8 +225,11 @@ def test_what_cannot_be_a_request_never_leaves_the_client(client):
         lambda: client.item(""),
         lambda: client.embed_images([]),
         lambda: client.search_batch([Query()]),
+        lambda: client.search_batch([Query(text="a")], text="b"),
     ):
-        with pytest.raises(ValueError, match=r"exactly one|clean relative|no picture"):
+        with pytest.raises(
+            (ValueError, TypeError), match=r"exactly one|clean relative|no picture|text: no option"
+        ):
             call()
 
 
@@ -162,6 +242,8 @@ def questions(client: Client | AsyncClient, item_id: str) -> tuple[Any, ...]:
         client.search_batch([Query(id=item_id)]),
         client.item(item_id),
         client.picture(item_id, side_pixels=64),
+        client.fields(),
+        client.duplicates(limit=1000),
         client.release(),
         client.ready(),
     )
