@@ -19,7 +19,7 @@ Mask = NDArray[np.bool_]
 Rows = NDArray[np.int64]
 Scalar = str | bool | int | float
 Bound = tuple[np.ufunc, float]
-INLINE_ROWS = 20_000  # whose payloads are read within some 50 ms
+INLINE_VALUES = 20_000  # of all keys that are asked for together: read within some 50 ms
 MAX_KEPT = 64  # columns; a key of a release beyond them is gathered anew
 DIGEST_BYTES = 16  # of a value: what it is known by, so that a title of each of a million items costs 32 MB
 
@@ -121,7 +121,7 @@ class Columns:
     def of(self, keys: Collection[str]) -> Mapping[str, Column]:
         """The column of each key. Raises NotGathered where that means reading very many payloads."""
         found, missing = self._known(keys)
-        if missing and len(self._items) > INLINE_ROWS:
+        if missing and len(self._items) * len(missing) > INLINE_VALUES:
             raise NotGathered(partial(self._gather_missing, frozenset(keys)))
         if missing:
             found.update(self._gather(missing))

@@ -125,7 +125,7 @@ def test_a_filter_that_asks_for_too_much_is_refused_with_the_bound(raw):
 
 def test_the_payloads_of_a_large_gallery_are_read_beside_the_search_thread(releases, settings_for, monkeypatch):
     """Searches go on meanwhile, and several filters that need the same share one reading."""
-    monkeypatch.setattr("service.search.columns.INLINE_ROWS", 0)
+    monkeypatch.setattr("service.search.columns.INLINE_VALUES", 0)
     with running(settings_for(releases)) as service:
         release = service.serving.state.release
         began, go_on, readings = threading.Event(), threading.Event(), []

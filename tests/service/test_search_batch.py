@@ -136,7 +136,7 @@ def test_a_long_batch_lets_others_search_in_between_and_sees_one_release(service
 def test_filters_of_a_batch_on_more_new_keys_than_one_search_may_have_read_are_all_answered(
     releases, settings_for, monkeypatch
 ):
-    monkeypatch.setattr("service.search.columns.INLINE_ROWS", 0)  # a large gallery
+    monkeypatch.setattr("service.search.columns.INLINE_VALUES", 0)  # a large gallery
     queries = [
         {"text": "a dog", "filter": {"must_not": [{"is_empty": {"key": key}}]}}
         for key in ("title", "category", "year", "tags")
