@@ -231,7 +231,8 @@ class Crew:
     def _fail(self, error: NurseryFailed) -> None:
         if self._stopping.is_set():
             return
-        logger.error("%s", error)
+        if self._failure != str(error):  # else it is tried again every second, and is no news
+            logger.error("%s", error)
         self._failure = str(error)
         self._begun.set()
         if self._nursery is not None and error.gone:
