@@ -1,12 +1,14 @@
 """The one thread that owns the vector indexes. Knows nothing of what is searched, or of HTTP."""
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from service.access.shares import Shares
+from service.device.lanes import Pace
 from service.device.tickets import CALLER
 from service.errors import QueueFull
 from service.search.columns import NotGathered
@@ -14,6 +16,7 @@ from service.watch.telemetry import Telemetry, Timings
 
 T = TypeVar("T")
 GATHERINGS = 4  # for one request, when others push out what was gathered for it
+MAX_RETRY_SECONDS = 60
 
 
 class Searcher:
@@ -27,6 +30,9 @@ class Searcher:
         self._telemetry = telemetry
         self._pending = 0
         self._shares = Shares()
+        self._pace = Pace()  # that searches leave at
+        self._left_at = 0.0  # when the last one left, or the first one came
+        self._promised_until = 0.0  # when all who were refused will have been served, if they come as told
         self._busy_since: float | None = None
         self.scanning = asyncio.Lock()  # held by what goes over the whole gallery, one slice at a time
         telemetry.watch_queue("search", depth=lambda: self._pending, limit=queue_limit)
@@ -59,6 +65,8 @@ class Searcher:
 
     def call(self, work: Callable[[], T]) -> "asyncio.Future[T]":
         """`work` on the search thread, however many wait: for the service's own."""
+        if not self._pending:
+            self._left_at = time.perf_counter()
         self._pending += 1
         future = asyncio.get_running_loop().run_in_executor(self._pool, self._perform, work)
         future.add_done_callback(self._done)
@@ -83,20 +91,30 @@ class Searcher:
         free = self._queue_limit - self._pending
         refusal = None
         if free <= 0:
+            seconds = self._promise(1 - free)
             refusal = QueueFull(
-                f"{self._pending} searches wait and the queue takes {self._queue_limit}: try again in 1 s",
-                retry_after_seconds=1,
+                f"{self._pending} searches wait and the queue takes {self._queue_limit}: "
+                f"send this again in {seconds} s",
+                retry_after_seconds=seconds,
             )
-        elif self._shares.excess(caller, 1, free=free):
+        elif excess := self._shares.excess(caller, 1, free=free):
+            seconds = self._promise(excess)
             refusal = QueueFull(
                 f"{self._shares.held(caller)} searches of {caller} wait, and it leaves others as much room "
-                f"({free}): try again in 1 s",
+                f"({free}): send this again in {seconds} s",
                 code="key_share",
-                retry_after_seconds=1,
+                retry_after_seconds=seconds,
             )
         if refusal is not None:
             self._telemetry.admission("search", refusal.code)
             raise refusal
+
+    def _promise(self, searches: int) -> int:
+        """When to come again: once so many have left, and after all who were refused before and come as told."""
+        now, each = time.perf_counter(), self._pace.seconds_per_item()
+        at = min(max(now + searches * each, self._promised_until), now + MAX_RETRY_SECONDS)
+        self._promised_until = at + each
+        return max(1, math.ceil(at - now))
 
     def _perform(self, work: Callable[[], T]) -> T:
         self._busy_since = time.perf_counter()
@@ -105,5 +123,9 @@ class Searcher:
         finally:
             self._busy_since = None
 
-    def _done(self, _: "asyncio.Future[T]") -> None:
+    def _done(self, future: "asyncio.Future[T]") -> None:
         self._pending -= 1
+        if not future.cancelled():  # what nobody waited for took no time
+            now = time.perf_counter()
+            self._pace.note(1, now - self._left_at)
+            self._left_at = now
