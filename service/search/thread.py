@@ -110,7 +110,7 @@ class Searcher:
             raise refusal
 
     def _promise(self, searches: int) -> int:
-        """When to come again: once so many have left, and after all who were refused before and come as told."""
+        """When to come again: when so many have left, after all who were refused before and come as told."""
         now, each = time.perf_counter(), self._pace.seconds_per_item()
         at = min(max(now + searches * each, self._promised_until), now + MAX_RETRY_SECONDS)
         self._promised_until = at + each
