@@ -1,7 +1,6 @@
-"""API keys: how they are kept, whom they let in, and that they are told to nobody."""
+"""API keys: how they are kept, and whom they let in."""
 
 import hashlib
-import json
 import re
 import stat
 import subprocess
@@ -14,7 +13,7 @@ from urllib.parse import quote
 
 import httpx
 import pytest
-from live_service import ROOT, picture, running, spawned, until_it_serves, wait_until
+from live_service import ROOT, running, wait_until
 
 from service.access.access import Access
 from service.access.keys import Keyring, create_key, read_keys, revoke_key
@@ -320,42 +319,3 @@ def test_the_description_shows_how_to_send_a_key_only_where_one_is_needed(guarde
     assert {"401", "403", "408", "429"} <= set(operation["responses"])
     assert "security" not in schema["paths"]["/healthz"]["get"]
     assert "securitySchemes" not in client.get("/openapi.json").json()["components"]
-
-
-def test_no_key_is_ever_printed_or_answered(releases, keys_file):
-    """Everything the process says, and everything it answers, with every level of the log on."""
-    good = create_key(keys_file, "shop", scopes=("read",))
-    wrong = good[:-4] + "zzzz"
-    heads = [bearer(good), bearer(wrong), {"x-api-key": good}, {"x-api-key": wrong}]
-    heads += [{"authorization": good}, {"authorization": f"Basic {wrong}"}, {"cookie": f"{COOKIE}=1.{good}.2"}]
-    variables = {
-        "TWINLENS_KEYS_FILE": str(keys_file),
-        "TWINLENS_LOG_LEVEL": "debug",
-        "TWINLENS_ACCESS_LOG": "true",
-        "TWINLENS_RELEASES": str(releases),
-    }
-    answered = []
-    with spawned("--port", "0", "--device", "cpu", **variables) as process:
-        url, printed = until_it_serves(process)
-        with httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
-            for head in heads:
-                for method, path, options in [
-                    ("POST", "/search/text", {"json": QUERY}),
-                    ("POST", "/search/text", {"content": b"{"}),
-                    ("POST", "/embed/image", {"content": picture(1)}),
-                    ("POST", "/images/pass", {}),
-                    ("POST", "/release/reload", {}),
-                    ("GET", "/images/nope", {}),
-                    ("GET", "/metrics", {}),
-                    ("GET", "/release", {}),
-                    ("GET", "/nope", {}),
-                ]:
-                    answer = client.request(method, path, headers=head, **options)
-                    answered.append(answer.text + repr(answer.headers.multi_items()))
-        process.terminate()
-        printed += process.stderr.readlines()
-    told = "".join(printed + answered)
-    assert '"caller": "shop"' in told  # the name is there, for whoever reads the log
-    assert '"cause": "wrong_key"' in told
-    for secret in (good, wrong, json.loads(keys_file.read_text())["keys"][0]["sha256"]):
-        assert secret not in told
