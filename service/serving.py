@@ -34,7 +34,7 @@ from service.live.overlay import Overlay
 from service.patience import Patience
 from service.refusal import Refusal
 from service.reports import read_checks, read_report
-from service.search.fields import Once, count_fields
+from service.search.fields import FieldCounts, Once
 from service.search.filters import PayloadFilter
 from service.search.relevance import Judge
 from service.search.thread import Searcher
@@ -64,7 +64,7 @@ class ServingState:
     report: dict[str, Any] | None  # how well the encoder retrieves, as its evaluation wrote it
     checks: tuple[Check, ...]  # what the gate required of the encoder; none of one that was never judged
     judge: Judge | None  # how relevant hits are; the search thread's
-    fields: Once[dict[str, Any]]  # what there is to filter by; counted when first asked for
+    field_counts: FieldCounts  # what there is to filter by in the release
     drift: Drift  # how far queries and gallery lie from what the encoder was proven on
     overlay: Overlay  # live changes; each makes a new state, which shares all else
     loaded_at: float = field(default_factory=time.time)  # seconds since the epoch
@@ -101,7 +101,7 @@ class ServingState:
             read_report(release.bundle_path),
             read_checks(bundle),
             judge,
-            Once(partial(count_fields, release.items)),
+            FieldCounts(release.items),
             Drift(release, judge),
             Overlay.empty(release, encoder.query_bank, sequence=release.manifest.live_sequence or 0),
         )
@@ -110,6 +110,12 @@ class ServingState:
     def holdings(self) -> Holdings:
         """What the gallery holds: the release, with the live changes laid over it."""
         return Holdings(self.release, self.overlay)
+
+    @cached_property
+    def fields(self) -> Once[dict[str, Any]]:
+        """What there is to filter by, live changes included; counted when first asked for."""
+        counts, overlay = self.field_counts, self.overlay  # not this state: a circle would keep its release
+        return Once(lambda: counts.report(hidden=overlay.hidden_rows(), added=overlay.payloads()))
 
 
 class Serving:

@@ -7,6 +7,7 @@ keeps the one it began with. Knows nothing of HTTP, journals or threads.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,6 +86,15 @@ class Overlay:
     def payload_filter(self) -> PayloadFilter:
         """Over the added items; the search thread's."""
         return PayloadFilter(PutTable(self.puts[: self.images.count], self.row_of))
+
+    def hidden_rows(self) -> list[int]:
+        """Rows of the release's items that are not shown."""
+        rows: list[int] = np.flatnonzero(self.hidden).tolist()
+        return rows
+
+    def payloads(self) -> list[dict[str, Any]]:
+        """Of the added items that are shown."""
+        return [self.puts[row].payload for row in self.row_of.values()]
 
     def applied(self, changes: Sequence[Change]) -> "Overlay":
         """This overlay after some more changes, in order; vectors of puts must be of the release's encoder."""

@@ -31,10 +31,10 @@ _IMAGE_BODY: Responses = {
 
 @router.get("/fields", responses={**answers(FieldsAnswer, 503), 304: _SAME})
 async def fields(request: Request) -> Response:
-    """What there is to filter by: the payloads' fields, with their common values and ranges."""
+    """What there is to filter by: the payloads' fields, with their common values and ranges, as of now."""
     serving = serving_of(request)
     state = serving.state
-    etag = f'"{state.release.id}"'
+    etag = f'"{state.release.id}.{state.overlay.sequence}"'
     headers = {"etag": etag, "cache-control": "no-cache"}
     if _is_held(etag, request.headers.get("if-none-match", "")):
         return Response(status_code=304, headers=headers)

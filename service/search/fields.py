@@ -1,14 +1,16 @@
-"""What the payloads of a release hold: each field with its kind, its common values, its range. For whoever
+"""What the payloads of a gallery hold: each field with its kind, its common values, its range. For whoever
 offers filters. Values are read as filters read them, so that every count is what that filter lets through.
+A release is counted once; what is laid over it is then added and taken off.
 
 Knows nothing of HTTP, nor of the form of a filter. Bounded in fields, values and items looked at.
 """
 
 import asyncio
+import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 from index.items import ItemTable
@@ -46,6 +48,15 @@ class _Tally:
                 self.minimum = number if self.minimum is None else min(self.minimum, number)
                 self.maximum = number if self.maximum is None else max(self.maximum, number)
 
+    def remove(self, value: Any) -> None:
+        """What was added before. Its kind and the range stay: which other value has them is not known."""
+        tokens = {token_of(element) for element in elements_of(value)}
+        self.filled -= bool(tokens)
+        self.counts.subtract(tokens & self.counts.keys())
+
+    def copy(self) -> "_Tally":
+        return replace(self, kinds=set(self.kinds), counts=self.counts.copy())
+
     def _count(self, token: tuple[str, Scalar]) -> None:
         if token in self.counts or len(self.counts) < MAX_DISTINCT:
             self.counts[token] += 1
@@ -57,7 +68,7 @@ class _Tally:
             "key": key,
             "kind": next(iter(self.kinds)) if len(self.kinds) == 1 else "mixed",
             "filled": self.filled,
-            "distinct": len(self.counts),
+            "distinct": sum(count > 0 for count in self.counts.values()),
             "more_distinct": self.overflowed,
             "values": self._common(),
             "minimum": self.minimum,
@@ -82,16 +93,49 @@ def _by_count(counted: tuple[tuple[str, Scalar], int]) -> tuple[int, str]:
     return -count, str(value)
 
 
-def count_fields(items: ItemTable) -> dict[str, Any]:
-    """The fields in order of appearance, as the wire has them, and how many of the items were looked at."""
-    tallies: dict[str, _Tally] = {}
-    rows = range(0, len(items), -(-len(items) // MAX_ITEMS) or 1)
-    for row in rows:
-        for key, value in _leaves(items.payload(row)):
-            if key in tallies or len(tallies) < MAX_FIELDS:
-                tallies.setdefault(key, _Tally()).add(value)
-    fields = [tally.report(key) for key, tally in tallies.items() if tally.filled]
-    return {"items": len(items), "counted": len(rows), "fields": fields}
+class FieldCounts:
+    """The fields of a release's items, counted when first asked for and then kept. Thread-safe."""
+
+    def __init__(self, items: ItemTable) -> None:
+        self._items = items
+        self._step = -(-len(items) // MAX_ITEMS) or 1
+        self._rows = range(0, len(items), self._step)  # that are looked at
+        self._lock = threading.Lock()
+        self._tallies: dict[str, _Tally] | None = None
+
+    def report(self, *, hidden: Sequence[int] = (), added: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+        """The fields in order of appearance, as the wire has them, and how many of the items were looked at.
+
+        Of the release without the rows `hidden`, and with items of the payloads `added`.
+        """
+        tallies = {key: tally.copy() for key, tally in self._of_release().items()}
+        gone, more = [row for row in hidden if row in self._rows], added[:: self._step]
+        for row in gone:
+            for key, value in _leaves(self._items.payload(row)):
+                if key in tallies:
+                    tallies[key].remove(value)
+        for payload in more:
+            _count(tallies, payload)
+        return {
+            "items": len(self._items) - len(hidden) + len(added),
+            "counted": len(self._rows) - len(gone) + len(more),
+            "fields": [tally.report(key) for key, tally in tallies.items() if tally.filled],
+        }
+
+    def _of_release(self) -> dict[str, _Tally]:
+        with self._lock:
+            if self._tallies is None:
+                tallies: dict[str, _Tally] = {}
+                for row in self._rows:
+                    _count(tallies, self._items.payload(row))
+                self._tallies = tallies
+            return self._tallies
+
+
+def _count(tallies: dict[str, _Tally], payload: Mapping[str, Any]) -> None:
+    for key, value in _leaves(payload):
+        if key in tallies or len(tallies) < MAX_FIELDS:
+            tallies.setdefault(key, _Tally()).add(value)
 
 
 def _leaves(payload: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -259,7 +259,10 @@ class PayloadField(BaseModel):
 
 
 class FieldsAnswer(BaseModel):
-    """What there is to filter by. Of a release; items put since its building are not counted."""
+    """What there is to filter by, with what was put and deleted since the release was built.
+
+    What is deleted may still tell in the kind and the range of a field, until the next release.
+    """
 
     release: str
     items: int

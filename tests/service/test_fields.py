@@ -11,7 +11,7 @@ from live_service import ITEM_COUNT, Running
 
 from index.items import ITEM_SCHEMA, ItemTable, TableWriter
 from service.search import fields
-from service.search.fields import count_fields
+from service.search.fields import FieldCounts
 
 
 def table_of(folder: Path, payloads: list[dict[str, Any]]) -> ItemTable:
@@ -27,7 +27,7 @@ def table_of(folder: Path, payloads: list[dict[str, Any]]) -> ItemTable:
 
 
 def counted(folder: Path, payloads: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    return {each["key"]: each for each in count_fields(table_of(folder, payloads))["fields"]}
+    return {each["key"]: each for each in FieldCounts(table_of(folder, payloads)).report()["fields"]}
 
 
 def test_fields_tell_kinds_common_values_and_ranges(client: httpx.Client, service: Running) -> None:
@@ -115,8 +115,32 @@ def test_what_is_counted_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(fields, "MAX_FIELDS", 2)
     monkeypatch.setattr(fields, "MAX_DISTINCT", 3)
     payloads = [{"code": f"{n}", "kind": "a", "third": 1} for n in range(25)]
-    answer = count_fields(table_of(tmp_path, payloads))
+    answer = FieldCounts(table_of(tmp_path, payloads)).report()
     assert (answer["items"], answer["counted"]) == (25, 9)
     assert [each["key"] for each in answer["fields"]] == ["code", "kind"]
     assert (answer["fields"][0]["distinct"], answer["fields"][0]["more_distinct"]) == (3, True)
     assert answer["fields"][1]["values"] == [{"value": "a", "count": 9}]
+
+
+def test_what_is_laid_over_a_release_counts_as_if_it_had_been_built_so(tmp_path: Path) -> None:
+    colours = ("red", "red", "red", "blue", "blue", "green", "green")
+    payloads = [{"colour": colour, "year": 2000 + n} for n, colour in enumerate(colours)]
+    added = [{"colour": "blue", "size": 1.5}, {"colour": "white", "size": 1.5}]
+    over = FieldCounts(table_of(tmp_path, payloads)).report(hidden=[0, 5, 6], added=added)
+    built = FieldCounts(table_of(tmp_path, [*payloads[1:5], *added])).report()
+    assert over["fields"][0]["values"] == [{"value": "blue", "count": 3}, {"value": "red", "count": 2}]
+    ranges = {"minimum": None, "maximum": None}
+    assert over | {"fields": [each | ranges for each in over["fields"]]} == built | {
+        "fields": [each | ranges for each in built["fields"]]
+    }
+
+
+def test_laying_over_counts_no_more_than_the_items_that_are_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fields, "MAX_ITEMS", 10)
+    counts = FieldCounts(table_of(tmp_path, [{"kind": "a"} for _ in range(20)]))  # every second one
+    report = counts.report(hidden=[2, 3, 4], added=[{"kind": "a"}] * 5)
+    assert (report["items"], report["counted"]) == (22, 11)
+    assert report["fields"][0]["values"] == [{"value": "a", "count": 11}]
+    assert counts.report()["fields"][0]["values"] == [{"value": "a", "count": 10}]

@@ -296,6 +296,22 @@ def test_a_picture_that_is_put_is_decoded_once(client, service, monkeypatch):
     assert asked == ["picture"]
 
 
+def test_fields_count_what_was_put_and_deleted_at_once(client, service):
+    def counted():
+        answer = client.get("/fields")
+        (category,) = (each for each in answer.json()["fields"] if each["key"] == "category")
+        return answer.headers["etag"], {each["value"]: each["count"] for each in category["values"]}
+
+    etag, before = counted()
+    put(client, "new/1", category="ships")
+    put(client, "new/2", category="ships")
+    assert client.get("/fields", headers={"if-none-match": etag}).status_code == 200
+    assert counted()[1] == {**before, "ships": 2}
+    assert client.delete("/items/new/1").status_code == 200
+    put(client, "new/2", category="cars")
+    assert counted()[1] == {**before, "cars": before["cars"] + 1}
+
+
 def test_a_form_takes_the_picture_with_payload_and_texts(client):
     files, fields = {"image": ("a.png", picture(9))}, {"payload": '{"year": 1}', "texts": '["a dark square"]'}
     assert client.put("/items/form", files=files, data=fields).status_code == 200
