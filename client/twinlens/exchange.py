@@ -6,6 +6,7 @@ awaiting client differ in nothing but how they send and how they wait.
 
 import itertools
 import random
+import re
 import time
 import uuid
 from collections.abc import Generator
@@ -24,6 +25,8 @@ RETRIED_ERRORS = (httpx.NetworkError, httpx.RemoteProtocolError, httpx.ConnectTi
 FIRST_PAUSE_SECONDS = 0.2
 MAX_PAUSE_SECONDS = 60.0  # a server that asks for more is not waited for
 ANSWER_GRACE_SECONDS = 1.0  # after the deadline, so that the service's own 504 arrives
+MAX_DEADLINE_SECONDS = 3600.0  # that the service may be told
+_KEY = re.compile(r"[\x21-\x7e]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,10 @@ class Options:
     timeout_seconds: float = 60.0
     retries: int = 3
     request_id: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.key is not None and not _KEY.fullmatch(self.key):  # httpx would tell it in an error
+            raise ValueError("that is no key: one holds no blanks, no ends of lines, and ASCII only")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +87,7 @@ def _send(options: Options, request_id: str, left: float | None) -> Send:
         headers["authorization"] = f"Bearer {options.key}"
     if left is None:
         return Send(headers, options.timeout_seconds)
-    headers["x-deadline-ms"] = str(max(1, round(left * 1e3)))
+    headers["x-deadline-ms"] = str(max(1, round(min(left, MAX_DEADLINE_SECONDS) * 1e3)))
     return Send(headers, min(options.timeout_seconds, max(left, 0.0) + ANSWER_GRACE_SECONDS))
 
 

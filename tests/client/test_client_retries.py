@@ -91,6 +91,19 @@ def test_the_deadline_goes_along_shrinks_with_each_try_and_ends_the_retries():
     assert 20_000 >= first > second > 0
 
 
+def test_a_deadline_beyond_what_the_service_may_be_told_is_kept_here():
+    with asking(GOOD, deadline_seconds=1e6) as (server, client):
+        client.embed_texts("a")
+    assert server.seen[0]["x-deadline-ms"] == "3600000"
+
+
+def test_what_no_header_could_carry_is_no_key_and_is_told_to_nobody():
+    for key in ("tl_secret\n", "tl_ secret", "tl_secr\u00e9t", ""):
+        with pytest.raises(ValueError, match="that is no key") as refused:
+            Client("http://127.0.0.1:9", key=key)
+        assert "tl_" not in str(refused.value)
+
+
 def test_a_service_that_never_answers_is_left_when_the_deadline_has_passed(monkeypatch):
     monkeypatch.setattr(exchange_module, "ANSWER_GRACE_SECONDS", 0.0)
     with socket.create_server(("127.0.0.1", 0)) as silent:
