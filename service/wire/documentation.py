@@ -10,25 +10,20 @@ from service.errors import BodyTooSlow, Forbidden, KeyLimit, Unauthorized
 from service.routes.parts import answers
 from service.wire.schemas import ErrorAnswer
 
-_SCHEMES = {
+SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "`python -m service keys create` makes keys"},
     "header": {"type": "apiKey", "in": "header", "name": "x-api-key", "description": "the same key"},
 }
-_METHODS = frozenset({"get", "put", "post", "delete", "patch"})
 
 
-def document_access(schema: dict[str, Any], *, has_keys: bool) -> None:
-    """Changes the OpenAPI `schema` in place."""
+def document_access(path: str, operation: dict[str, Any], *, has_keys: bool) -> None:
+    """Changes the description of an `operation` in place."""
+    if path in OPEN_PATHS:
+        return
+    for status in _refusals(operation, has_keys=has_keys):
+        operation["responses"].setdefault(str(status), _answer(status))
     if has_keys:
-        schema.setdefault("components", {})["securitySchemes"] = _SCHEMES
-    for path, entry in schema["paths"].items():
-        for operation in (entry[method] for method in _METHODS & entry.keys()):
-            is_open = path in OPEN_PATHS
-            statuses = () if is_open else _refusals(operation, has_keys=has_keys)
-            for status in statuses:
-                operation["responses"].setdefault(str(status), _answer(status))
-            if has_keys and not is_open:
-                operation["security"] = [{name: []} for name in _SCHEMES]
+        operation["security"] = [{name: []} for name in SCHEMES]
 
 
 def _refusals(operation: dict[str, Any], *, has_keys: bool) -> list[int]:

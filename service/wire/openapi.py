@@ -15,7 +15,7 @@ from pydantic.json_schema import models_json_schema
 from service.edge.edge import MAX_DEADLINE_MS
 from service.routes.parts import answers
 from service.serving import Serving, ServingState
-from service.wire.documentation import document_access
+from service.wire.documentation import SCHEMES, document_access
 from service.wire.examples import ANSWERS, change_examples, path_examples, request_examples
 from service.wire.live import ChangeItemsRequest, PutItemRequest, PutOneOfMany
 from service.wire.schemas import (
@@ -116,14 +116,15 @@ def _completed(schema: Json, serving: Serving, state: ServingState) -> Json:
         [(model, "validation") for model in BODIES], ref_template="#/components/schemas/{model}"
     )
     schema.setdefault("components", {}).setdefault("schemas", {}).update(found["$defs"])
-    item = _item_to_show(serving, state)
+    has_keys, item = serving.access.has_keys, _item_to_show(serving, state)
+    if has_keys:
+        schema["components"]["securitySchemes"] = SCHEMES
     bodies = {**request_examples(state, item), **(change_examples(state, item) if serving.live else {})}
     for path, operation in _operations(schema):
         _add_edge(path, operation)
         _add_examples(operation, bodies.get(operation["operationId"], {}))
         _add_path_example(operation, path_examples(state, item))
-    document_access(schema, has_keys=serving.access.has_keys)
-    for _, operation in _operations(schema):
+        document_access(path, operation, has_keys=has_keys)
         for status, answer in operation["responses"].items():
             retried = _RETRY_AFTER if status in {"429", "503"} else {}
             answer["headers"] = {**answer.get("headers", {}), **_HEADERS, **retried}
