@@ -14,7 +14,7 @@ const WAYS = { text_to_image: "A text finds pictures", image_to_text: "A picture
 
 function section(id, ...parts) {
   const place = byId(id);
-  place.append(...parts.flat().filter(Boolean));
+  place.replaceChildren(...parts.flat().filter(Boolean)); // also where a try that failed half-way left some
   place.hidden = false;
 }
 
