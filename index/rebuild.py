@@ -27,6 +27,7 @@ from index.gate import note_verdict, require_verdict
 from index.hubs import describe_correction
 from index.items import ITEM_SCHEMA, ItemRecord, TableWriter, read_digests
 from index.live.folding import LiveState, folded, read_live
+from index.live.reading import LIVE_NAME
 from index.manifest import (
     FORMAT_VERSION,
     JUDGED_FORMAT_VERSION,
@@ -39,7 +40,7 @@ from index.manifest import (
 from index.publish import describe_files, new_release_id, publish, rebuild_lock, staging_folder
 from index.recall import measure_recall
 from index.report import OnProgress, RebuildReport, Tally
-from index.staging import readable_manifests, stage_bundle
+from index.staging import last_live_sequence, readable_manifests, stage_bundle
 from index.texts import TextCollector, read_texts
 from index.thumbnails import ThumbnailWriter
 from index.vectors import VectorIndex, VectorWriter
@@ -93,6 +94,7 @@ def _build(
     settings: RebuildSettings, staging: Path, encoder: Encoder, cache: EmbeddingCache, on_progress: OnProgress
 ) -> RebuildReport:
     live = read_live(settings.releases)
+    _warn_of_lost_changes(settings.releases, live)
     embedder = Embedder(
         encoder=encoder,
         cache=cache,
@@ -131,6 +133,16 @@ def _build(
     )
     publish(settings.releases, staging, manifest=manifest)
     return RebuildReport(manifest, tally, seconds)
+
+
+def _warn_of_lost_changes(releases: Path, live: LiveState | None) -> None:
+    known, held = last_live_sequence(releases), live.sequence if live else 0
+    if held < known:
+        _log.warning(
+            "%s knows live changes up to %d and holds them up to %d: what was put or deleted with those that "
+            "are gone is not in this release; bring back %s and rebuild",
+            *(releases, known, held, releases / LIVE_NAME),
+        )
 
 
 def _format_version(*, judged: bool, live: bool) -> int:

@@ -34,6 +34,11 @@ def readable_manifests(releases: Path) -> Iterator[Manifest]:
             yield catalog.read_manifest(releases / release_id)
 
 
+def last_live_sequence(releases: Path) -> int:
+    """The number of the last live change that any release knows of; 0 where none does."""
+    return max((manifest.live_sequence or 0 for manifest in readable_manifests(releases)), default=0)
+
+
 def _stage_file(source: Path, target: Path, *, twin: Path | None) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     if twin is not None:

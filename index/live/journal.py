@@ -67,7 +67,11 @@ class Journal:
             sync(path)
         self._broken = ""
         if reader.sequence < floor:
-            _log.warning("releases know changes up to %d, here they end at %d", floor, reader.sequence)
+            _log.warning(
+                "releases know changes up to %d, and in %s they end at %d: bring back those that are gone "
+                "before the next rebuild, which would be without them",
+                *(floor, self.folder, reader.sequence),
+            )
             self._write_snapshot()  # so that no number is missing before the next one
         self._begin()
         self._drop_needless()

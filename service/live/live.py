@@ -22,7 +22,7 @@ from index.live.journal import Journal
 from index.live.pictures import PictureStore
 from index.live.reading import LIVE_NAME, LiveReader
 from index.live.records import Change, Delete, Put
-from index.staging import readable_manifests
+from index.staging import last_live_sequence
 from service.errors import StorageFull, Unavailable
 from service.live.overlay import Overlay
 from service.settings import Settings
@@ -61,7 +61,7 @@ class LiveChanges:
 
     def __init__(self, releases: Path, *, max_items: int) -> None:
         """Open the journal. Raises JournalBusy, CorruptJournal, or JournalFailed where it cannot be written."""
-        floor = max((manifest.live_sequence or 0 for manifest in readable_manifests(releases)), default=0)
+        floor = last_live_sequence(releases)
         self._folder = releases / LIVE_NAME
         try:
             self._journal = Journal(self._folder, floor=floor)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -135,6 +136,17 @@ def test_damaged_changes_stop_a_rebuild_and_what_is_current_stays(releases, jour
     with pytest.raises(CorruptJournal):
         index_gallery(table, releases)
     assert Release.load(releases).id == current
+
+
+def test_a_rebuild_warns_where_changes_that_releases_know_of_are_gone(
+    releases, journal, table, index_gallery, caplog
+):
+    put_picture(journal, "new", 1)
+    index_gallery(table, releases)
+    assert "live changes" not in caplog.text
+    shutil.move(releases / "live", releases / "elsewhere")
+    index_gallery(table, releases)
+    assert "live changes up to 1 and holds them up to 0" in caplog.text
 
 
 def test_changes_lists_what_waits_for_a_rebuild(releases, journal, table, index_gallery):
