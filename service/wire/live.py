@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from service.wire.schemas import ItemError, Strings, Vector
 
@@ -43,7 +43,7 @@ class ChangeItemsRequest(BaseModel):
     """Items to put, each as PutItemRequest with its id; and ids to delete."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    put: Annotated[list[PutOne], FailFast()] = Field(default_factory=list, max_length=MAX_CHANGES)
+    put: Annotated[list[PutOne], Field(fail_fast=True)] = Field(default_factory=list, max_length=MAX_CHANGES)
     delete: Strings = Field(default_factory=list, max_length=MAX_CHANGES)
 
 

@@ -6,16 +6,16 @@ Knows nothing of how requests are served.
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field, StringConstraints, WithJsonSchema, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema, model_validator
 
 Space = Literal["images", "texts"]
 EncodingFormat = Literal["float", "base64"]
 Truncate = Literal["end", "none"]
 Text = Annotated[str, StringConstraints(min_length=1)]
 # The first bad one of a list is told, and no memory goes to a million others.
-Strings = Annotated[list[str], FailFast()]
-Vector = Annotated[list[float], FailFast()]
-TokenIds = Annotated[list[int], FailFast()]
+Strings = Annotated[list[str], Field(fail_fast=True)]
+Vector = Annotated[list[float], Field(fail_fast=True)]
+TokenIds = Annotated[list[int], Field(fail_fast=True)]
 
 MAX_K = 1000
 MAX_OFFSET = 10_000
@@ -57,7 +57,7 @@ class OpenAIRequest(_Request):
 
     model_config = ConfigDict(extra="ignore")
     model: str | None = None
-    input: str | Annotated[list[str | OpenAIItem | int | TokenIds], FailFast()] = Field(min_length=1)
+    input: str | Annotated[list[str | OpenAIItem | int | TokenIds], Field(fail_fast=True)] = Field(min_length=1)
     encoding_format: EncodingFormat = "float"
     dimensions: int | None = Field(None, ge=1)
     modality: Literal["text", "image"] = "text"
