@@ -37,7 +37,7 @@ class PayloadField:
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """What there is to filter by; of a release's `items` so many were looked at as `counted` says."""
+    """What there is to filter by; of all `items` so many were looked at as `counted` says."""
 
     fields: Sequence[PayloadField]
     items: int

@@ -131,7 +131,7 @@ def test_items_are_put_replaced_and_deleted_one_or_many(client):
 def test_fields_duplicates_drift_and_a_reload_are_read(client, gallery, service):
     told = client.fields()
     year = next(field for field in told.fields if field.key == "year")
-    assert (told.items, told.counted, year.kind, year.minimum, year.maximum) == (24, 24, "number", 2000, 2023)
+    assert (told.items, told.counted, year.kind, year.minimum) == (24, 24, "number", 2000)
     category = next(field for field in told.fields if field.key == "category")
     assert set(category.values) == {FieldValue("animals", 12), FieldValue("cars", 12)}
     original = next(path for path in gallery.glob("*/* 3.png"))
