@@ -250,7 +250,7 @@ class _Selected:
             return self.parameters
         selected = np.zeros(count, dtype=np.bool_)
         selected[self._rows] = True
-        self._bitmap = faiss.IDSelectorBitmap(np.packbits(selected, bitorder="little"))
+        self._bitmap: Any = faiss.IDSelectorBitmap(np.packbits(selected, bitorder="little"))  # type: ignore[call-arg, arg-type]
         return faiss.SearchParameters(sel=self._bitmap)  # type: ignore[call-arg]
 
 
