@@ -18,6 +18,7 @@ import pytest
 from hostile_files import noise, png, saved, scan_bomb, sound
 from live_service import Running, metric, picture, running, spawned, until_it_serves, wait_until
 
+from encoders.errors import ImageTooLarge
 from encoders.images import Preprocessing
 from service.decoding.pictures import ImageLimits, decode_picture
 from service.decoding.processes import Worker, WorkerLost
@@ -95,6 +96,8 @@ def test_a_picture_that_takes_too_much_memory_is_too_large(releases, settings_fo
         answer = embed(service, png(6000, 6000, rows=bytes(18_001 * 6000)))
         assert (answer.status_code, answer.json()["error"]["code"]) == (413, "image_too_large")
         assert "256 MiB of memory" in answer.json()["error"]["message"]
+        with pytest.raises(ImageTooLarge, match="256 MiB of memory"):  # which cannot even be received
+            service.serving.decoders.pixels(bytes(300 << 20), Preprocessing())
         assert embed(service, picture(1)).status_code == 200
 
 
