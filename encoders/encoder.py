@@ -1,10 +1,11 @@
-"""The Encoder: pictures or texts in, float32 unit rows out; device and precision chosen once.
+"""The Encoder: pictures or texts in, float32 unit rows out; device, engine and precision chosen once.
 
 It is not thread-safe: one thread owns it; `tokenize` alone may be called from any. It does not know files of
 pictures, HTTP or indexes.
 """
 
 import contextlib
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,9 @@ from PIL import Image
 from encoders.adaptation import ADAPTATION, Adaptation, read_adaptation
 from encoders.bundle import WEIGHTS, Bundle
 from encoders.causal import shortened_text
-from encoders.errors import CorruptBundle, DeviceUnavailable
+from encoders.choices import Engine, Precision, check_precision, choose_device
+from encoders.compiled import Example, Tower, can_compile, compile_tower
+from encoders.errors import CorruptBundle, EngineUnavailable
 from encoders.images import Pixels, Preprocessing, to_pixels
 from encoders.modalities import Modality
 from encoders.passes import passes
@@ -28,11 +31,11 @@ from encoders.texts import TokenBatch, TokenRow, open_tokenizer, padded
 from encoders.towers import build_towers, unit_rows
 from encoders.weights import load_weights
 
-Precision = Literal["fp32", "bf16"]
-
-CPU_IMAGES_AT_ONCE = 4
+CPU_IMAGES_AT_ONCE = {"torch": 4, "openvino": 8}
 """On a CPU the activations of more images than fit its cache cost memory traffic and page faults, which take
 more than a larger batch saves."""
+
+logger = logging.getLogger(__name__)
 
 PASS_PRICE_TOKENS = {"cpu": 32, "cuda": 2048}
 """What a pass of the text tower costs by itself, in tokens: LOG 2026-11-23. A GPU waits for its launches."""
@@ -64,6 +67,8 @@ class Encoder:
         device: torch.device,
         precision: Precision,
         max_batch: int,
+        engine: Engine = "torch",
+        threads: int | None = None,
     ) -> None:
         self.bundle = bundle
         self.name = bundle.name
@@ -80,8 +85,14 @@ class Encoder:
         self._encode_text: Callable[[torch.Tensor], torch.Tensor] = cast("Any", self._model).encode_text
         self._tokenizer = open_tokenizer(bundle.config.tokenizer, bundle.path)
         self._encode_shortened = self._shortened()
-        self._image_batch = min(max_batch, CPU_IMAGES_AT_ONCE) if device.type == "cpu" else max_batch
         self._normalise = normaliser(self.preprocessing, device)
+        self._towers: dict[Modality, Tower] = {
+            "images": lambda pixels: self._encode_image(self._normalise(pixels)),
+            "texts": self._encode_shortened or self._encode_text,
+        }
+        self.engine = self._compile(engine, threads=threads or torch.get_num_threads())
+        on_cpu = device.type == "cpu"
+        self._image_batch = min(max_batch, CPU_IMAGES_AT_ONCE[self.engine]) if on_cpu else max_batch
         self._adaptation = {modality: each.to(device) for modality, each in load_adaptation(bundle).items()}
         self.query_bank: QueryBank | None = read_query_bank(
             bundle.path, fingerprint=self.fingerprint, dim=self.dim
@@ -95,9 +106,13 @@ class Encoder:
         device: str = "auto",
         precision: Precision = "fp32",
         max_batch: int = 32,
+        engine: Engine = "torch",
+        threads: int | None = None,
     ) -> "Encoder":
         """Open a bundle's towers. device: "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1".
 
+        engine: what computes; "auto" takes OpenVINO on an x86 CPU where it can, which is compiled in seconds.
+        Then changes to `model` have no effect. threads: OpenVINO's; by default as many as PyTorch has.
         Raises BundleError, or DeviceUnavailable.
         """
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
@@ -109,6 +124,8 @@ class Encoder:
             device=choose_device(device),
             precision=check_precision(precision),
             max_batch=max_batch,
+            engine=engine,
+            threads=threads,
         )
 
     @property
@@ -148,13 +165,11 @@ class Encoder:
     def encode_tokens(self, tokens: TokenBatch) -> Vectors:
         """(n, dim) unit rows, in the order given; texts of like length share a pass: padding costs little."""
         vectors = np.empty((len(tokens), self.dim), dtype=np.float32)
-        needs_context = self.bundle.config.tokenizer.pad_to == "context" and self._encode_shortened is None
-        encode = self._encode_shortened or self._encode_text
         price = PASS_PRICE_TOKENS.get(self.device.type, PASS_PRICE_TOKENS["cuda"])
-        lengths = np.full_like(tokens.lengths, tokens.ids.shape[1]) if needs_context else tokens.lengths
+        lengths = np.full_like(tokens.lengths, tokens.ids.shape[1]) if self._needs_context else tokens.lengths
         for rows in passes(lengths, most_rows=self.max_batch, price_tokens=price):
-            ids = torch.from_numpy(tokens.ids[rows][:, : max(1, int(lengths[rows[-1]]))])
-            vectors[rows] = self._run(encode, ids.to(self.device), modality="texts")
+            ids = self._ids(tokens, rows)
+            vectors[rows] = self._run(ids.to(self.device), modality="texts")
         return vectors
 
     def encode_rows(self, rows: Sequence[TokenRow]) -> Vectors:
@@ -165,6 +180,16 @@ class Encoder:
         """Unit rows of texts, and which of them were cut."""
         tokens = self.tokenize(texts)
         return TextEmbeddings(vectors=self.encode_tokens(tokens), truncated=tokens.truncated)
+
+    @property
+    def _needs_context(self) -> bool:
+        """Whether the text tower wants its whole context, padding and all."""
+        return self.bundle.config.tokenizer.pad_to == "context" and self._encode_shortened is None
+
+    def _ids(self, tokens: TokenBatch, rows: Any) -> torch.Tensor:
+        """(n, length) ids of some rows, cut at the longest of them where the tower does without padding."""
+        longest = tokens.ids.shape[1] if self._needs_context else max(1, int(tokens.lengths[rows].max()))
+        return torch.from_numpy(np.ascontiguousarray(tokens.ids[rows][:, :longest]))
 
     def _shortened(self) -> Callable[[torch.Tensor], torch.Tensor] | None:
         """Where texts are padded to the context: the tower that does without, if that is exact."""
@@ -177,15 +202,48 @@ class Encoder:
         return self._embed_tensor(torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device))
 
     def _embed_tensor(self, pixels: torch.Tensor) -> Vectors:
-        return self._run(lambda chunk: self._encode_image(self._normalise(chunk)), pixels, modality="images")
+        return self._run(pixels, modality="images")
 
-    def _run(
-        self, tower: Callable[[torch.Tensor], torch.Tensor], batch: torch.Tensor, *, modality: Modality
-    ) -> Vectors:
+    def _compile(self, engine: Engine, *, threads: int) -> Literal["torch", "openvino"]:
+        """Put compiled towers in place where they are wanted and can be had; which engine it is now."""
+        if engine == "torch" or (engine == "auto" and not (self.device.type == "cpu" and can_compile())):
+            return "torch"
+        if self.device.type != "cpu":
+            raise EngineUnavailable(
+                f"engine openvino computes on a CPU, the device is {self.device}: use torch"
+            )
+        try:
+            self._towers = {
+                modality: compile_tower(
+                    self._towers[modality], self._model, example, precision=self.precision, threads=threads
+                )
+                for modality, example in self._examples().items()
+            }
+        except EngineUnavailable as error:
+            if engine == "openvino":
+                raise
+            logger.warning("PyTorch computes %s: %s", self.name, error)
+            return "torch"
+        return "openvino"
+
+    def _examples(self) -> dict[Modality, Example]:
+        """Two batches a tower, of different sizes: noise, and texts."""
+        height, width = self.preprocessing.height, self.preprocessing.width
+        noise = torch.Generator().manual_seed(0)
+        pixels = torch.randint(0, 256, (5, height, width, 3), generator=noise, dtype=torch.uint8)
+        texts = ["a dog", "two children and a dog"], ["a cat on a red mat", "a", "the cat and the dog are out"]
+        short, long = (self._ids(tokens, slice(None)) for tokens in map(self.tokenize, texts))
+        length = short.shape[1] if self._needs_context else -1
+        return {
+            "images": Example(pixels[:2], pixels[2:], (-1, height, width, 3)),
+            "texts": Example(short, long, (-1, length)),
+        }
+
+    def _run(self, batch: torch.Tensor, *, modality: Modality) -> Vectors:
         low = self.precision == "bf16"
         with torch.inference_mode():
             with _autocast(self.device) if low else contextlib.nullcontext():
-                rows = unit_rows(tower(batch))
+                rows = unit_rows(self._towers[modality](batch))
             if adapt := self._adaptation.get(modality):
                 rows = adapt(rows)
             vectors: Vectors = rows.cpu().numpy()
@@ -214,26 +272,6 @@ def normaliser(preprocessing: Preprocessing, device: torch.device) -> Callable[[
     mean = torch.tensor(preprocessing.mean, device=device) * 255.0
     scale = 1.0 / (torch.tensor(preprocessing.std, device=device) * 255.0)
     return lambda pixels: ((pixels.float() - mean) * scale).permute(0, 3, 1, 2)
-
-
-def choose_device(name: str) -> torch.device:
-    """A device by name; "auto" takes CUDA where there is one. Raises DeviceUnavailable."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise DeviceUnavailable(f"{name!r} names no device: use auto, cpu, cuda or cuda:N") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise DeviceUnavailable(f"{name} was asked for, {torch.cuda.device_count()} CUDA devices are here")
-    return device
-
-
-def check_precision(name: str) -> Precision:
-    """Raises DeviceUnavailable for a precision that is not offered."""
-    if name not in ("fp32", "bf16"):
-        raise DeviceUnavailable(f"precision {name!r} is not offered: use fp32 or bf16")
-    return "bf16" if name == "bf16" else "fp32"
 
 
 def _autocast(device: torch.device) -> torch.autocast:

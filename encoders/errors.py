@@ -73,3 +73,7 @@ class ImageTooLarge(ImageError):
 
 class DeviceUnavailable(TwinlensError):
     """The device or precision that was asked for is not here."""
+
+
+class EngineUnavailable(DeviceUnavailable):
+    """The engine that was asked for is not here, or cannot do what these towers do."""

@@ -56,6 +56,9 @@ def rebuild(
     root: Annotated[Path | None, typer.Option(help="What a table's paths are relative to.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
+    engine: Annotated[
+        str, typer.Option(envvar="TWINLENS_ENGINE", help="auto (OpenVINO on an x86 CPU), torch or openvino.")
+    ] = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures the encoder takes at once.")] = 32,
     decode_threads: Annotated[int | None, typer.Option(min=1, help="By default one a core.")] = None,
     max_pixels: Annotated[int, typer.Option(min=1, help="Larger pictures fail.")] = 64_000_000,
@@ -74,7 +77,7 @@ def rebuild(
     """
     with _errors_shown():
         from encoders.bundle import DEFAULT_BUNDLE
-        from encoders.encoder import check_precision
+        from encoders.choices import check_engine, check_precision
         from index.rebuild import RebuildSettings
         from index.rebuild import rebuild as run
 
@@ -85,6 +88,7 @@ def rebuild(
             texts=texts,
             device=device,
             precision=check_precision(precision),
+            engine=check_engine(engine),
             batch_size=batch_size,
             decode_threads=decode_threads or available_cores(),
             max_pixels=max_pixels,

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from encoders.encoder import Encoder, Precision
+from encoders.choices import Engine, Precision
+from encoders.encoder import Encoder
 from encoders.errors import TwinlensError
 from encoders.images import DEFAULT_MAX_PIXELS
 from encoders.query_bank import QueryBank, penalty_of
@@ -60,6 +61,7 @@ class RebuildSettings:
     texts: Path | None = None
     device: str = "auto"
     precision: Precision = "fp32"
+    engine: Engine = "torch"
     batch_size: int = 32
     decode_threads: int = field(default_factory=available_cores)
     max_pixels: int = DEFAULT_MAX_PIXELS
@@ -81,7 +83,12 @@ def rebuild(settings: RebuildSettings, *, on_progress: OnProgress = lambda _: No
         if settings.require_gate:
             require_verdict(bundle, policy=settings.gate_policy)
         encoder = Encoder.load(
-            bundle, device=settings.device, precision=settings.precision, max_batch=settings.batch_size
+            bundle,
+            device=settings.device,
+            precision=settings.precision,
+            max_batch=settings.batch_size,
+            engine=settings.engine,
+            threads=available_cores(),
         )
         cache_file = cache_path(settings.releases, bundle.fingerprint, settings.precision)
         with EmbeddingCache(cache_file if settings.use_cache else None, dim=encoder.dim) as cache:

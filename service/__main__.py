@@ -36,6 +36,7 @@ def serve(
     port: Annotated[int | None, typer.Option(help="port to listen on; 0: any free one [8000]")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 … [auto]")] = None,
     precision: Annotated[str | None, typer.Option(help="fp32 or bf16 [fp32]")] = None,
+    engine: Annotated[str | None, typer.Option(help="auto, torch or openvino [auto]")] = None,
     access_log: AccessLog = None,
 ) -> None:
     """Serve embeddings and search over HTTP. Every setting is also a variable TWINLENS_<NAME>."""

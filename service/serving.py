@@ -87,6 +87,8 @@ class ServingState:
             device=settings.device,
             precision=settings.precision,
             max_batch=max(settings.image_batch, settings.text_batch),
+            engine=settings.engine,
+            threads=settings.torch_threads or available_cores(),
         )
         if encoder.fingerprint != release.fingerprint:
             raise FingerprintMismatch(

@@ -46,6 +46,7 @@ class Settings(BaseModel):
 
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 …")
     precision: Literal["fp32", "bf16"] = "fp32"
+    engine: Literal["auto", "torch", "openvino"] = Field("auto", description="auto: OpenVINO on an x86 CPU")
     image_batch: int = Field(32, ge=1, le=4096, description="most images in one device batch")
     text_batch: int = Field(64, ge=1, le=4096, description="most texts in one device batch")
     text_batch_tokens: int = Field(4096, ge=1, description="most tokens in one device batch of texts")

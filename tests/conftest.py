@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+os.environ.setdefault("TWINLENS_ENGINE", "torch")  # compiling takes a second, and there are hundreds of starts
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing downloads at test time: a lookup is a failure at once
 
 import pytest

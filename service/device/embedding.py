@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from encoders.encoder import Encoder, choose_device
+from encoders.choices import choose_device
+from encoders.encoder import Encoder
 from encoders.errors import TwinlensError
 from encoders.images import Preprocessing
 from index.cores import available_cores

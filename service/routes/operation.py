@@ -71,6 +71,7 @@ async def release(request: Request) -> Response:
         "dim": encoder.dim,
         "device": str(encoder.device),
         "precision": encoder.precision,
+        "engine": encoder.engine,
         "context_length": encoder.context_length,
         "counts": manifest.counts.model_dump(),
         "recall": {space: measured.model_dump() for space, measured in manifest.recall.items()},

@@ -173,6 +173,7 @@ ANSWERS: Mapping[str, Any] = {
         "dim": 512,
         "device": "cpu",
         "precision": "fp32",
+        "engine": "openvino",
         "context_length": 64,
         "counts": {"images": 1793, "texts": 1790, "failed": 0, "texts_cut": 0, "skipped": 0, "reused": 0},
         "recall": {"images": {"queries": "texts", "query_count": 512, "k": 10, "recall": 1.0}},

@@ -30,6 +30,7 @@ class ReleaseAnswer(BaseModel):
     dim: int
     device: str
     precision: Literal["fp32", "bf16"]
+    engine: Literal["torch", "openvino"] = Field(description="what computes the embeddings")
     context_length: int = Field(description="tokens of a text that are read")
     counts: dict[str, int | None]
     recall: dict[str, Any] = Field(description="by what is searched: share of what exact search finds")

@@ -25,9 +25,7 @@ def rows_and_widths(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> tuple[
     """Of TEXTS one at a time; how many tokens the tower was given for each."""
     widths: list[int] = []
     run = encoder._run
-    monkeypatch.setattr(
-        encoder, "_run", lambda tower, ids, **rest: widths.append(ids.shape[1]) or run(tower, ids, **rest)
-    )
+    monkeypatch.setattr(encoder, "_run", lambda ids, **rest: widths.append(ids.shape[1]) or run(ids, **rest))
     return np.concatenate([encoder.encode_texts([text]).vectors for text in TEXTS]), widths
 
 

@@ -65,9 +65,7 @@ def test_batches_of_any_size_give_the_same_rows_in_the_same_order(
 def test_no_batch_is_larger_than_it_may_be(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder, sizes = Encoder.load(tiny_bundle, device="cpu", max_batch=3), []
     run = encoder._run
-    monkeypatch.setattr(
-        encoder, "_run", lambda tower, batch, **rest: sizes.append(len(batch)) or run(tower, batch, **rest)
-    )
+    monkeypatch.setattr(encoder, "_run", lambda batch, **rest: sizes.append(len(batch)) or run(batch, **rest))
     encoder.encode_images(pictures())
     encoder.encode_texts(TEXTS)
     assert sizes[:2] == [3, 2]

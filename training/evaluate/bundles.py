@@ -55,7 +55,7 @@ def measure_bundles(
     `listener` is asked, in the same order, for what hears of a bundle's ranked sets (`evaluate.measure`).
     Every bundle is opened before the first is measured: a bad one says so at once, not after an hour.
     """
-    from encoders.encoder import check_precision
+    from encoders.choices import check_precision
     from training.evaluate.evaluate import leaks_into, unheard
 
     opened, baseline_at = _open(bundles, settings.baseline)
@@ -90,7 +90,8 @@ def _measure(
     prefix: str,
     on_ranked: "OnRanked",
 ) -> tuple[RetrievalReport, tuple[Hits, ...]]:
-    from encoders.encoder import Encoder, check_precision
+    from encoders.choices import check_precision
+    from encoders.encoder import Encoder
     from training.evaluate.evaluate import EvaluationOptions, measure
     from training.evaluate.zero_shot_run import with_classification
 

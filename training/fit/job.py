@@ -10,7 +10,8 @@ import torch
 from rich.console import Console
 
 from encoders.bundle import Bundle
-from encoders.encoder import Encoder, choose_device
+from encoders.choices import choose_device
+from encoders.encoder import Encoder
 from encoders.errors import TwinlensError
 from training.calibrate.run import calibrate_encoder, store_calibration
 from training.console import stages_on

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from encoders.encoder import Precision
+from encoders.choices import Precision
 from encoders.weights import Encoding
 from training.augmentation.augment import HELD_OUT_CORRUPTIONS, Augmentation
 from training.augmentation.presets import AugmentationChoice, check_held_out

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from encoders.encoder import Precision
+from encoders.choices import Precision
 from encoders.texts import Tokenizer
 from encoders.towers import unit_rows
 from training.errors import RecipeError

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from encoders.encoder import Precision
+from encoders.choices import Precision
 from encoders.texts import TOKENIZER_FILES
 from training.augmentation.augment import NO_AUGMENTATION
 from training.fit.prepare import Prepared

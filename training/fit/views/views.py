@@ -17,7 +17,8 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from encoders.encoder import Precision, normaliser
+from encoders.choices import Precision
+from encoders.encoder import normaliser
 from encoders.errors import ImageError
 from encoders.images import Pixels, Preprocessing, decode_image, to_pixels
 from training.augmentation.augment import Augmentation, augmented_pixels

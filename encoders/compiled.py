@@ -1,0 +1,107 @@
+"""Towers compiled by OpenVINO for x86 CPUs: a batch is one call, not hundreds of operators one after the other.
+
+The towers are traced as they lie in memory; nothing is written, nothing is downloaded. What was compiled must
+agree with what it was made from, on other lengths and batch sizes than it was traced with, before it is used.
+Knows no bundles and no tokenizers. Source of the calls: OpenVINO's frontend for PyTorch.
+"""
+
+import importlib.util
+import platform
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from encoders.errors import EngineUnavailable
+from encoders.towers import quietly, unit_rows
+
+Tower = Callable[[torch.Tensor], torch.Tensor]
+"""A batch to features (n, dim)."""
+
+LEAST_COSINE = {"fp32": 0.99999, "bf16": 0.98}
+"""To the tower in fp32. In bf16 an EfficientNet's pictures have 0.998, a ViT-B/32's 0.9999: LOG 2026-11-23."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """traced: a batch to follow through a tower; checked: one of another size and length; shape: -1 is free."""
+
+    traced: torch.Tensor
+    checked: torch.Tensor
+    shape: tuple[int, ...]
+
+
+_X86 = ("x86_64", "AMD64")
+
+
+def can_compile() -> bool:
+    """Whether OpenVINO is installed, on a processor it is known to be faster on than PyTorch."""
+    return platform.machine() in _X86 and importlib.util.find_spec("openvino") is not None
+
+
+def compile_tower(tower: Tower, model: nn.Module, example: Example, *, precision: str, threads: int) -> Tower:
+    """A tower that does on the CPU what `tower`, whose weights `model` holds, does there. Not thread-safe.
+
+    Raises EngineUnavailable when OpenVINO is missing, does not know an operator, or computes something else.
+    """
+    try:
+        compiled = _compiled(tower, model, example, precision=precision, threads=threads)
+    except ImportError as error:
+        raise EngineUnavailable(f"openvino cannot be imported: {error}; pip install openvino") from error
+    except Exception as error:  # OpenVINO's errors are of many types
+        raise EngineUnavailable(f"OpenVINO cannot compile this tower: {error}") from error
+
+    def features(batch: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(compiled(batch.numpy(), share_inputs=True)[0])
+
+    with torch.no_grad():
+        expected, found = unit_rows(tower(example.checked)), unit_rows(features(example.checked))
+    cosine = float((expected * found).sum(dim=1).min())
+    if not cosine >= LEAST_COSINE[precision]:
+        raise EngineUnavailable(
+            f"OpenVINO's features have a cosine of {cosine:.6f} to PyTorch's, not {LEAST_COSINE[precision]}"
+        )
+    return features
+
+
+def _compiled(tower: Tower, model: nn.Module, example: Example, *, precision: str, threads: int) -> Any:
+    # Through the frontend itself: openvino.convert_model does the same and reports its use to its makers.
+    import openvino
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # fused attention is an operator that only PyTorch knows
+    try:
+        with torch.no_grad(), warnings.catch_warnings(), quietly():
+            warnings.simplefilter("ignore")  # what a trace fixes is found by the check on another shape
+            graph = torch.jit.trace(_Traceable(tower, model).eval(), example.traced, check_trace=False)  # type: ignore[no-untyped-call]
+            frontend = FrontEndManager().load_by_framework("pytorch")
+            decoder = TorchScriptPythonDecoder(graph)  # must live until all is converted
+            network = frontend.convert(frontend.load(decoder))
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
+    network.reshape(openvino.PartialShape(list(example.shape)))
+    settings = {
+        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
+        "INFERENCE_NUM_THREADS": threads,
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+        "ENABLE_CPU_PINNING": False,  # else two processes are pinned to the same cores
+    }
+    return openvino.Core().compile_model(network, "CPU", settings)
+
+
+class _Traceable(nn.Module):
+    """A function as a module: a trace takes the parameters of one, and those alone, for constants."""
+
+    def __init__(self, tower: Tower, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self._tower = tower
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        return self._tower(batch)
