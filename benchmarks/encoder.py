@@ -5,6 +5,7 @@ cores, ahead of it, and the batch size that suits it best. Knows nothing of HTTP
 """
 
 import itertools
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,7 @@ import torch
 
 from benchmarks.inputs import Inputs, Picture
 from benchmarks.machine import own_cpu_seconds, usable_cores
+from encoders.choices import Engine, check_engine
 from encoders.encoder import Encoder
 from encoders.images import Pixels, decode_image, to_pixels
 
@@ -50,13 +52,19 @@ class Rate:
         )
 
 
+def served_engine() -> Engine:
+    """What the service computes with, unless it is told otherwise. Raises EngineUnavailable."""
+    return check_engine(os.environ.get("TWINLENS_ENGINE", "auto"))
+
+
 class Alone:
     """An encoder with all cores of the machine. Use one at a time, on one thread."""
 
-    def __init__(self, bundle: Path, inputs: Inputs) -> None:
+    def __init__(self, bundle: Path, inputs: Inputs, *, engine: Engine = "torch") -> None:
         self.cores = usable_cores()
         torch.set_num_threads(self.cores)
-        self.encoder = Encoder.load(bundle, max_batch=max(*IMAGE_BATCHES, *TEXT_BATCHES))
+        largest = max(*IMAGE_BATCHES, *TEXT_BATCHES)
+        self.encoder = Encoder.load(bundle, max_batch=largest, engine=engine, threads=self.cores)
         self._inputs = inputs
         self._pool = ThreadPoolExecutor(self.cores, thread_name_prefix="decode")
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
-from benchmarks.encoder import Rate
+from benchmarks.encoder import Rate, served_engine
 from benchmarks.machine import own_cpu_seconds, peak_memory_mebibytes
+from encoders.choices import Engine
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,10 @@ class Rebuilt:
 def rebuild_gallery(table: Path, *, root: Path, bundle: Path, releases: Path) -> Rebuilt:
     """Index the pictures that a table names, which lie below `root`, into `releases`."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(_rebuild, table, root, bundle, releases).result()
+        return pool.submit(_rebuild, table, root, bundle, releases, served_engine()).result()
 
 
-def _rebuild(table: Path, root: Path, bundle: Path, releases: Path) -> Rebuilt:
+def _rebuild(table: Path, root: Path, bundle: Path, releases: Path, engine: Engine) -> Rebuilt:
     from index.rebuild import RebuildSettings, rebuild
     from index.report import Tally
     from index.sources import open_gallery
@@ -39,7 +40,9 @@ def _rebuild(table: Path, root: Path, bundle: Path, releases: Path) -> Rebuilt:
             cpu_after_first_batch.append(own_cpu_seconds())
 
     gallery = open_gallery(str(table), root=root)
-    settings = RebuildSettings(gallery=gallery, bundle=bundle, releases=releases, use_cache=False)
+    settings = RebuildSettings(
+        gallery=gallery, bundle=bundle, releases=releases, use_cache=False, engine=engine
+    )
     report = rebuild(settings, on_progress=on_progress)
     counts = report.manifest.counts
     cpu = (

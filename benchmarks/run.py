@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.comparison import Served, compare, quantile
-from benchmarks.encoder import IMAGE_BATCHES, TEXT_BATCHES, Alone, Rate, best_batch
+from benchmarks.encoder import IMAGE_BATCHES, TEXT_BATCHES, Alone, Rate, best_batch, served_engine
 from benchmarks.evaluation import embed_set, write_set
 from benchmarks.http import Service, post, post_json, serving
 from benchmarks.inputs import GALLERY, Inputs, read_inputs, write_gallery
@@ -42,7 +42,7 @@ def measure_all(bundle: Path, plan: Plan, workplace: Path, *, parts: Collection[
     """The parts; temporary files go to `workplace`. Raises BenchmarkFailed, RankingFailed or TwinlensError."""
     started, machine = time.monotonic(), describe()
     inputs = read_inputs(plan.pictures)
-    alone = Alone(bundle, inputs)
+    alone = Alone(bundle, inputs, engine=served_engine())
     say("the encoder alone, at several batch sizes")
     found = _encoder_alone(alone, inputs, plan)
     batches = next(iter(found.images)), next(iter(found.texts))
@@ -50,7 +50,7 @@ def measure_all(bundle: Path, plan: Plan, workplace: Path, *, parts: Collection[
     return Found(
         machine=machine,
         bundle=alone.encoder.name,
-        device=str(alone.encoder.device),
+        device=f"{alone.encoder.device} by {alone.encoder.engine}",
         alone=found,
         service=_service(setting) if Part.SERVICE in parts else None,
         evaluation=_evaluation(setting) if Part.EVALUATION in parts else None,
@@ -98,7 +98,7 @@ def _evaluation(setting: _Setting) -> EvaluationFigures:
     pairs = write_set(folder, setting.inputs, images=plan.evaluated_images, captions=plan.evaluated_captions)
     embedded = embed_set(
         setting.bundle,
-        setting.alone,
+        Alone(setting.bundle, setting.inputs),  # with PyTorch, as evaluation computes
         pairs,
         batches=setting.batches,
         rounds=plan.rounds,

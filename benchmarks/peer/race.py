@@ -80,7 +80,10 @@ def race(
                         bodies, clients=CLIENTS, warm_up_seconds=course.warm_up_seconds, seconds=course.seconds
                     )
                     loads.setdefault((runner.name, what), []).append(load)
-        cosines = {runner.name: _least_cosines(runner, inputs, reference) for runner in runners}
+        cosines = {}
+        for runner in runners:
+            say(f"{runner.name} beside transformers in fp32")
+            cosines[runner.name] = _least_cosines(runner, inputs, reference)
     return [
         _result(name, what, loads, cosine=cosines[name]["image" if what == "images" else "text"])
         for name, what in loads
