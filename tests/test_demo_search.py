@@ -24,7 +24,10 @@ def encoder() -> Encoder:
 def release(tmp_path_factory: pytest.TempPathFactory) -> Release:
     releases = tmp_path_factory.mktemp("releases")
     gallery = open_gallery(str(DEMO / "gallery"))
-    rebuild(RebuildSettings(gallery=gallery, bundle=DEFAULT_BUNDLE, releases=releases, device="cpu"))
+    # As the command does it; the queries' vectors come from PyTorch, so the two engines must agree.
+    rebuild(
+        RebuildSettings(gallery=gallery, bundle=DEFAULT_BUNDLE, releases=releases, device="cpu", engine="auto")
+    )
     return Release.load(releases)
 
 
