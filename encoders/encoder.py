@@ -81,14 +81,14 @@ class Encoder:
         self.max_batch = max_batch
         # Rows (h, w, 3) of a batch are a channels-last tensor as they lie: convolutions run fastest that way.
         self._model = model.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
-        self._encode_image: Callable[[torch.Tensor], torch.Tensor] = cast("Any", self._model).encode_image
-        self._encode_text: Callable[[torch.Tensor], torch.Tensor] = cast("Any", self._model).encode_text
         self._tokenizer = open_tokenizer(bundle.config.tokenizer, bundle.path)
         self._encode_shortened = self._shortened()
-        self._normalise = normaliser(self.preprocessing, device)
+        # Neither tower refers to this encoder: in a circle its memory would wait for the garbage collector.
+        encode_image, encode_text = cast("Any", self._model).encode_image, cast("Any", self._model).encode_text
+        normalise = normaliser(self.preprocessing, device)
         self._towers: dict[Modality, Tower] = {
-            "images": lambda pixels: self._encode_image(self._normalise(pixels)),
-            "texts": self._encode_shortened or self._encode_text,
+            "images": lambda pixels: encode_image(normalise(pixels)),
+            "texts": self._encode_shortened or encode_text,
         }
         self.engine = self._compile(engine, threads=threads or torch.get_num_threads())
         on_cpu = device.type == "cpu"

@@ -5,8 +5,10 @@ Knows sockets and signals; nothing of routes.
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -71,6 +73,16 @@ class Server(uvicorn.Server):
         finally:
             for number in handlers:
                 loop.remove_signal_handler(number)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn; then what was loaded is left out of the search for garbage, which stops every thread.
+
+        Half a million objects came with PyTorch and its company: to go through them takes 0.45 s, again and again.
+        """
+        await super().startup(sockets)
+        if threading.current_thread() is threading.main_thread():  # else others live in this process
+            gc.collect()
+            gc.freeze()
 
     def drain(self) -> None:
         """Refuse what is new, finish what is in flight, exit; asked twice: exit now. Event loop only."""
