@@ -77,7 +77,7 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn; then what was loaded is left out of the search for garbage, which stops every thread.
 
-        Half a million objects came with PyTorch and its company: to go through them takes 0.45 s, again and again.
+        Half a million objects came with PyTorch and its company: to go through them takes 0.45 s, every time.
         """
         await super().startup(sockets)
         if threading.current_thread() is threading.main_thread():  # else others live in this process

@@ -106,7 +106,7 @@ def test_extras_and_lock_hold_one_faiss_per_platform():
 
 
 ROLE_EXTRAS = {"encoders": [], "training": ["training"], "index": ["index"], "service": ["index", "service"]}
-BROUGHT_BY_ANOTHER = {"starlette": "fastapi"}
+BROUGHT_BY_ANOTHER = {"starlette": "fastapi", "pydantic_core": "pydantic"}
 
 
 def imported_modules(package):
