@@ -40,7 +40,7 @@ def test_readiness_turns_red_while_a_batch_does_not_come_back(releases, settings
             assert response.headers["retry-after"]
             assert metric(service, "twinlens_ready") == 0
             assert service.client.get("/healthz").status_code == 200
-        assert service.client.post("/embed/text", json={"texts": "a"}).status_code == 200
+        wait_until(lambda: service.client.post("/embed/text", json={"texts": "a"}).status_code == 200)
         assert service.client.get("/readyz").status_code == 200
 
 
