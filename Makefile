@@ -37,7 +37,7 @@ demo: $(INSTALLED) ## index GALLERY (default: the drawings in demo/gallery) and 
 	@$(BIN)/python demo/run.py --gallery '$(GALLERY)' --bundle '$(BUNDLE)' --host '$(HOST)' --port '$(PORT)'
 
 test: $(INSTALLED) ## run the tests, as CI does
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 check: $(INSTALLED) ## format, lint, types and the order of the packages, as CI checks them
 	$(BIN)/ruff format --check .
