@@ -5,6 +5,7 @@ import io
 import json
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -184,10 +185,22 @@ def tiles(page: Page) -> Locator:
     return page.locator("a.tile")
 
 
+def wait_until(page: Page, expression: str) -> None:
+    """Until JavaScript's `expression` is true.
+
+    Not `page.wait_for_function`: from its second look on the page's own policy refuses it, as an eval.
+    """
+    patience = time.monotonic() + PATIENCE_MS / 1_000
+    while not page.evaluate(expression):
+        assert time.monotonic() < patience, f"never true: {expression}"
+        page.wait_for_timeout(20)
+
+
 def wait_for_pictures(page: Page) -> None:
     """Until every picture in sight has come, whatever its id looks like."""
-    page.wait_for_function(
-        """() => [...document.images]
+    wait_until(
+        page,
+        """[...document.images]
             .filter((each) => each.getClientRects().length && each.getBoundingClientRect().top < innerHeight)
-            .every((each) => each.complete && each.naturalWidth)"""
+            .every((each) => each.complete && each.naturalWidth)""",
     )

@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from live_service import Running, running
-from page_visits import PATIENCE_MS, launched, needs_browser
+from page_visits import PATIENCE_MS, launched, needs_browser, wait_until
 from playwright.sync_api import Browser, expect
 
 from service.access.keys import create_key
@@ -45,10 +45,10 @@ def test_the_page_asks_for_a_key_once_and_shows_pictures_with_it(browser, releas
             expect(page.locator("#problem").get_by_text("A key is needed")).to_have_count(int(given != key))
         tiles = page.locator("a.tile img")
         expect(tiles.first).to_be_visible()
-        page.wait_for_function("document.querySelector('a.tile img').naturalWidth > 0")
+        wait_until(page, "document.querySelector('a.tile img').naturalWidth > 0")
         page.reload()
         expect(tiles.first).to_be_visible()
-        page.wait_for_function("document.querySelector('a.tile img').naturalWidth > 0")
+        wait_until(page, "document.querySelector('a.tile img').naturalWidth > 0")
         expect(asked).to_have_count(0)
         assert not [address for address in addresses if key in address]
         assert page.evaluate("[document.cookie, JSON.stringify(localStorage)]") == ["", "{}"]
@@ -73,7 +73,7 @@ def test_a_page_of_another_site_can_neither_read_nor_change_anything(browser, re
         page.evaluate(
             f"document.body.append(Object.assign(document.createElement('iframe'), {{src: '{service.url}/'}}))"
         )
-        page.wait_for_function("frames.length === 1")
+        wait_until(page, "frames.length === 1")
         assert page.frames[1].locator("#query").count() == 0
         page.close()
 

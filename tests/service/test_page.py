@@ -15,6 +15,7 @@ from page_visits import (
     search,
     tiles,
     wait_for_pictures,
+    wait_until,
 )
 from playwright.sync_api import Browser, Route, expect
 
@@ -223,13 +224,13 @@ def test_a_camera_that_was_asked_for_twice_is_switched_off_twice(browser: Browse
         page.get_by_role("button", name="Take a picture with the camera").click()
         page.keyboard.press("Escape")
     page.get_by_role("button", name="Take a picture with the camera").click()
-    page.wait_for_function("streams.length === 3")
+    wait_until(page, "streams.length === 3")
     page.evaluate("allow()")
     expect(page.get_by_role("button", name="Take the picture", disabled=False)).to_be_visible()
     assert page.locator("#shoot [role=alert]").inner_text() == ""
     page.keyboard.press("Escape")
     tracks = "streams.flatMap((each) => each.getTracks())"
-    page.wait_for_function(f"{tracks}.every((each) => each.readyState === 'ended')")
+    wait_until(page, f"{tracks}.every((each) => each.readyState === 'ended')")
     visit.close()
 
 
