@@ -1,6 +1,7 @@
 """Who may queue, and when to come again: bounds in items and bytes, and the deadline. Event loop only.
 
-Refuses at once what would not be served in time, by the pace that answers leave at. Knows no threads, no HTTP.
+Refuses at once what would not be served in time, by the pace that answers leave at; and when the pace falls, what
+was admitted and has not begun, as soon as that is seen. Knows no threads, no HTTP.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ from service.errors import QueueFull, TooLarge
 from service.watch.telemetry import Telemetry
 
 MAX_RETRY_SECONDS = 60
+LOOK_SECONDS = 0.1  # between two looks at what was admitted
 MARGIN = 2.0  # the pace may halve: what is admitted and then passes its deadline was encoded for nobody
 
 
@@ -27,6 +29,7 @@ class Admission:
         self._lanes = lanes
         self._telemetry = telemetry
         self._shares = {kind: Shares() for kind in lanes}  # of the items pending
+        self._looked_at = 0.0
 
     def admit(self, kind: Kind, encoder: Encoder, *, size: int, deadline: float, size_bytes: int) -> Ticket:
         """Raises QueueFull or TooLarge, as Device.admit says."""
@@ -45,13 +48,16 @@ class Admission:
         lane.pending_bytes += size_bytes
         self._shares[kind].take(caller, size)
         done = asyncio.get_running_loop().create_future()
-        return Ticket(kind, encoder, size, deadline, done, size_bytes, caller)
+        ticket = Ticket(kind, encoder, size, deadline, done, size_bytes, caller)
+        lane.tickets[ticket] = None
+        return ticket
 
     def deliver(self, tickets: Sequence[Ticket]) -> None:
         """Each item of these has its outcome."""
         now = time.perf_counter()
         for ticket in tickets:
             lane = self._lanes[ticket.kind]
+            lane.tickets.pop(ticket, None)
             lane.pending -= ticket.size
             lane.pending_bytes -= ticket.size_bytes
             self._shares[ticket.kind].give_back(ticket.caller, ticket.size)
@@ -60,6 +66,10 @@ class Admission:
                 lane.busy_from = now
             if not ticket.done.done():
                 ticket.done.set_result(None)
+        if now - self._looked_at >= LOOK_SECONDS:
+            self._looked_at = now
+            for lane in self._lanes.values():
+                self._take_back(lane, now)
 
     def _check_room(self, lane: Lane, size: int, size_bytes: int) -> None:
         if size > lane.queue_limit:
@@ -111,6 +121,30 @@ class Admission:
             code="deadline_unreachable",
             retry_after_seconds=seconds,
         )
+
+    def _take_back(self, lane: Lane, now: float) -> None:
+        """Refuse what was admitted and will be late: its caller is told now, and the device is for the others.
+
+        What has begun is left to end.
+        """
+        before = 0
+        for ticket in list(lane.tickets):
+            if ticket.done.done():  # its caller left; it is on its way out
+                continue
+            wait = self._wait(lane, before + ticket.missing)
+            if ticket.begun or not before or now + wait <= ticket.deadline:
+                before += ticket.missing
+                continue
+            del lane.tickets[ticket]
+            self._telemetry.admission(lane.kind, "taken_back", size=ticket.size)
+            seconds = self._promise(lane, ticket.size, wait)
+            refusal = QueueFull(
+                f"what waits has become slower: this would take {wait:.1f} s more and its deadline leaves "
+                f"{max(0.0, ticket.deadline - now):.1f} s: send it again in {seconds} s",
+                code="deadline_unreachable",
+                retry_after_seconds=seconds,
+            )
+            ticket.done.set_exception(refusal)
 
     def _promise(self, lane: Lane, size: int, seconds: float) -> int:
         """When to come again: in so many seconds, and after all who were refused before and come as told."""

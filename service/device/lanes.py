@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from encoders.encoder import Encoder
-from service.device.tickets import Item, Kind, Outcome
+from service.device.tickets import Item, Kind, Outcome, Ticket
 from service.device.turns import Share, Turns
 
 GROW_AFTER_BATCHES = 16
@@ -99,7 +99,7 @@ class Batch:
 class Lane:
     """One kind's queue. Who may touch what, beside the lock's holder, who may everything:
 
-    the event loop `pending`, `pending_bytes`, `pace`, `busy_from` and `promised_until`; the device thread
+    the event loop `tickets`, `pending`, `pending_bytes`, `pace`, `busy_from` and `promised_until`; the device thread
     `limit` and `device_seconds_per_item`; whoever set `filling` the batch `ahead`.
     """
 
@@ -108,6 +108,7 @@ class Lane:
     limit: BatchLimit
     queue_limit: int
     queue_bytes: int = 2**62
+    tickets: dict[Ticket, None] = field(default_factory=dict)  # admitted, not answered; in the order they came
     pending: int = 0
     pending_bytes: int = 0
     pace: Pace = field(default_factory=Pace)
@@ -167,6 +168,7 @@ class Lane:
                 self.turns.front(share)
                 break
             batch.encoder, batch.cost = share.ticket.encoder, cost
+            share.ticket.begun = True
             fresh.append(share.items.popleft())
             self.turns.back(share)
         for share in reversed(others):

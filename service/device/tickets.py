@@ -56,6 +56,7 @@ class Ticket:
     caller: str = ""
     outcomes: list[Outcome | None] = field(init=False)
     missing: int = field(init=False)
+    begun: bool = False  # something of it has come into a batch
     abandoned: bool = False
     queue_seconds: float = 0.0  # of the slowest item, as are the next two
     decode_seconds: float = 0.0

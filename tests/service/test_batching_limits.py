@@ -1,6 +1,7 @@
 """Bounds in items, bytes and tokens, honest refusals, and memory that runs out and comes back."""
 
 import asyncio
+import time
 
 import pytest
 import torch
@@ -67,6 +68,41 @@ def test_who_waits_as_long_as_the_refusal_says_gets_in(machine, deadline_seconds
     machine.seconds_per_item = 0.05
     for device in started(machine.device(queue_limit=20)):
         asyncio.run(scenario(device))
+
+
+def test_what_was_admitted_before_the_device_became_slow_is_refused_before_its_deadline(machine):
+    told: dict[str, float] = {}
+
+    async def scenario(device) -> None:
+        await submit(device, "fast").done
+        await hold(device, machine)
+        begun = time.monotonic()
+
+        async def ask(name: str) -> list[object]:
+            ticket = submit(device, name, seconds=2)
+            try:
+                await ticket.done
+            except QueueFull as refusal:
+                device.abandon(ticket)  # as the embedder does
+                assert refusal.code == "deadline_unreachable"
+                assert refusal.retry_after_seconds
+                told[name] = time.monotonic() - begun
+            return vectors(ticket)
+
+        tasks = [asyncio.create_task(ask(f"{number}")) for number in range(40)]
+        await asyncio.sleep(0)
+        machine.seconds_per_item = 0.1
+        machine.free.set()
+        answers = await asyncio.gather(*tasks)
+        served = {name for (name,) in answers if isinstance(name, str)}
+        assert told.keys() == {str(number) for number in range(40)} - served
+        assert len(served) >= 8
+
+    for device in started(machine.device(queue_limit=100)):
+        asyncio.run(scenario(device))
+    assert len(told) >= 20
+    assert max(told.values()) < 1.9
+    assert not told.keys() & {name for batch in machine.batches for name in batch}
 
 
 def test_what_waits_of_a_caller_who_left_makes_room_at_once(machine):
