@@ -1,7 +1,7 @@
 """Who may queue, and when to come again: bounds in items and bytes, and the deadline. Event loop only.
 
-Refuses at once what would not be served in time, by the pace that answers leave at; and when the pace falls, what
-was admitted and has not begun, as soon as that is seen. Knows no threads, no HTTP.
+Refuses at once what would not be served in time, by the pace that answers leave at; and when the pace falls,
+what was admitted and has not begun, as soon as that is seen. Knows no threads, no HTTP.
 """
 
 import asyncio

@@ -99,8 +99,8 @@ class Batch:
 class Lane:
     """One kind's queue. Who may touch what, beside the lock's holder, who may everything:
 
-    the event loop `tickets`, `pending`, `pending_bytes`, `pace`, `busy_from` and `promised_until`; the device thread
-    `limit` and `device_seconds_per_item`; whoever set `filling` the batch `ahead`.
+    the event loop `tickets`, `pending`, `pending_bytes`, `pace`, `busy_from` and `promised_until`; the device
+    thread `limit` and `device_seconds_per_item`; whoever set `filling` the batch `ahead`.
     """
 
     kind: Kind

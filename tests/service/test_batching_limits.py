@@ -72,6 +72,7 @@ def test_who_waits_as_long_as_the_refusal_says_gets_in(machine, deadline_seconds
 
 def test_what_was_admitted_before_the_device_became_slow_is_refused_before_its_deadline(machine):
     told: dict[str, float] = {}
+    codes: set[tuple[str, bool]] = set()
 
     async def scenario(device) -> None:
         await submit(device, "fast").done
@@ -84,9 +85,8 @@ def test_what_was_admitted_before_the_device_became_slow_is_refused_before_its_d
                 await ticket.done
             except QueueFull as refusal:
                 device.abandon(ticket)  # as the embedder does
-                assert refusal.code == "deadline_unreachable"
-                assert refusal.retry_after_seconds
                 told[name] = time.monotonic() - begun
+                codes.add((refusal.code, bool(refusal.retry_after_seconds)))
             return vectors(ticket)
 
         tasks = [asyncio.create_task(ask(f"{number}")) for number in range(40)]
@@ -102,6 +102,7 @@ def test_what_was_admitted_before_the_device_became_slow_is_refused_before_its_d
         asyncio.run(scenario(device))
     assert len(told) >= 20
     assert max(told.values()) < 1.9
+    assert codes == {("deadline_unreachable", True)}
     assert not told.keys() & {name for batch in machine.batches for name in batch}
 
 
