@@ -1,7 +1,7 @@
 """The Encoder: pictures or texts in, float32 unit rows out; device, engine and precision chosen once.
 
-It is not thread-safe: one thread owns it; `tokenize` alone may be called from any. It does not know files of
-pictures, HTTP or indexes.
+It is not thread-safe: one thread owns it; `tokenize` and `compile` alone may be called from any. It does not
+know files of pictures, HTTP or indexes.
 """
 
 import contextlib
@@ -86,17 +86,13 @@ class Encoder:
         # Neither tower refers to this encoder: in a circle its memory would wait for the garbage collector.
         encode_image, encode_text = cast("Any", self._model).encode_image, cast("Any", self._model).encode_text
         normalise = normaliser(self.preprocessing, device)
-        self._towers: dict[Modality, Tower] = {
-            "images": lambda pixels: encode_image(normalise(pixels)),
-            "texts": self._encode_shortened or encode_text,
-        }
-        self.engine = self._compile(engine, threads=threads or torch.get_num_threads())
-        on_cpu = device.type == "cpu"
-        self._image_batch = min(max_batch, CPU_IMAGES_AT_ONCE[self.engine]) if on_cpu else max_batch
+        images: Tower = lambda pixels: encode_image(normalise(pixels))  # noqa: E731
+        self._compute_by("torch", {"images": images, "texts": self._encode_shortened or encode_text})
         self._adaptation = {modality: each.to(device) for modality, each in load_adaptation(bundle).items()}
         self.query_bank: QueryBank | None = read_query_bank(
             bundle.path, fingerprint=self.fingerprint, dim=self.dim
         )
+        self.compile(engine, threads=threads)
 
     @classmethod
     def load(
@@ -204,16 +200,21 @@ class Encoder:
     def _embed_tensor(self, pixels: torch.Tensor) -> Vectors:
         return self._run(pixels, modality="images")
 
-    def _compile(self, engine: Engine, *, threads: int) -> Literal["torch", "openvino"]:
-        """Put compiled towers in place where they are wanted and can be had; which engine it is now."""
+    def compile(self, engine: Engine, *, threads: int | None = None) -> None:
+        """Change from PyTorch to compiled towers where they are wanted and can be had, as `load` says.
+
+        Takes seconds, and may be done by another thread than the one that encodes meanwhile: its next batch is
+        the compiled towers'. Raises EngineUnavailable for "openvino" alone.
+        """
         if engine == "torch" or (engine == "auto" and not (self.device.type == "cpu" and can_compile())):
-            return "torch"
+            return
         if self.device.type != "cpu":
             raise EngineUnavailable(
                 f"engine openvino computes on a CPU, the device is {self.device}: use torch"
             )
+        threads = threads or torch.get_num_threads()
         try:
-            self._towers = {
+            towers = {
                 modality: compile_tower(
                     self._towers[modality], self._model, example, precision=self.precision, threads=threads
                 )
@@ -223,8 +224,14 @@ class Encoder:
             if engine == "openvino":
                 raise
             logger.warning("PyTorch computes %s: %s", self.name, error)
-            return "torch"
-        return "openvino"
+        else:
+            self._compute_by("openvino", towers)
+
+    def _compute_by(self, engine: Literal["torch", "openvino"], towers: dict[Modality, Tower]) -> None:
+        self.engine = engine
+        most = CPU_IMAGES_AT_ONCE[engine] if self.device.type == "cpu" else self.max_batch
+        self._image_batch = min(self.max_batch, most)
+        self._towers = towers
 
     def _examples(self) -> dict[Modality, Example]:
         """Two batches a tower, of different sizes: noise, and texts."""

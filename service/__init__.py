@@ -2,7 +2,8 @@
 
     app        composition: settings in, an ASGI application out
     server     uvicorn with our signals
-    serving    the release that is served, and how another takes its place
+    serving    what is served just now, and how another release takes its place
+    state      one release with its encoder, as a request sees it from beginning to end
     refusal    a release that was not taken: which, why; patience: when it is tried again
     reports    what a bundle brings along about itself
     settings   the one reader of the environment

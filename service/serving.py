@@ -10,36 +10,29 @@ import logging
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from encoders.bundle import Bundle
 from encoders.encoder import Encoder
-from encoders.errors import FingerprintMismatch, TwinlensError
-from encoders.verdict import Check
+from encoders.errors import TwinlensError
 from index.cores import available_cores
-from index.release import Release, current_release_id
+from index.release import current_release_id
 from service.access.access import Access
 from service.decoding.pool import Decoders
 from service.device.embedding import Embedder
 from service.device.trays import probe
 from service.errors import ReloadFailed
 from service.live.carrying import with_changes
-from service.live.holdings import Holdings
 from service.live.live import open_live
 from service.live.overlay import Overlay
 from service.patience import Patience
 from service.refusal import Refusal
-from service.reports import read_checks, read_report
-from service.search.fields import FieldCounts, Once
-from service.search.filters import PayloadFilter
-from service.search.relevance import Judge
 from service.search.thread import Searcher
 from service.settings import Settings
-from service.watch.drift_watch import Drift
+from service.state import ServingState
 from service.watch.gauges import announce, watch_service
 from service.watch.telemetry import Telemetry
 from service.watch.watchdog import Sick
@@ -54,72 +47,6 @@ TRACES_SECONDS = 2.0  # that the last traces may take to be sent when the servic
 STOP_SECONDS = 5.0  # that the batch on the device may take to finish when the service stops
 
 
-@dataclass(frozen=True, eq=False)
-class ServingState:
-    """One release and its encoder; they are only ever replaced together."""
-
-    release: Release
-    encoder: Encoder
-    payload_filter: PayloadFilter  # the search thread's
-    report: dict[str, Any] | None  # how well the encoder retrieves, as its evaluation wrote it
-    checks: tuple[Check, ...]  # what the gate required of the encoder; none of one that was never judged
-    judge: Judge | None  # how relevant hits are; the search thread's
-    field_counts: FieldCounts  # what there is to filter by in the release
-    drift: Drift  # how far queries and gallery lie from what the encoder was proven on
-    overlay: Overlay  # live changes; each makes a new state, which shares all else
-    loaded_at: float = field(default_factory=time.time)  # seconds since the epoch
-
-    @classmethod
-    def load(cls, settings: Settings, release_id: str | None = None) -> "ServingState":
-        """Load and check; raises TwinlensError (no release, corrupt, another encoder)."""
-        release = Release.load(
-            settings.releases,
-            release_id or settings.release,
-            verify=settings.verify,
-            search_device=settings.search_device,
-            search_threads=settings.search_threads or available_cores(),
-            gallery_root=settings.gallery_root,
-        )
-        # Not verified: hashed with the rest of the release, or not wanted.
-        bundle = Bundle.open(release.bundle_path, verify=False)
-        encoder = Encoder.load(
-            bundle,
-            device=settings.device,
-            precision=settings.precision,
-            max_batch=max(settings.image_batch, settings.text_batch),
-            engine=settings.engine,
-            threads=settings.torch_threads or available_cores(),
-        )
-        if encoder.fingerprint != release.fingerprint:
-            raise FingerprintMismatch(
-                f"index built with {release.fingerprint}, encoder is {encoder.fingerprint}: "
-                "rebuild the release with this encoder"
-            )
-        judge = Judge.of(release)
-        return cls(
-            release,
-            encoder,
-            PayloadFilter(release.items),
-            read_report(release.bundle_path),
-            read_checks(bundle),
-            judge,
-            FieldCounts(release.items),
-            Drift(release, judge),
-            Overlay.empty(release, encoder.query_bank, sequence=release.manifest.live_sequence or 0),
-        )
-
-    @cached_property
-    def holdings(self) -> Holdings:
-        """What the gallery holds: the release, with the live changes laid over it."""
-        return Holdings(self.release, self.overlay)
-
-    @cached_property
-    def fields(self) -> Once[dict[str, Any]]:
-        """What there is to filter by, live changes included; counted when first asked for."""
-        counts, overlay = self.field_counts, self.overlay  # not this state: a circle would keep its release
-        return Once(lambda: counts.report(hidden=overlay.hidden_rows(), added=overlay.payloads()))
-
-
 class Serving:
     """The running service below HTTP: threads, queues, and the state they work on."""
 
@@ -130,7 +57,9 @@ class Serving:
         self.telemetry = Telemetry()
         self.decoders = Decoders(settings, telemetry=self.telemetry)
         with self.decoders.starting():  # their processes come up while the release loads
-            self.state = ServingState.load(settings)
+            # Ready seconds sooner: PyTorch computes until what is faster was compiled.
+            self.compiling = settings.engine == "auto"
+            self.state = ServingState.load(settings, engine="torch" if self.compiling else None)
             self.live = open_live(settings)
         self.refused: Refusal | None = None  # the release that CURRENT names, where it could not be served
         self.draining = False
@@ -162,7 +91,9 @@ class Serving:
         await self._swap(self.state)
         device.call(partial(device.adopt, self.state.encoder))
         self.warm = True
-        self._loader.submit(self.state.drift.prepare)  # ready without it
+        self._loader.submit(self.state.drift.prepare)  # ready without it, and without the next
+        if self.compiling:
+            self._loader.submit(self._compile, self.state.encoder)
         if self.access.has_keys:
             self._keep(asyncio.create_task(self.access.watch()))
         if self.settings.watch_seconds and not self.settings.release:
@@ -259,6 +190,16 @@ class Serving:
 
     def show(self, overlay: Overlay) -> None:
         self.state = replace(self.state, overlay=overlay)
+
+    def _compile(self, encoder: Encoder) -> None:
+        """Let what is fastest here compute, from the next batch on. Loader thread."""
+        try:
+            encoder.compile(self.settings.engine, threads=self.settings.torch_threads or available_cores())
+            logger.info("%s computes %s", encoder.engine, encoder.name)
+        except Exception:  # PyTorch serves on
+            logger.exception("%s could not be compiled", encoder.name)
+        finally:
+            self.compiling = False
 
     async def _warm(self, state: ServingState) -> None:
         await asyncio.wrap_future(self.embedder.device.call(partial(probe, state.encoder)))

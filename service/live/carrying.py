@@ -13,7 +13,8 @@ from service.live.putting import Putter
 
 if TYPE_CHECKING:
     from service.live.live import LiveChanges
-    from service.serving import Serving, ServingState
+    from service.serving import Serving
+    from service.state import ServingState
 
 
 def putter_of(serving: "Serving", live: "LiveChanges") -> Putter:

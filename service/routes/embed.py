@@ -12,7 +12,8 @@ from service.device.tickets import Outcome
 from service.edge.edge import context_of
 from service.errors import UnsupportedMediaType
 from service.routes.parts import answers, computed, json_answer, serving_of, takes_json
-from service.serving import Serving, ServingState
+from service.serving import Serving
+from service.state import ServingState
 from service.wire.answers import (
     INLINE_NUMBERS,
     Model,

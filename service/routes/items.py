@@ -24,7 +24,8 @@ from service.live.live import LiveChanges, StaleVector
 from service.live.putting import Wish, good_id, wish
 from service.routes.parts import answers, computed, json_answer, requires, serving_of, takes_json
 from service.search.wanted import unit_vector
-from service.serving import Serving, ServingState
+from service.serving import Serving
+from service.state import ServingState
 from service.wire.answers import dump, raise_when_all_failed
 from service.wire.bodies import INLINE_BYTES, check_count, explain, is_json, media_type, read_files, read_json
 from service.wire.live import (

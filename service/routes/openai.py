@@ -13,7 +13,7 @@ from service.device.tickets import Embedded, Outcome
 from service.edge.edge import context_of
 from service.errors import InvalidField, NotFound, ServiceError, report
 from service.routes.parts import answers, computed, json_answer, serving_of, takes_json
-from service.serving import ServingState
+from service.state import ServingState
 from service.wire.answers import INLINE_NUMBERS, Model, VectorForm, dump, openai_json
 from service.wire.bodies import check_count, read_json
 from service.wire.schemas import OpenAIAnswer, OpenAIItem, OpenAIModel, OpenAIModels, OpenAIRequest

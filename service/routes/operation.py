@@ -72,6 +72,7 @@ async def release(request: Request) -> Response:
         "device": str(encoder.device),
         "precision": encoder.precision,
         "engine": encoder.engine,
+        "compiling": serving.compiling,
         "context_length": encoder.context_length,
         "counts": manifest.counts.model_dump(),
         "recall": {space: measured.model_dump() for space, measured in manifest.recall.items()},

@@ -15,7 +15,8 @@ from service.errors import UnsupportedMediaType
 from service.routes.parts import answers, computed, json_answer, serving_of, takes_json
 from service.search.filters import parse_filter
 from service.search.wanted import Wanted, find, note_failure, unit_vector
-from service.serving import Serving, ServingState
+from service.serving import Serving
+from service.state import ServingState
 from service.wire.answers import INLINE_NUMBERS, count_numbers, dump
 from service.wire.bodies import is_json, media_type, read_files, read_json, read_query
 from service.wire.schemas import (

@@ -21,8 +21,9 @@ from service.routes.parts import answers, computed, json_answer, serving_of, tak
 from service.search.filters import parse_filter
 from service.search.hits import Found
 from service.search.wanted import Wanted, find_some, note_failure, unit_vector
-from service.serving import Serving, ServingState
+from service.serving import Serving
 from service.settings import Settings
+from service.state import ServingState
 from service.wire.answers import INLINE_NUMBERS, count_numbers, dump, raise_when_all_failed
 from service.wire.bodies import INLINE_BYTES, check_count, explain, read_json
 from service.wire.schemas import SearchBatchAnswer, SearchBatchQuery, SearchBatchRequest

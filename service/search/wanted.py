@@ -19,7 +19,7 @@ from service.live.holdings import Holdings
 from service.search.columns import NotGathered
 from service.search.filters import Condition
 from service.search.hits import Found, Query, search
-from service.serving import ServingState
+from service.state import ServingState
 from service.watch.drift import QueryNote
 from service.wire.schemas import SearchOptions
 

@@ -9,7 +9,8 @@ from service.refusal import REASONS
 from service.watch.machine import machine_metrics
 
 if TYPE_CHECKING:
-    from service.serving import Serving, ServingState
+    from service.serving import Serving
+    from service.state import ServingState
     from service.watch.telemetry import Telemetry
 
 

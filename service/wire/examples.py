@@ -7,7 +7,7 @@ Answers show the shape. Knows wire forms and what is served; nothing of HTTP or 
 from collections.abc import Mapping
 from typing import Any
 
-from service.serving import ServingState
+from service.state import ServingState
 
 # 16×16 pixels, left half cream, right half red: small enough to read past in a document.
 PICTURE = (
@@ -174,6 +174,7 @@ ANSWERS: Mapping[str, Any] = {
         "device": "cpu",
         "precision": "fp32",
         "engine": "openvino",
+        "compiling": False,
         "context_length": 64,
         "counts": {"images": 1793, "texts": 1790, "failed": 0, "texts_cut": 0, "skipped": 0, "reused": 0},
         "recall": {"images": {"queries": "texts", "query_count": 512, "k": 10, "recall": 1.0}},

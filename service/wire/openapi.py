@@ -14,7 +14,8 @@ from pydantic.json_schema import models_json_schema
 
 from service.edge.edge import MAX_DEADLINE_MS
 from service.routes.parts import answers
-from service.serving import Serving, ServingState
+from service.serving import Serving
+from service.state import ServingState
 from service.wire.documentation import SCHEMES, document_access
 from service.wire.examples import ANSWERS, change_examples, path_examples, request_examples
 from service.wire.live import ChangeItemsRequest, PutItemRequest, PutOneOfMany

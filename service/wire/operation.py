@@ -31,6 +31,7 @@ class ReleaseAnswer(BaseModel):
     device: str
     precision: Literal["fp32", "bf16"]
     engine: Literal["torch", "openvino"] = Field(description="what computes the embeddings")
+    compiling: bool = Field(description="a faster engine is being made ready")
     context_length: int = Field(description="tokens of a text that are read")
     counts: dict[str, int | None]
     recall: dict[str, Any] = Field(description="by what is searched: share of what exact search finds")

@@ -10,14 +10,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
 import httpx
+import numpy as np
 import pytest
-from live_service import Running, device_held, metric, publish, running, wait_until
+from live_service import Running, device_held, metric, picture, publish, running, wait_until
 
+from encoders.compiled import can_compile
 from encoders.errors import FingerprintMismatch
 from index.errors import CorruptRelease, NoRelease
 from service.app import create_app
 from service.patience import Patience
-from service.serving import ServingState
+from service.state import ServingState
 
 
 def test_healthy_ready_and_described(client, service, tiny_bundle):
@@ -243,3 +245,22 @@ def test_two_applications_in_one_process_share_nothing(service: Running, release
         before = metric(service, "twinlens_requests_total", **labels)
         other.client.get("/nope")
         assert metric(service, "twinlens_requests_total", **labels) == before
+
+
+@pytest.mark.skipif(not can_compile(), reason="OpenVINO computes on x86 processors only")
+def test_a_service_is_ready_before_its_towers_are_compiled_and_answers_the_same_then(releases, settings_for):
+    def embedded() -> np.ndarray:
+        answers = [
+            service.client.post("/embed/text", json={"texts": ["a red square", "a cat"]}),
+            service.client.post("/embed/image", content=picture(1), headers={"content-type": "image/png"}),
+        ]
+        return np.array([one["embedding"] for answer in answers for one in answer.json()["data"]])
+
+    with running(settings_for(releases, engine="auto")) as service:
+        begun = service.client.get("/release").json()
+        assert begun["compiling"]
+        assert begun["engine"] == "torch"
+        before = embedded()
+        wait_until(lambda: not service.client.get("/release").json()["compiling"])
+        assert service.client.get("/release").json()["engine"] == "openvino"
+        assert (before * embedded()).sum(axis=1).min() > 0.99999
