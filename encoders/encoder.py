@@ -24,7 +24,7 @@ from encoders.compiled import Example, Tower, can_compile, compile_tower
 from encoders.errors import CorruptBundle, EngineUnavailable
 from encoders.images import Pixels, Preprocessing, to_pixels
 from encoders.modalities import Modality
-from encoders.passes import passes
+from encoders.passes import PASS_PRICE_TOKENS, passes
 from encoders.query_bank import QueryBank, read_query_bank
 from encoders.staging import PixelStage
 from encoders.texts import TokenBatch, TokenRow, open_tokenizer, padded
@@ -37,8 +37,8 @@ more than a larger batch saves."""
 
 logger = logging.getLogger(__name__)
 
-PASS_PRICE_TOKENS = {"cpu": 32, "cuda": 2048}
-"""What a pass of the text tower costs by itself, in tokens: LOG 2026-11-23. A GPU waits for its launches."""
+MANY_TOKENS = 4096
+"""As many are in the largest batch of texts that a compiled tower is tried on."""
 
 Vectors = NDArray[np.float32]
 """(n, dim), rows of length 1."""
@@ -234,16 +234,21 @@ class Encoder:
         self._towers = towers
 
     def _examples(self) -> dict[Modality, Example]:
-        """Two batches a tower, of different sizes: noise, and texts."""
+        """Three batches a tower, of different sizes: noise, and texts."""
         height, width = self.preprocessing.height, self.preprocessing.width
         noise = torch.Generator().manual_seed(0)
         pixels = torch.randint(0, 256, (5, height, width, 3), generator=noise, dtype=torch.uint8)
         texts = ["a dog", "two children and a dog"], ["a cat on a red mat", "a", "the cat and the dog are out"]
         short, long = (self._ids(tokens, slice(None)) for tokens in map(self.tokenize, texts))
         length = short.shape[1] if self._needs_context else -1
+        images = min(self.max_batch, CPU_IMAGES_AT_ONCE["openvino"])
+        rows = max(1, min(self.max_batch, MANY_TOKENS // self.context_length))
+        most = self._ids(self.tokenize(["a " * self.context_length] * rows), slice(None))
         return {
-            "images": Example(pixels[:2], pixels[2:], (-1, height, width, 3)),
-            "texts": Example(short, long, (-1, length)),
+            "images": Example(
+                pixels[:2], pixels[2:], pixels[:1].expand(images, -1, -1, -1), (-1, height, width, 3)
+            ),
+            "texts": Example(short, long, most, (-1, length)),
         }
 
     def _run(self, batch: torch.Tensor, *, modality: Modality) -> Vectors:

@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 
 Rows = NDArray[np.int64]
 
+PASS_PRICE_TOKENS = {"cpu": 32, "cuda": 2048}
+"""What a pass of the text tower costs by itself, in tokens: LOG 2026-11-23. A GPU waits for its launches."""
+
 
 def passes(lengths: Rows, *, most_rows: int, price_tokens: int) -> list[Rows]:
     """The rows of each pass, shortest first, such that all passes together cost least.

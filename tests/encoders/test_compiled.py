@@ -60,7 +60,7 @@ class Halves(torch.nn.Module):
 
 def test_a_tower_that_a_trace_gets_wrong_is_refused() -> None:
     tower = Halves()
-    example = Example(torch.eye(2, 4), torch.eye(3, 4), (-1, 4))
+    example = Example(torch.eye(2, 4), torch.eye(3, 4), torch.eye(4), (-1, 4))
     with pytest.raises(EngineUnavailable, match=r"cosine of 0\.0+ to PyTorch's"):
         compile_tower(tower, tower, example, precision="fp32", threads=1)
 
