@@ -191,4 +191,16 @@ def _cleaner(kind: str) -> _Cleaner:
     if kind == "none":
         return lambda text: text
     clean: _Cleaner = get_clean_fn(kind)
-    return clean
+    if kind == "canonicalize":
+        return clean
+    lower = kind == "lower"
+
+    def cleaned(text: str) -> str:
+        # What open_clip mends (mojibake, entities, control characters) is none of these; to look costs more
+        # than the tokenizer does.
+        if not (text.isascii() and text.isprintable()) or "&" in text:
+            return clean(text)
+        plain = " ".join(text.split())
+        return plain.lower() if lower else plain
+
+    return cleaned

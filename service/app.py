@@ -3,7 +3,7 @@
 Knows every part by name and none by its inside.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from starlette.types import Scope
 from encoders.errors import TwinlensError
 from service.edge.edge import Edge, context_of, error_response
 from service.edge.origins import allow_origins
+from service.edge.shortcuts import Endpoint, Shortcuts
 from service.errors import ErrorReport, report
 from service.routes import (
     duplicates,
@@ -38,6 +39,13 @@ from service.wire.openapi import describe, operation_id
 API_VERSION = "1"
 WEB = Path(__file__).parent / "web"
 REVALIDATED = {"cache-control": "no-cache"}  # kept by the browser, used while its ETag still holds
+SHORTCUTS: Mapping[str, Endpoint] = {
+    "/embed/text": embed.embed_text,
+    "/search/text": search.search_text,
+    "/search/vector": search.search_vector,
+    "/search/item": search.search_item,
+    "/v1/embeddings": openai.embeddings,
+}
 _HTTP_CODES = {400: "invalid_request", 404: "not_found", 405: "method_not_allowed"}
 
 
@@ -66,6 +74,7 @@ def create_app(settings: Settings) -> FastAPI:
         swagger_ui_oauth2_redirect_url=None,
     )
     app.state.serving = serving
+    app.add_middleware(Shortcuts, endpoints=SHORTCUTS)
     app.add_middleware(Edge, serving=serving)
     allow_origins(app, settings)  # outside of the edge: its refusals too may be read by those who may call
     for part in (embed, openai, search, search_batch, gallery, duplicates, items, picture_pass, operation):

@@ -5,12 +5,14 @@ from pathlib import Path
 import numpy as np
 import open_clip
 import pytest
-from open_clip.tokenizer import default_bpe
+from hypothesis import example, given
+from hypothesis import strategies as st
+from open_clip.tokenizer import default_bpe, get_clean_fn
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from encoders.errors import CorruptBundle
-from encoders.texts import TOKENIZER_FILES, TokenizerSpec, open_tokenizer
+from encoders.texts import TOKENIZER_FILES, TokenizerSpec, _cleaner, open_tokenizer
 from tests.conftest import tiny_tokenizer_json
 
 TEXTS = ["a dog", "", "Ünï — 二匹の猫 &amp; 🐈", "The RED dog,  and\tthe cat!\n", "a dog " * 100, "\0\ud7ff�"]
@@ -87,3 +89,12 @@ def test_a_missing_or_damaged_file_is_one_clear_error(tmp_path: Path, kind: str,
         path.write_bytes(content)
     with pytest.raises(CorruptBundle, match=path.name):
         open_tokenizer(TokenizerSpec(kind=kind, context_length=8), tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["whitespace", "lower", "canonicalize"])
+@given(text=st.text(st.characters(max_codepoint=0x2FF)) | st.text(st.characters(codec="ascii")))
+@example(text=" A  dog &amp; a\tcat ")
+@example(text="it costs 5 &#163;")
+@example(text="schÃ¶n")
+def test_a_text_is_cleaned_as_open_clip_does(kind: str, text: str) -> None:
+    assert _cleaner(kind)(text) == get_clean_fn(kind)(text)

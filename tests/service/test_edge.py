@@ -1,6 +1,7 @@
 """What holds for every request: ids, timings, the one shape of errors, bounds on bodies, queues and time."""
 
 import asyncio
+import inspect
 import io
 
 import httpx
@@ -8,7 +9,8 @@ import pytest
 from live_service import device_held, dialled, metric, picture, running, wait_until
 from PIL import Image
 
-from service.app import WEB
+from service.app import SHORTCUTS, WEB
+from service.routes import embed, openai, search
 
 PNG = {"content-type": "image/png"}
 JSON = {"content-type": "application/json"}
@@ -215,3 +217,13 @@ def test_an_error_nobody_foresaw_is_a_500_in_shape_and_tells_no_secrets(service,
     assert "1234" not in response.text
     assert "1234" in caplog.text
     assert response.headers["x-request-id"] == "find-me"
+
+
+@pytest.mark.parametrize("path", SHORTCUTS)
+def test_a_shortcut_goes_where_fastapi_would_go_and_leaves_nothing_out(path):
+    routers = (embed.router, search.router, openai.router)
+    (route,) = [route for router in routers for route in router.routes if route.path == path]
+    assert route.methods == {"POST"}
+    assert route.endpoint is SHORTCUTS[path]
+    assert list(inspect.signature(route.endpoint).parameters) == ["request"]
+    assert route.dependencies == []
