@@ -1,38 +1,50 @@
-"""Whose turn it is: callers one after the other; of one caller the ticket that would be done first, had all of
-its tickets shared the device evenly from the moment each came (fair queueing).
+"""Whose turn it is: callers one after the other; of one caller the ticket that came first, but a small one
+passes larger ones as long as those have patience: none of them waits by more than half as long again for it.
 
-So tickets of one size go in the order they came, and what was promised when they were admitted holds; a small
-one passes a large one, until that has had its share. Knows no threads: its owner locks.
+So tickets of one size go in the order they came, a short request does not wait for a long one, and what was
+promised to a long one when it was admitted holds however many short ones come. Knows no threads: its owner
+locks.
 """
 
-import heapq
-import itertools
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from service.device.tickets import Item, Ticket
 
+PATIENCE = 0.5  # of the items that go before a ticket and its own: as many that come later may pass it
+
 
 @dataclass(eq=False, slots=True)
 class Share:
-    """What waits of one ticket. Shares are served by `done_at`: on its caller's clock, which counts rounds."""
+    """What waits of one ticket. `patience`: how many items of later tickets may still go before it."""
 
     ticket: Ticket
-    done_at: int
-    number: int  # of those that would be done at once the first that came
+    patience: float
     items: deque[Item] = field(default_factory=deque)
-
-    def __lt__(self, other: "Share") -> bool:
-        return (self.done_at, self.number) < (other.done_at, other.number)
 
 
 @dataclass(eq=False, slots=True)
 class _Caller:
-    """`clock`: how many items each of its tickets has had that still waits. The next one starts from there."""
+    """The shares in the order they will be served."""
 
-    shares: list[Share] = field(default_factory=list)  # a heap
-    clock: int = 0
+    shares: deque[Share] = field(default_factory=deque)
+
+    def line_up(self, ticket: Ticket) -> Share:
+        """A new share, as far before the last one as those before let it."""
+        size = max(1, ticket.missing)
+        before = sum(len(share.items) for share in self.shares)
+        place = len(self.shares)
+        while place and _lets_pass(self.shares[place - 1], size):
+            place -= 1
+            self.shares[place].patience -= size
+        share = Share(ticket, PATIENCE * (before + size))
+        self.shares.insert(place, share)
+        return share
+
+
+def _lets_pass(share: Share, size: int) -> bool:
+    return share.ticket.missing > size and share.patience >= size
 
 
 class Turns:
@@ -42,7 +54,6 @@ class Turns:
         self._callers: OrderedDict[str, _Caller] = OrderedDict()  # only those of whom something waits
         self._out: dict[Share, _Caller] = {}
         self._shares: dict[Ticket, Share] = {}
-        self._numbers = itertools.count()
 
     def __bool__(self) -> bool:
         return bool(self._callers)
@@ -58,16 +69,14 @@ class Turns:
     def put(self, ticket: Ticket, items: Iterable[Item]) -> None:
         share = self._shares.get(ticket)
         if share is None:
-            caller = self._callers.setdefault(ticket.caller, _Caller())
-            share = Share(ticket, caller.clock + max(1, ticket.missing), next(self._numbers))
+            share = self._callers.setdefault(ticket.caller, _Caller()).line_up(ticket)
             self._shares[ticket] = share
-            heapq.heappush(caller.shares, share)
         share.items.extend(items)
 
     def first(self) -> Share:
         """The share whose turn it is, taken out; its caller goes behind the others. Something must wait."""
         name, caller = self._callers.popitem(last=False)
-        share = heapq.heappop(caller.shares)
+        share = caller.shares.popleft()
         self._out[share] = caller
         if caller.shares:
             self._callers[name] = caller
@@ -76,10 +85,9 @@ class Turns:
     def back(self, share: Share) -> None:
         """In again after something was taken of it; forgotten when nothing of it waits any more."""
         caller = self._out.pop(share)
-        caller.clock = max(caller.clock, share.done_at - len(share.items))
         if share.items:
             self._callers.setdefault(share.ticket.caller, caller)
-            heapq.heappush(caller.shares, share)
+            caller.shares.appendleft(share)
         else:
             del self._shares[share.ticket]
 
@@ -87,7 +95,7 @@ class Turns:
         """In again, as the one whose turn it is."""
         caller = self._out.pop(share)
         self._callers.setdefault(share.ticket.caller, caller)
-        heapq.heappush(caller.shares, share)
+        caller.shares.appendleft(share)
         self._callers.move_to_end(share.ticket.caller, last=False)
 
     def next_item(self) -> Item | None:
@@ -106,7 +114,6 @@ class Turns:
             return []
         caller = self._callers[ticket.caller]
         caller.shares.remove(share)
-        heapq.heapify(caller.shares)
         if not caller.shares:
             del self._callers[ticket.caller]
         return list(share.items)

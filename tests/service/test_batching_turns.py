@@ -72,6 +72,19 @@ def test_a_large_request_has_its_share_however_many_small_ones_keep_coming(devic
     asyncio.run(scenario())
 
 
+def test_small_requests_that_pass_a_large_one_make_it_wait_by_half_as_long_again_at_most(device, machine):
+    async def scenario() -> None:
+        await hold(device, machine)
+        large = submit(device, *(f"large{i}" for i in range(16)))
+        small = [submit(device, f"small{i}") for i in range(60)]
+        machine.free.set()
+        await asyncio.gather(large.done, *(ticket.done for ticket in small))
+
+    asyncio.run(scenario())
+    order = [item[0] for batch in machine.batches[1:] for item in batch]
+    assert "".join(order) == "s" * 8 + "l" * 16 + "s" * 52
+
+
 def ahead(machine: Machine, **more: object):
     return machine.device(ahead=True, **more)
 
