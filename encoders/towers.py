@@ -7,6 +7,7 @@ no weights are loaded: see `bundle` for those.
 
 import contextlib
 import logging
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -94,12 +95,34 @@ def unit_rows(features: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.normalize(features.float(), dim=-1, eps=1e-12)
 
 
+class _Quiet(logging.Filter):
+    """Drops warnings, and less, of threads that asked for quiet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.threads = threading.local()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.levelno > logging.WARNING or not getattr(self.threads, "quiet", False)
+
+
+_quiet = _Quiet()
+
+
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """transformers and open_clip report on the root logger what no user of a bundle can act on."""
-    previous = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    """transformers and open_clip report on the root logger what no user of a bundle can act on.
+
+    Of this thread alone: `logging.disable` would drop what others have to say meanwhile, and of two threads
+    that use it at once one restores what the other had set.
+    """
+    transformers = logging.getLogger("transformers")  # keeps its records from the root logger
+    for place in (logging.root, *logging.root.handlers, *transformers.handlers, logging.lastResort):
+        if place is not None:
+            place.addFilter(_quiet)  # once, however often
+    before = getattr(_quiet.threads, "quiet", False)
+    _quiet.threads.quiet = True
     try:
         yield
     finally:
-        logging.disable(previous)
+        _quiet.threads.quiet = before

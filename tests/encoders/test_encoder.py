@@ -1,8 +1,10 @@
 """Lists in, float32 unit rows out, in order, however they are batched."""
 
+import logging
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from encoders.errors import DeviceUnavailable
 from encoders.images import to_pixels
 from encoders.importing.published import probe_picture
 from encoders.importing.run import import_model
+from encoders.towers import quietly
 from tests.encoders.conftest import TEXT, VIT, open_clip_config, save_local_dir
 
 TEXTS = ["a red dog", "", "the cat and the car on a blue circle", "dog", "a red dog", "white " * 99, "é 猫"]
@@ -186,3 +189,24 @@ def test_a_bundle_loads_alone_elsewhere_and_gives_the_same_rows(
         here = encoder.encode_images([probe_picture(40, 30)]), encoder.encode_texts(["a red dog"]).vectors
         there = np.load(tmp_path / f"{encoder.fingerprint}.npy")
         assert np.allclose(np.concatenate(here), there, atol=1e-5)
+
+
+def test_a_thread_that_loads_quietly_silences_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    within, over = threading.Event(), threading.Event()
+
+    def load() -> None:
+        with quietly():
+            logging.warning("of no use to anybody")
+            within.set()
+            assert over.wait(10)
+
+    loading = threading.Thread(target=load)
+    loading.start()
+    assert within.wait(10)
+    with quietly():
+        pass
+    logging.warning("heard meanwhile")
+    over.set()
+    loading.join()
+    logging.warning("heard after")
+    assert [record.getMessage() for record in caplog.records] == ["heard meanwhile", "heard after"]
