@@ -32,7 +32,7 @@ class Health:
     def stuck(self) -> str | None:
         """Why what would queue now would only pass its deadline, or None."""
         if (seconds := self._stalled_seconds()) > self._stall_seconds:
-            return f"a batch has been on the device for {seconds:.0f} s"
+            return f"a batch has been on the device for {seconds:.3g} s"
         return self._fault[1] if self._fault and self._deaths > MOST_DEATHS else None
 
     def trouble(self) -> str | None:

@@ -75,7 +75,7 @@ class Searcher:
     def trouble(self) -> str | None:
         """Why nothing can be searched just now, or None."""
         if (seconds := self.busy_seconds()) > self._stall_seconds:
-            return f"a search has been running for {seconds:.0f} s"
+            return f"a search has been running for {seconds:.3g} s"
         return None
 
     def busy_seconds(self) -> float:
