@@ -82,11 +82,11 @@ def releases(tmp_path_factory: pytest.TempPathFactory, gallery: Path, tiny_bundl
 
 @pytest.fixture(scope="session")
 def settings_for() -> Callable[..., Settings]:
-    """Settings for tests: any free port, one thread for the encoder, no watching."""
+    """Settings for tests: any free port, one thread for the encoder, nothing compiled, no watching."""
 
     def make(releases: Path, **changes: object) -> Settings:
         common = {"port": 0, "device": "cpu", "torch_threads": 1, "decode_workers": 2, "watch_seconds": 0}
-        return Settings(**{"releases": releases, **common, **changes})
+        return Settings(**{"releases": releases, "engine": "torch", **common, **changes})
 
     return make
 

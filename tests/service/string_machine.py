@@ -1,6 +1,7 @@
 """An encoder of strings behind the real device thread: it can be held, be slow, break, or run out of memory."""
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -8,12 +9,22 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from service.device.batching import Device, DeviceSettings
-from service.device.lanes import BatchLimit, Lane
+from service.device.lanes import BatchLimit, Lane, Pace
 from service.device.tickets import CALLER, Embedded, Item, Ticket
 from service.watch.telemetry import Telemetry
 
 POISON, DEATH, SPOILS = "poison", "death", "spoils"  # an encoder's errors: it fails, its thread dies, no tray
 ENCODER = object()  # the device only hands it on
+
+
+class _Unhurried(Pace):
+    def note(self, items: int, seconds: float) -> None:
+        """How long a test took to let go of the device tells nothing of its pace."""
+
+
+class _Untimed(Lane):
+    def measure(self, items: int, *, seconds: float) -> None:
+        """As above."""
 
 
 class Machine:
@@ -46,20 +57,27 @@ class Machine:
         if self.broken and encoder is ENCODER:
             raise RuntimeError("no good at all")
 
-    def device(self, *, queue_limit: int = 100, stall_seconds: float = 30.0, **more: object) -> Device:
+    def device(
+        self, *, queue_limit: int = 100, stall_seconds: float = 30.0, timed: bool = False, **more: object
+    ) -> Device:
+        """`timed`: batches and admission depend on how fast the device is, as they do in a service."""
         limits = {"cost": 0, "queue_bytes": 1000, "ahead": False} | more
         lanes = [
-            Lane(
+            (Lane if timed else _Untimed)(
                 kind,
                 lambda encoder, capacity: Plate(self, capacity),
                 BatchLimit(8, most_cost=limits["cost"]),
                 queue_limit,
                 limits["queue_bytes"],
+                pace=Pace() if timed else _Unhurried(),
             )
             for kind in ("image", "text")
         ]
         settings = DeviceSettings(stall_seconds, ahead=limits["ahead"])
-        return Device(lanes, probe=self.probe, telemetry=Telemetry(), settings=settings)
+        device = Device(lanes, probe=self.probe, telemetry=Telemetry(), settings=settings)
+        if not timed:
+            device._admission._looked_at = math.inf  # nothing is taken back
+        return device
 
 
 class Plate:
@@ -82,7 +100,7 @@ class Plate:
 
 def started(device: Device) -> Iterator[Device]:
     device.start()
-    device.call(lambda: device.adopt(ENCODER))
+    device.call(lambda: device.adopt(ENCODER)).result(10)
     yield device
     device.stop(timeout_seconds=10)
 

@@ -175,7 +175,8 @@ def test_what_waits_when_the_device_stops_is_told_so(machine):
         undecoded = device.admit("image", ENCODER, size=1, deadline=time.perf_counter() + 600)
         unasked = device.call(lambda: None)
         stopping = asyncio.create_task(asyncio.to_thread(device.stop, timeout_seconds=10))
-        await asyncio.sleep(0.02)
+        while not device._stopping:
+            await asyncio.sleep(0.001)
         machine.free.set()
         await asyncio.gather(first.done, waiting.done, stopping)
         assert vectors(first) == ["first"]

@@ -1,6 +1,7 @@
 """Bounds in items, bytes and tokens, honest refusals, and memory that runs out and comes back."""
 
 import asyncio
+import threading
 import time
 
 import pytest
@@ -66,7 +67,7 @@ def test_who_waits_as_long_as_the_refusal_says_gets_in(machine, deadline_seconds
         assert vectors(late) == list("ABCD")
 
     machine.seconds_per_item = 0.05
-    for device in started(machine.device(queue_limit=20)):
+    for device in started(machine.device(queue_limit=20, timed=True)):
         asyncio.run(scenario(device))
 
 
@@ -75,8 +76,10 @@ def test_what_was_admitted_before_the_device_became_slow_is_refused_before_its_d
     codes: set[tuple[str, bool]] = set()
 
     async def scenario(device) -> None:
-        await submit(device, "fast").done
-        await hold(device, machine)
+        lane, free, entered = device._lanes["image"], threading.Event(), threading.Event()
+        lane.device_seconds_per_item = 1e-4  # so fast it was
+        device.call(lambda: (entered.set(), free.wait(10)))
+        await asyncio.to_thread(entered.wait, 10)
         begun = time.monotonic()
 
         async def ask(name: str) -> list[object]:
@@ -92,13 +95,14 @@ def test_what_was_admitted_before_the_device_became_slow_is_refused_before_its_d
         tasks = [asyncio.create_task(ask(f"{number}")) for number in range(40)]
         await asyncio.sleep(0)
         machine.seconds_per_item = 0.1
-        machine.free.set()
+        lane.busy_from = time.perf_counter()
+        free.set()
         answers = await asyncio.gather(*tasks)
         served = {name for (name,) in answers if isinstance(name, str)}
         assert told.keys() == {str(number) for number in range(40)} - served
         assert len(served) >= 8
 
-    for device in started(machine.device(queue_limit=100)):
+    for device in started(machine.device(queue_limit=100, timed=True)):
         asyncio.run(scenario(device))
     assert len(told) >= 20
     assert max(told.values()) < 1.9

@@ -171,6 +171,7 @@ def banked(
 
 def test_drift_is_told_by_subject_with_its_verdict_or_why_there_is_none(banked):
     client = banked.client
+    client.get("/drift")  # from here on it is prepared, and counts
     batch = [{"text": f"{a} {b} {c}"} for a in "abcd" for b in "klmn" for c in ("cat", "dog", "red", "car")]
     assert client.post("/search/batch", json={"queries": batch}).status_code == 200
     assert client.post("/search/image", content=picture(1), headers=PNG).status_code == 200
@@ -290,6 +291,7 @@ def test_queries_are_kept_over_a_swap_by_the_same_encoder_and_forgotten_by_anoth
     folder = tmp_path / "releases"
     publish(folder, gallery, tiny_bundle)
     with running(settings_for(folder)) as service:
+        seen(service.client)  # from here on drift is prepared, and counts
         for _ in range(3):
             service.client.post("/search/text", json={"query": "a dog"})
         assert seen(service.client)[0] == 3

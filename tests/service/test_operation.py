@@ -265,6 +265,6 @@ def test_a_service_is_ready_before_its_towers_are_compiled_and_answers_the_same_
         assert begun["compiling"]
         assert begun["engine"] == "torch"
         before = embedded()
-        wait_until(lambda: not service.client.get("/release").json()["compiling"])
+        wait_until(lambda: not service.client.get("/release").json()["compiling"], seconds=120)
         assert service.client.get("/release").json()["engine"] == "openvino"
         assert (before * embedded()).sum(axis=1).min() > 0.99999
