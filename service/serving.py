@@ -82,6 +82,7 @@ class Serving:
         self._reload_turn = asyncio.Lock()
         self._waiting: asyncio.Task[bool] | None = None  # the reload that has not begun yet
         self._tasks: set[asyncio.Task[Any]] = set()  # reloads and the watcher; a finished one holds nothing
+        self._usual_switch_interval = sys.getswitchinterval()
         self.traces = _traces(settings)
         announce(self.state, self.telemetry)
         watch_service(self)
@@ -94,6 +95,7 @@ class Serving:
         await asyncio.to_thread(self.decoders.wait_until_ready)
         await self._swap(self.state)
         device.call(partial(device.adopt, self.state.encoder))
+        self._set_switch_interval(self.state.encoder)
         self.warm = True
         self._loader.submit(self.state.drift.prepare)  # ready without it, and without the next
         if self.compiling:
@@ -117,6 +119,7 @@ class Serving:
         await asyncio.to_thread(self.decoders.stop)
         self.pool.shutdown(wait=False, cancel_futures=True)
         self._loader.shutdown(wait=False, cancel_futures=True)
+        sys.setswitchinterval(self._usual_switch_interval)
         if self.traces is not None:
             await asyncio.to_thread(self.traces.stop, timeout_seconds=TRACES_SECONDS)
 
@@ -176,6 +179,7 @@ class Serving:
         self.refused = None
         device = self.embedder.device
         device.call(partial(device.adopt, fresh.encoder))  # trouble with the previous one is over
+        self._set_switch_interval(fresh.encoder)
         weakref.finalize(previous.release, logger.info, "release %s is freed", previous.release.id)
         self.telemetry.reload("swapped")
         announce(fresh, self.telemetry)
@@ -200,12 +204,16 @@ class Serving:
         try:
             encoder.compile(self.settings.engine, threads=self.settings.torch_threads or available_cores())
             logger.info("%s computes %s", encoder.engine, encoder.name)
-            if encoder.engine != "torch":  # whose operators would each wait for the interpreter, more often
-                sys.setswitchinterval(HANDOVER_SECONDS)
+            self._set_switch_interval(encoder)
         except Exception:  # PyTorch serves on
             logger.exception("%s could not be compiled", encoder.name)
         finally:
             self.compiling = False
+
+    def _set_switch_interval(self, encoder: Encoder) -> None:
+        """Short for compiled towers alone: PyTorch's operators each ask for the interpreter, a hundred a batch."""
+        compiled = encoder.engine == "openvino" and not self.draining
+        sys.setswitchinterval(HANDOVER_SECONDS if compiled else self._usual_switch_interval)
 
     async def _warm(self, state: ServingState) -> None:
         await asyncio.wrap_future(self.embedder.device.call(partial(probe, state.encoder)))

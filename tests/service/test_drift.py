@@ -225,8 +225,10 @@ def test_vectors_items_and_embeddings_are_no_queries(banked):
 
 
 def test_further_pages_and_what_is_said_to_be_an_example_are_no_queries(banked):
-    client, window = banked.client, banked.serving.state.drift._prepared.windows["images"]
-    before, undecodable = seen(client), window.sums().undecodable
+    client = banked.client
+    before = seen(client)  # prepares drift
+    window = banked.serving.state.drift._prepared.windows["images"]
+    undecodable = window.sums().undecodable
     left_out = {"count_in_drift": False}
     bad = [{"text": "a dog"}, {"image": "bm8gcGljdHVyZQ=="}]
     batch = client.post("/search/batch", json={"queries": bad} | left_out).json()["answers"]

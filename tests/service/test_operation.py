@@ -2,6 +2,7 @@
 
 import gc
 import shutil
+import sys
 import threading
 import time
 import weakref
@@ -260,6 +261,7 @@ def test_a_service_is_ready_before_its_towers_are_compiled_and_answers_the_same_
         ]
         return np.array([one["embedding"] for answer in answers for one in answer.json()["data"]])
 
+    usual = sys.getswitchinterval()
     with running(settings_for(releases, engine="auto")) as service:
         begun = service.client.get("/release").json()
         assert begun["compiling"]
@@ -268,3 +270,5 @@ def test_a_service_is_ready_before_its_towers_are_compiled_and_answers_the_same_
         wait_until(lambda: not service.client.get("/release").json()["compiling"], seconds=120)
         assert service.client.get("/release").json()["engine"] == "openvino"
         assert (before * embedded()).sum(axis=1).min() > 0.99999
+        assert sys.getswitchinterval() < usual / 10  # the device thread gets the interpreter back at once
+    assert sys.getswitchinterval() == usual
