@@ -211,7 +211,7 @@ class Serving:
             self.compiling = False
 
     def _set_switch_interval(self, encoder: Encoder) -> None:
-        """Short for compiled towers alone: PyTorch's operators each ask for the interpreter, a hundred a batch."""
+        """Short for compiled towers alone: a hundred operators of PyTorch's a batch ask for the interpreter."""
         compiled = encoder.engine == "openvino" and not self.draining
         sys.setswitchinterval(HANDOVER_SECONDS if compiled else self._usual_switch_interval)
 
