@@ -171,13 +171,17 @@ def change_items(*, put: Sequence[NewItem] = (), delete: Sequence[str] = ()) -> 
     return _post("/items/batch", read_changes, {"json": asked})
 
 
-def release() -> Call[Release]:
-    """What is served."""
-    return _get("/release", read_release)
+def release(*, details: bool = False) -> Call[Release]:
+    """What is served; with `details` how it was checked, too: recall, the gate's verdict, the evaluation."""
+    given = {"details": "true"} if details else {}
+    return _call("GET", "/release", read_release, {"params": given})
 
 
 def reload() -> Call[Reload]:
-    """Serve what is current now, without dropping a request; where there are keys, with one that may write."""
+    """Serve what is current now, without dropping a request; where there are keys, with one that may write.
+
+    What takes longer than the deadline goes on loading: see `Reload.still_loading`.
+    """
     return _post("/release/reload", read_reload, {})
 
 

@@ -104,7 +104,9 @@ def test_items_with_odd_ids_pictures_the_release_and_readiness_are_read(client, 
     assert client.picture(some_id) == (gallery / some_id).read_bytes()
     assert client.picture(some_id, side_pixels=64).startswith(b"RIFF")  # the WebP thumbnail
     release = client.release()
-    assert (release.model, release.raw["counts"]["images"], release.id) == ("tiny", 24, item.release)
+    assert (release.model, release.raw["counts"]["images"], release.release) == ("tiny", 24, item.release)
+    assert "details" not in release.raw
+    assert client.release(details=True).raw["details"]["recall"]["images"]["recall"] == 1.0
     assert client.ready()
 
 
