@@ -1,6 +1,6 @@
 """HTTP service over a Release: embeddings and image-text search.
 
-    command    `python -m service`; signals: from its first moment on
+    command    `python -m service`; signals: from its first moment on; preflight: what the machine gives it
     app        composition: settings in, an ASGI application out
     server     uvicorn with our signals
     serving    what is served just now, and how another release takes its place

@@ -12,6 +12,7 @@ import typer
 from encoders.errors import TwinlensError
 from service.access.commands import keys
 from service.errors import SettingsError
+from service.preflight import check_machine
 from service.settings import Settings
 from service.signals import StartSignals
 from service.watch.logs import log_as_json
@@ -53,6 +54,7 @@ def serve(
     except SettingsError as error:
         _refuse(error, status=2)
     log_as_json(settings.log_level)
+    check_machine(settings)
     # Not before: the keys' commands need no encoder, and torch takes seconds to load.
     from service.app import create_app
     from service.server import Server

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from encoders.images import Preprocessing
 from index.cores import available_cores
+from service.control_groups import memory_limit_bytes
 from service.decoding.crew import Crew, CrewSize
 from service.decoding.pictures import ImageLimits, ImageSource, Picture, decode_picture, decode_pixels
 from service.decoding.wire import Answer, Job, Kind
@@ -30,6 +31,7 @@ T = TypeVar("T")
 BYTES_A_PIXEL = 26
 """At most, measured: 24.6 for JPEG 2000 with alpha at 64 megapixels; WebP 17, JPEG 12, AVIF 11."""
 INTERPRETER_BYTES = 256 * MEBIBYTE
+MAX_BALLAST_BYTES = 1024 * MEBIBYTE
 COPIES_OF_A_BODY = 3  # as received, as bytes, and out of its base64
 
 
@@ -48,7 +50,8 @@ class Decoders:
             workers = 0
         self._crew = None
         if workers:
-            size = CrewSize(workers, WorkerLimits(memory_bytes(settings), settings.decode_seconds))
+            limits = WorkerLimits(memory_bytes(settings), settings.decode_seconds, ballast_bytes())
+            size = CrewSize(workers, limits)
             self._crew = Crew(size, environment=environment_of_decoders(), telemetry=telemetry)
         threads = workers or settings.decode_threads or available_cores()
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="decode")
@@ -116,6 +119,11 @@ def memory_bytes(settings: Settings) -> int:
         return settings.decode_memory_mebibytes * MEBIBYTE
     bodies = COPIES_OF_A_BODY * settings.max_body_bytes
     return INTERPRETER_BYTES + bodies + BYTES_A_PIXEL * settings.max_image_pixels
+
+
+def ballast_bytes() -> int:
+    """What a decoding process weighs beside what it holds: nothing where no container has a limit on memory."""
+    return min(memory_limit_bytes() or 0, MAX_BALLAST_BYTES)
 
 
 def _pixels(answer: Answer, spec: Preprocessing) -> NDArray[np.uint8]:
