@@ -162,13 +162,18 @@ def verify(
 
 @app.command()
 def rollback(
-    release_id: Annotated[str | None, typer.Argument(help="By default the one before the current.")] = None,
+    release_id: Annotated[
+        str | None, typer.Argument(help="By default what was current before; again: further back.")
+    ] = None,
     *,
     releases: Releases = Path("releases"),
 ) -> None:
-    """Make another release current, after checking that it is whole."""
+    """Make another release current, after checking that it is whole; what is not is passed over."""
     with _errors_shown():
-        typer.echo(f"current is now {roll_back(releases, release_id)}")
+        done = roll_back(releases, release_id)
+    for name, problems in done.passed_over.items():
+        typer.echo(f"{name} is passed over: {problems}", err=True)
+    typer.echo(f"current is now {done.release}")
 
 
 @app.command()

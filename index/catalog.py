@@ -21,6 +21,10 @@ FAILURES_NAME = "failures.jsonl"
 _RELEASE_ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6}")
 
 
+def is_release_id(text: str) -> bool:
+    return _RELEASE_ID.fullmatch(text) is not None
+
+
 def current_release_id(releases: Path) -> str:
     """The id in `CURRENT`; raises `NoRelease`, or `CorruptRelease` when it holds something else."""
     try:
@@ -29,7 +33,7 @@ def current_release_id(releases: Path) -> str:
         raise NoRelease(f"no release in {releases} yet: run `python -m index rebuild` first") from error
     except (OSError, ValueError) as error:
         raise CorruptRelease(f"{releases / CURRENT_NAME} cannot be read: {error}") from error
-    if not _RELEASE_ID.fullmatch(content):
+    if not is_release_id(content):
         raise CorruptRelease(f"{releases / CURRENT_NAME} holds {content[:80]!r}, which is no release id")
     return content
 
@@ -37,7 +41,7 @@ def current_release_id(releases: Path) -> str:
 def release_path(releases: Path, release_id: str) -> Path:
     """The folder of a release; raises `UnknownRelease`."""
     path = releases / release_id
-    if not _RELEASE_ID.fullmatch(release_id) or not path.is_dir():
+    if not is_release_id(release_id) or not path.is_dir():
         raise UnknownRelease(f"no release {release_id!r} in {releases}")
     return path
 
@@ -46,7 +50,7 @@ def release_ids(releases: Path) -> list[str]:
     """The ids of all releases, oldest first; half-written ones have other names and are not among them."""
     if not releases.is_dir():
         return []
-    return sorted(path.name for path in releases.iterdir() if _RELEASE_ID.fullmatch(path.name))
+    return sorted(path.name for path in releases.iterdir() if is_release_id(path.name))
 
 
 def read_manifest(path: Path) -> Manifest:

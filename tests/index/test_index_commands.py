@@ -67,6 +67,7 @@ def test_life_of_a_folder_of_releases(index, tmp_path, table, tiny_bundle, draw)
     assert status == 1
     assert "texts.parquet is missing; thumbnails.pack has 0 bytes" in output
     assert index("verify", *at)[0] == 0
+    assert index("rollback", *at)[0] == 1  # the first, which is not whole any more
 
     assert index("prune", "--keep", 1, *at) == (0, f"removed {first}\n")
     assert (release_ids(releases), index("prune", "--keep", 1, *at)[1]) == ([second], "nothing to remove\n")
