@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -69,6 +69,7 @@ def rebuild(
     gate_policy: Annotated[
         Path | None, typer.Option(help="The policy it must have passed; implies --require-gate.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Index a gallery and make the result the current release.
 
@@ -98,7 +99,12 @@ def rebuild(
         )
         with progress_on(_err) as on_progress:
             report = run(settings, on_progress=on_progress)
-    show_report(_out, report)
+    if as_json:
+        failures = dict(report.tally.failures)
+        told = {**_described(report.manifest), "seconds": round(report.seconds, 3), "failures": failures}
+        typer.echo(json.dumps(told, indent=1))
+    else:
+        show_report(_out, report)
     raise typer.Exit(EXIT_PUBLISHED_WITH_FAILURES if report.tally.failures else 0)
 
 
@@ -115,11 +121,8 @@ def list_releases(*, releases: Releases = Path("releases"), as_json: AsJson = Fa
     manifests, broken = _manifests(releases)
     now = _current_or_none(releases)
     if as_json:
-        rows = [
-            {"current": manifest.id == now, **manifest.model_dump(mode="json", exclude={"files"})}
-            for manifest in manifests
-        ]
-        faults = [{"id": name, "current": name == now, "problem": why} for name, why in broken.items()]
+        rows = [{**_described(manifest), "current": manifest.id == now} for manifest in manifests]
+        faults = [{"release": name, "problem": why, "current": name == now} for name, why in broken.items()]
         typer.echo(json.dumps(rows + faults, indent=1))
     elif manifests or broken:
         _out.print(releases_table(manifests, broken, now))
@@ -204,6 +207,11 @@ def _manifests(releases: Path) -> tuple[list[Manifest], dict[str, str]]:
         except ReleaseError as error:
             broken[release_id] = str(error)
     return manifests, broken
+
+
+def _described(manifest: Manifest) -> dict[str, Any]:
+    """What a release is, as JSON; its id is called `release`, as everywhere but in its own manifest."""
+    return {"release": manifest.id, **manifest.model_dump(mode="json", exclude={"id", "files"})}
 
 
 def _current_or_none(releases: Path) -> str | None:

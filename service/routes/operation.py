@@ -148,6 +148,7 @@ def _details(state: ServingState) -> dict[str, Any]:
     return {
         "recall": {space: measured.model_dump() for space, measured in manifest.recall.items()},
         "gallery": {"kind": manifest.gallery.kind},
+        "difference": manifest.difference and manifest.difference.model_dump(),
         "gate": _gate(manifest.gate, state.checks),
         "calibration": _calibration(state.judge),
         "report": state.report,

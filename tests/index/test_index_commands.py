@@ -52,7 +52,7 @@ def test_life_of_a_folder_of_releases(index, tmp_path, table, tiny_bundle, draw)
 
     assert f"→ │ {second}" in index("list", *at)[1]
     listed = json.loads(index("list", "--json", *at)[1])
-    assert [(row["id"], row["current"], row["counts"]["failed"]) for row in listed] == [
+    assert [(row["release"], row["current"], row["counts"]["failed"]) for row in listed] == [
         (first, False, 0), (second, True, 1)
     ]  # fmt: skip
 
@@ -74,7 +74,8 @@ def test_life_of_a_folder_of_releases(index, tmp_path, table, tiny_bundle, draw)
 
     (releases / second / "manifest.json").write_text("{")
     assert second in index("list", *at)[1]
-    assert json.loads(index("list", "--json", *at)[1])[0]["problem"]
+    (broken,) = json.loads(index("list", "--json", *at)[1])
+    assert (broken["release"], broken["problem"] != "") == (second, True)
     assert index("verify", *at)[0] == 1
 
 

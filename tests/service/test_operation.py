@@ -41,7 +41,7 @@ def test_the_release_is_told_in_a_few_lines_and_its_checks_on_request(client):
     assert whole == response.json()
     assert details["recall"]["images"]["recall"] == 1.0
     assert details["gate"] is None  # of a bundle that was never judged
-    assert details.keys() == {"recall", "gallery", "gate", "calibration", "report"}
+    assert details.keys() == {"recall", "gallery", "difference", "gate", "calibration", "report"}
     wrong = client.get("/release", params={"details": "perhaps"})
     assert (wrong.status_code, wrong.json()["error"]["param"]) == (422, "details")
 
