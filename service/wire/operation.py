@@ -31,7 +31,7 @@ class ReleaseDetails(BaseModel):
     recall: dict[str, Any] = Field(description="by what is searched: share of what exact search finds")
     gallery: dict[str, Any]
     difference: dict[str, Any] | None = Field(
-        description="items added, removed, changed and unchanged since `release` was current; null: not compared"
+        description="items added, removed, changed, unchanged since `release` was current; null: not compared"
     )
     gate: dict[str, Any] | None = Field(
         description="the verdict of `training gate`, with each check under `details`; null without one"
