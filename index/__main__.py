@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from encoders.errors import TwinlensError
+from encoders.errors import TwinlensError, Unreadable
 from index import catalog
 from index.console import changes_table, progress_on, releases_table, show_report
 from index.cores import available_cores
@@ -118,8 +118,9 @@ def current(*, releases: Releases = Path("releases")) -> None:
 @app.command("list")
 def list_releases(*, releases: Releases = Path("releases"), as_json: AsJson = False) -> None:
     """Show all releases, oldest first; the arrow marks the current one."""
-    manifests, broken = _manifests(releases)
-    now = _current_or_none(releases)
+    with _errors_shown():
+        manifests, broken = _manifests(releases)
+        now = _current_or_none(releases)
     if as_json:
         rows = [{**_described(manifest), "current": manifest.id == now} for manifest in manifests]
         faults = [{"release": name, "problem": why, "current": name == now} for name, why in broken.items()]
@@ -195,7 +196,7 @@ def _problems(releases: Path, release_id: str) -> list[str]:
     path = catalog.release_path(releases, release_id)
     try:
         return catalog.find_problems(path, catalog.read_manifest(path))
-    except ReleaseError as error:
+    except (ReleaseError, Unreadable) as error:
         return [str(error)]
 
 
@@ -204,7 +205,7 @@ def _manifests(releases: Path) -> tuple[list[Manifest], dict[str, str]]:
     for release_id in catalog.release_ids(releases):
         try:
             manifests.append(catalog.read_manifest(releases / release_id))
-        except ReleaseError as error:
+        except (ReleaseError, Unreadable) as error:
             broken[release_id] = str(error)
     return manifests, broken
 

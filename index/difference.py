@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from encoders.errors import Unreadable
 from index.catalog import ITEMS_NAME, TEXTS_NAME, current_release_id
 from index.errors import NoRelease, ReleaseError
 from index.manifest import Difference
@@ -38,7 +39,7 @@ def difference_from_current(releases: Path, staging: Path) -> Difference | None:
         old = _read(releases / before)
     except NoRelease:
         return None
-    except (OSError, pa.ArrowException, ValueError, ReleaseError) as error:
+    except (OSError, pa.ArrowException, ValueError, ReleaseError, Unreadable) as error:
         _log.warning("what changed since the current release cannot be told: %s", error)
         return None
     return _difference(before, old, _read(staging))

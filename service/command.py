@@ -61,11 +61,11 @@ def serve(
 
     try:
         app = create_app(settings)
-    except TwinlensError as error:
+    except (TwinlensError, OSError) as error:
         _refuse(error, status=2 if isinstance(error, SettingsError) else 1)
     Server(app, settings, start_signals=signals).run()
 
 
-def _refuse(error: TwinlensError, *, status: int) -> None:
+def _refuse(error: Exception, *, status: int) -> None:
     typer.echo(f"cannot start: {error}", err=True)
     raise typer.Exit(status)

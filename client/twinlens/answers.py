@@ -100,10 +100,13 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A put or a delete that is durable and searchable; `sequence` rises with every change."""
+    """A put or a delete that is durable and searchable; `sequence` rises with every change.
+
+    None: an attempt deleted it whose answer was lost, as the next one found; its number is not known.
+    """
 
     id: str
-    sequence: int
+    sequence: int | None
 
 
 @dataclass(frozen=True, slots=True)

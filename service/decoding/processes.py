@@ -92,7 +92,10 @@ class Nursery:
 
     def __init__(self, limits: WorkerLimits, *, environment: Mapping[str, str]) -> None:
         """Start it; it comes up while other things do. Raises NurseryFailed."""
-        self._control, theirs = socket.socketpair()
+        try:
+            self._control, theirs = socket.socketpair()
+        except OSError as error:
+            raise NurseryFailed(f"the decoding processes cannot be reached: {error}", gone=True) from error
         self._control.settimeout(START_SECONDS)
         self._turn = threading.Lock()
         self._ready = False

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import resource
 import socket
 import subprocess
 import sys
@@ -145,6 +146,23 @@ def device_held(service: Running) -> Iterator[None]:
         yield
     finally:
         free.set()
+
+
+@contextmanager
+def files_left(count: int) -> Iterator[None]:
+    """This process may open so many more files meanwhile, and no descriptor is free below those it has."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(name) for name in os.listdir("/proc/self/fd"))  # noqa: PTH208 - names are all there is
+    filled = [os.open(os.devnull, os.O_RDONLY)]
+    while filled[-1] < highest:
+        filled.append(os.open(os.devnull, os.O_RDONLY))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(highest, filled[-1]) + 1 + count, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for descriptor in filled:
+            os.close(descriptor)
 
 
 class HeldFile:
