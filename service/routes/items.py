@@ -112,7 +112,8 @@ async def change_items(request: Request) -> Response:
         return [_wish_or_error(one, state, serving) for one in puts]
 
     outcomes = await _change(request, live, made, deletes=deletes)
-    raise_when_all_failed(outcomes)
+    if not deletes:  # to find nothing to delete is an answer, and what a request that is sent again finds
+        raise_when_all_failed(outcomes)
     names = [str(raw.get("id", ""))[:1024] for raw in asked.put] + [name[:1024] for name in asked.delete]
     items = [_item(name, outcome) for name, outcome in zip(names, outcomes, strict=True)]
     return _answer(request, {"put": items[: len(puts)], "delete": items[len(puts) :]})
