@@ -191,7 +191,8 @@ def test_every_call_that_the_service_describes_is_one_of_the_clients(service):
 def test_every_method_has_a_signature_that_inspect_and_editors_can_show(client):
     for name in {name for name in vars(Client) if not name.startswith("_")} - {"close"}:
         method, awaited = getattr(Client, name), getattr(AsyncClient, name)
-        assert method.__doc__ == awaited.__doc__ == getattr(calls, name).__doc__
+        assert method.__doc__
+        assert method.__doc__ == awaited.__doc__
         assert inspect.signature(method) == inspect.signature(awaited)
         assert inspect.iscoroutinefunction(awaited)
         for parameter in inspect.signature(getattr(client, name)).parameters.values():
