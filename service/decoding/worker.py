@@ -21,6 +21,7 @@ import socket
 import struct
 import sys
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import NoReturn
 
@@ -44,7 +45,7 @@ OOM_SCORE = 1000
 memory it holds, and the score in thousandths of all there is. With 1000 no other can have more, however large;
 with 500 a service of more than half of its container went first."""
 SPENT_BYTES = 256 << 20  # what a codec has once taken, the allocator mostly keeps; a new worker starts small
-_BLOCK_BYTES = 2 << 20
+_BLOCK_BYTES = 4 << 20
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 
 
@@ -66,6 +67,9 @@ def main() -> None:
     os.nice(NICENESS)
     ready = _offer_oneself_first()
     _load_codecs()
+    if limits.ballast_bytes:
+        with contextlib.suppress(OSError, AttributeError):  # a system without memfd
+            _ballast_block()
     gc.freeze()  # a worker's collections then leave the pages that all share as they are
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the service is gone: all end
         control.sendall(REPLY.pack(ready))
@@ -157,18 +161,25 @@ def _take_ballast(size_bytes: int) -> None:
 
     In a container, pages of files that were first read outside of it count for the service, and not towards
     the limit that OOM_SCORE is a share of: those of PyTorch alone are half a gigabyte. With as much on this
-    side the score decides. It costs the page tables, 2 MB a gigabyte, and 60 ms.
+    side the score decides. It costs the page tables, 2 MB a gigabyte, and 50 ms.
     """
     if sys.platform != "linux" or not size_bytes:
         return
     libc = ctypes.CDLL(None)
     libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
-    with contextlib.suppress(OSError):  # a sandbox without it
-        block = os.memfd_create("ballast")
-        os.ftruncate(block, _BLOCK_BYTES)
+    with contextlib.suppress(OSError):  # a sandbox without memfd
+        block = _ballast_block()
         for _ in range(size_bytes // _BLOCK_BYTES):
             libc.mmap(None, _BLOCK_BYTES, mmap.PROT_READ, mmap.MAP_SHARED | mmap.MAP_POPULATE, block, 0)
         os.close(block)  # what is mapped stays
+
+
+@cache
+def _ballast_block() -> int:
+    """A descriptor. The nursery makes it before it forks, so that all workers share its memory."""
+    block = os.memfd_create("ballast")
+    os.ftruncate(block, _BLOCK_BYTES)
+    return block
 
 
 def _restrict(limits: WorkerLimits) -> None:
