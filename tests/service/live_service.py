@@ -182,7 +182,7 @@ class HeldFile:
 
     def wait_for_reader(self) -> None:
         """Until somebody has opened it, who reads nothing yet."""
-        wait_until(self._has_reader)
+        wait_until(self._has_reader, seconds=120)  # of a process that may have to import all it needs
 
     def go_on(self, content: bytes | None = None) -> None:
         """Let it be read; `content`: something else than was in it."""

@@ -81,7 +81,7 @@ def test_for_want_of_descriptors_no_release_is_told_to_be_corrupt(releases, sett
                 break
             except Exception as error:  # noqa: BLE001 - whatever it is, it is looked at below
                 failures.append(error)
-    assert len(failures) >= 3
+    assert len(failures) >= 2
     for error in failures:
         assert type(error) is Unreadable, repr(error)
         assert (reason_of(error), "ulimit -n" in str(error)) == ("too_many_open_files", True)
