@@ -58,12 +58,23 @@ def test_name_that_is_no_utf8_is_a_failure(tmp_path):
     assert [code for _, code in faults(entries(tmp_path))] == ["bad_id"]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_folder_that_may_not_be_read_is_a_failure(tmp_path, draw):
+def test_folder_that_may_not_be_read_is_a_failure(tmp_path, draw, held_by_modes):
     draw(tmp_path / "ok.png")
     (tmp_path / "locked").mkdir(mode=0)
     found = entries(tmp_path)
-    assert (ids(found), faults(found)) == (["ok.png"], [("locked", "unreadable")])
+    assert (ids(found), faults(found)) == (["ok.png"], [("locked", "not_permitted")])
+
+
+@pytest.mark.parametrize("name", ["", "items.jsonl", "shard.tar"])
+def test_gallery_that_may_not_be_read_is_refused_before_anything_else(tmp_path, held_by_modes, name):
+    (tmp_path / "gallery").mkdir()
+    locked = tmp_path / "gallery" / name
+    if name:
+        locked.write_bytes(b"")
+    locked.chmod(0)
+    with pytest.raises(GalleryError, match=f"the gallery {locked} cannot be read: Permission denied"):
+        open_gallery(str(locked))
+    locked.chmod(0o700)
 
 
 def test_folder_with_a_table_is_that_table_and_with_two_is_refused(tmp_path):
