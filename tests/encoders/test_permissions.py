@@ -22,7 +22,7 @@ def refused(action):
     raise AssertionError("it was let in")
 
 
-def test_the_folder_that_cannot_be_entered_is_named_and_not_what_lies_in_it(tmp_path, held_by_modes):
+def test_the_folder_that_bars_the_way_is_named_and_not_what_lies_in_it(tmp_path, held_by_modes):
     (tmp_path / "locked" / "below").mkdir(parents=True)
     (tmp_path / "locked").chmod(0o600)
     told = advice_on(refused((tmp_path / "locked" / "below" / "file").read_bytes))

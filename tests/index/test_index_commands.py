@@ -113,7 +113,7 @@ def test_wrong_arguments_are_one_clear_line_and_a_status(
     assert "Traceback" not in output
 
 
-def test_what_a_user_may_not_read_or_write_is_told_with_the_command_that_helps(
+def test_what_may_not_be_read_or_written_is_told_with_what_helps(
     index, tmp_path, tiny_bundle, draw, held_by_modes
 ):
     gallery, bundle, releases = tmp_path / "gallery", tmp_path / "bundle", tmp_path / "releases"
