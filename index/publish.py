@@ -21,7 +21,7 @@ from index.catalog import (
     release_ids,
     release_path,
 )
-from index.errors import CorruptRelease, ReleasesBusy, UnknownRelease
+from index.errors import CorruptRelease, ReleaseError, ReleasesBusy, UnknownRelease
 from index.manifest import FileEntry, Manifest, content_digest, describe_file
 
 STAGING_PREFIX = ".staging-"
@@ -150,6 +150,11 @@ def _locked(path: Path, *, wait: bool) -> Iterator[None]:
             owner = file.read(20).strip() or "unknown"
             raise ReleasesBusy(
                 f"another rebuild (process {owner}) works in {path.parent}: wait for it"
+            ) from error
+        except OSError as error:
+            raise ReleaseError(
+                f"{path.parent} is on a file system that gives no locks ({error.strerror}), so two rebuilds could "
+                "spoil each other's: keep releases on one that does"
             ) from error
         file.truncate(0)
         file.write(str(os.getpid()))
