@@ -16,6 +16,7 @@ from live_service import ROOT, wait_until
 
 CONFIGURATION = ROOT / "deploy" / "nginx.conf"
 HOST = "search.example.org"
+SHAPE = {"code", "message", "param", "type"}
 _SYSTEM = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin"))
 NGINX, OPENSSL = shutil.which("nginx", path=_SYSTEM), shutil.which("openssl")
 MISSING = " and ".join(name for name, path in (("nginx", NGINX), ("openssl", OPENSSL)) if path is None)
@@ -81,6 +82,14 @@ def proxied(
             trust_env=False,
         ) as client:
             yield Proxy(client, port, plain_port, trust, folder / "access.log")
+
+
+def error_of(answer: httpx.Response, status: int) -> str:
+    """The code of an error in the one shape."""
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/json"), answer.text
+    assert set(answer.json()["error"]) == SHAPE
+    assert re.fullmatch(r"[\x21-\x7e]{1,128}", answer.headers["x-request-id"])
+    return answer.json()["error"]["code"]
 
 
 def free_port() -> int:
