@@ -33,7 +33,7 @@ def open_gallery(source: str, *, root: Path | None = None) -> Gallery:
     - `.tar` files: one, a glob (`shards/*.tar`), or braces (`shard-{0000..0012}.tar`): WebDataset samples.
     """
     if source.endswith(".tar"):
-        return TarGallery(source, [_readable(tar) for tar in _expand(source)])
+        return TarGallery(source, _expand(source))
     if _PACKED_TAR.search(source):
         raise GalleryError(f"{source}: pictures are read from tars by offset; unpack it to a plain .tar first")
     path = Path(source).expanduser().absolute()
