@@ -11,6 +11,7 @@
     verdict        what the gate said of a bundle
     importing/     published models to bundles
     reading        what keeps a file from being read: the file, or the machine
+    permissions    what to do where the system refuses a file
     modalities, extras, errors, __main__
 
 Knows none of the others.

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from encoders.errors import TwinlensError
+from encoders.permissions import advice_on
 from service.access.commands import keys
 from service.errors import SettingsError
 from service.preflight import check_machine
@@ -68,4 +69,6 @@ def serve(
 
 def _refuse(error: Exception, *, status: int) -> None:
     typer.echo(f"cannot start: {error}", err=True)
+    if advice := advice_on(error):
+        typer.echo(advice, err=True)
     raise typer.Exit(status)
