@@ -12,7 +12,7 @@ import pytest
 from scripted_server import BREAK, Scripted, scripted
 
 import twinlens
-from twinlens import AsyncClient, Change, Client, ItemError, NewItem
+from twinlens import AsyncClient, Change, Client, ItemError, NewItem, Reload
 from twinlens import exchange as exchange_module
 
 GOOD = (200, {}, b'{"data": [], "model": "m", "model_fingerprint": "f", "dim": 2}')
@@ -105,6 +105,13 @@ def test_deletes_of_a_batch_whose_answer_was_lost_have_succeeded_too():
         with asking(*lost, answer) as (_, client):
             changes = client.change_items(put=put, delete=["gone", "x"])
         assert (changes.put, changes.deleted) == ([Change("new", 9)], [first, Change("x", 8)])
+
+
+def test_a_reload_that_outlasts_its_deadline_is_told_to_be_still_loading():
+    told = {"release": "r", "swapped": False, "loading": {"release": "s", "since": "2026-11-30T07:15:00+00:00"}}
+    with asking((202, {"location": "/release"}, json.dumps(told).encode())) as (server, client):
+        assert client.reload() == Reload("r", swapped=False, still_loading=True)
+    assert len(server.seen) == 1
 
 
 def test_it_waits_as_long_as_the_service_asks():
