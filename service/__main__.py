@@ -4,7 +4,6 @@ from service.signals import StartSignals
 
 if __name__ == "__main__":
     signals = StartSignals()
-    signals.take()
     from service.command import command
 
     command(obj=signals)

@@ -160,6 +160,7 @@ class Serving:
         """
         if self._waiting is None:
             self._waiting = self._keep(asyncio.create_task(self._reload_in_turn()))
+            self._waiting.add_done_callback(_note_failure)
         return self._waiting
 
     async def _reload_in_turn(self) -> bool:
@@ -174,13 +175,8 @@ class Serving:
 
     def _keep(self, task: asyncio.Task[T]) -> asyncio.Task[T]:
         self._tasks.add(task)
-        task.add_done_callback(self._let_go)
+        task.add_done_callback(self._tasks.discard)
         return task
-
-    def _let_go(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # was logged where it was raised; whoever waited for it may have left
 
     async def _reload(self) -> bool:
         loop = asyncio.get_running_loop()
@@ -274,6 +270,12 @@ class Serving:
         self.telemetry.refusal(self.refused.reason)
         fields = {"refused": release_id, "reason": self.refused.reason, "tries": self.refused.tries}
         logger.error("release %s stays: %s", self.state.release.id, error, extra={"fields": fields})
+
+
+def _note_failure(reload: asyncio.Task[bool]) -> None:
+    """Of a reload whose callers may all have left; ReloadFailed was logged where it was raised."""
+    if not reload.cancelled() and not isinstance(error := reload.exception(), ReloadFailed | None):
+        logger.error("a reload failed: %r", error, exc_info=error)
 
 
 def _traces(settings: Settings) -> "Traces | None":

@@ -7,29 +7,31 @@ standard library alone, so that it is at work before anything else is loaded.
 import logging
 import os
 import signal
+from collections.abc import Callable
 from types import FrameType
 
 logger = logging.getLogger(__name__)
+Handler = Callable[[int, FrameType | None], None]
 
 
 class StartSignals:
     """SIGHUP is remembered; SIGTERM and SIGINT end the process at once, with 0: it has promised nothing yet."""
 
     def __init__(self) -> None:
+        """Take them. Main thread only."""
         self._reload_asked = False
-
-    def take(self) -> None:
-        """Main thread only."""
-        signal.signal(signal.SIGHUP, self._remember)
+        handlers: dict[signal.Signals, Handler] = {
+            signal.SIGHUP: self._remember,
+            signal.SIGTERM: stop_at_once,
+            signal.SIGINT: stop_at_once,
+        }
+        self._before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         signal.siginterrupt(signal.SIGHUP, False)  # libraries in C go on with what they wait for
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, stop_at_once)
 
     def leave(self) -> None:
-        """Back to the interpreter's own actions, for a command that serves nothing. Main thread only."""
-        for number in (signal.SIGHUP, signal.SIGTERM):
-            signal.signal(number, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        """Back to what was before, for a command that serves nothing. Main thread only."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def reload_was_asked(self) -> bool:
         """Whether SIGHUP came."""
