@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MeasureSettings:
-    """batch: pictures at a time; baseline: a bundle, measured too where it is not among those given."""
+    """batch: images at a time; baseline: a bundle, measured too where it is not among those given.
+
+    bank: whether bundles rank with their query banks.
+    """
 
     batch: int = 32
     cache: Path | None = None
@@ -38,6 +41,7 @@ class MeasureSettings:
     input_sizes: tuple[tuple[int, int], ...] = ()
     baseline: Path | None = None
     in_domain: str | None = None
+    bank: bool = True
 
 
 def measure_bundles(
@@ -95,7 +99,7 @@ def _measure(
     from training.evaluate.evaluate import EvaluationOptions, measure
     from training.evaluate.zero_shot_run import with_classification
 
-    options = EvaluationOptions(batch=settings.batch, cache=settings.cache)
+    options = EvaluationOptions(batch=settings.batch, cache=settings.cache, bank=settings.bank)
     encoder = Encoder.load(
         bundle,
         device=settings.device,

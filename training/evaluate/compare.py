@@ -24,7 +24,7 @@ from training.evaluate.hits import Hits
 from training.evaluate.metrics import Estimate, bootstrap_differences, bootstrap_draws, estimate
 from training.evaluate.ranks import DIRECTIONS, Direction, Doubles
 from training.evaluate.report import Condition
-from training.shift.conditions import Subject, subjects_of
+from training.shift.conditions import Subject, near_kinds, subjects_of
 from training.shift.corruptions import IMAGE_CORRUPTIONS
 
 
@@ -193,6 +193,7 @@ def _shifts(table: _Draws, name: str, held_out: Sequence[str] | None) -> Iterato
                 subject=subject.name,
                 severity=subject.severity,
                 held_out=_kept_out(subject, held_out),
+                near=near_kinds(subject.name, held_out or ()),
                 recall=recall.estimate,
                 clean=clean.value,
                 difference=recall.minus(clean).estimate,

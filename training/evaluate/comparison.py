@@ -29,13 +29,14 @@ class Shift(_Figure):
     """What a bundle keeps under a subject: one condition, or the mean over a group at one severity.
 
     `held_out`: whether the corruption was kept out of the bundle's training; None for means, sizes and texts,
-    and where that is not known.
+    and where that is not known. `near`: of one that was kept out, the kinds much like it that were not.
     `recall` and `clean` from 0 to 1, `difference` = recall − clean; `retention` None where clean recall is 0.
     """
 
     subject: str
     severity: int | None
     held_out: bool | None = None
+    near: tuple[str, ...] = ()
     recall: Estimate
     clean: float
     difference: Estimate

@@ -43,13 +43,17 @@ COCO_FOLDS = 5
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """batch: images embedded at a time; cache: a folder for embeddings; the rest is the bootstrap's."""
+    """batch: images embedded at a time; cache: a folder for embeddings; the rest is the bootstrap's.
+
+    bank: whether to rank with the bundle's query bank, as a release of it does.
+    """
 
     ks: tuple[int, ...] = DEFAULT_KS
     batch: int = 32
     cache: Path | None = None
     bootstrap_samples: int = 1000
     seed: int = 0
+    bank: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,6 +131,7 @@ def measure(
         device=str(encoder.device),
         precision=encoder.precision,
         bootstrap_samples=options.bootstrap_samples,
+        query_bank="none" if encoder.query_bank is None else "used" if options.bank else "left out",
         datasets=tuple(dataset for dataset, _ in measured),
     )
     return Measurement(report, tuple(hits for _, hits in measured))
@@ -145,9 +150,15 @@ def leaks_into(
 
 @dataclass(frozen=True)
 class _Ranking:
-    bank: QueryBank | None
+    """own: the bundle's query bank, used or not."""
+
+    own: QueryBank | None
     options: EvaluationOptions
     on_ranked: OnRanked
+
+    @property
+    def bank(self) -> QueryBank | None:
+        return self.own if self.options.bank else None
 
 
 def _measure_set(
@@ -202,7 +213,7 @@ def _measure_one(
         caption_image=embedded.caption_image,
         tied_share=_tied_share(figures),
         cut_share=float(embedded.cut.mean()),
-        bank=ranking.bank,
+        bank=ranking.own,
     )
     images = len(embedded.image_ids)
     report = DatasetReport(

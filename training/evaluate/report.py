@@ -99,6 +99,7 @@ class RetrievalReport(BaseModel):
     """How well one bundle retrieves, on each set; recall and mAP@R from 0 to 1 with 95% intervals.
 
     Sets stand clean first, then once for every condition they were measured under, by the same name.
+    `query_bank`: whether the bundle's ranked, as in a release; None in reports from before that was told.
     `notes`: what was not measured, and why (an input size that a tower refuses).
     """
 
@@ -112,6 +113,7 @@ class RetrievalReport(BaseModel):
     device: str
     precision: str
     bootstrap_samples: int
+    query_bank: Literal["used", "left out", "none"] | None = None
     datasets: tuple[DatasetReport, ...]
     classification: tuple[ZeroShotReport, ...] = ()
     notes: tuple[str, ...] = ()
@@ -168,6 +170,8 @@ def report_notes(reports: Sequence[RetrievalReport]) -> list[str]:
     """What a reader must know beside the figures: images left out, captions cut, leaks, warnings."""
     notes = []
     for report, bundle in zip(reports, bundle_names(reports), strict=True):
+        if report.query_bank in _BANK_NOTES:
+            notes.append(f"{bundle}: {_BANK_NOTES[report.query_bank]}")
         notes += [f"{bundle}: {note}" for note in report.notes]
         for dataset in report.clean:
             notes += [f"{dataset.name}, {bundle}: {note}" for note in _dataset_notes(dataset)]
@@ -219,6 +223,12 @@ def bundle_names(reports: Sequence[RetrievalReport]) -> list[str]:
         name if names.count(name) == 1 else f"{name} {report.fingerprint[:6]}"
         for name, report in zip(names, reports, strict=True)
     ]
+
+
+_BANK_NOTES = {
+    "used": "ranked with its bank of queries, as a release is",
+    "left out": "ranked without its bank of queries (--no-bank): a release ranks with it",
+}
 
 
 class _Head(BaseModel):
