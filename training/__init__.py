@@ -12,7 +12,8 @@
     the gate       gate/                                                                          … gate
 
 Each folder's `__init__` is its map. `console` is what their commands share, `card` a bundle's README.md,
-`files` replaces files whole, `markdown` writes tables, `errors` is the exception tree.
+`heirlooms` what of its parents' files a bundle does not have, `files` replaces files whole, `markdown` writes
+tables, `errors` is the exception tree.
 Knows the `encoders`; neither the index nor the service.
 """
 

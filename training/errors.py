@@ -18,7 +18,8 @@ TwinlensError
     ├── AdaptationError        a domain that a bundle cannot be adapted to, or not by that method
     ├── BankError              pairs that make no query bank, or a strength that cannot be
     ├── CalibrationError       nothing that a calibration could be fitted or measured on
-    └── Diverged               the loss is no longer a finite number
+    ├── Diverged               the loss is no longer a finite number
+    └── StartIsBetter          a run whose own validation finds nothing better than what it began from
 """
 
 from pathlib import Path
@@ -96,6 +97,10 @@ class CalibrationError(TrainingError):
 
 
 class Diverged(TrainingError):
+    pass
+
+
+class StartIsBetter(TrainingError):
     pass
 
 

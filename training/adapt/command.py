@@ -17,6 +17,7 @@ from rich.table import Table
 from training.console import errors_shown, stages_on
 
 if TYPE_CHECKING:
+    from encoders.bundle import Bundle
     from training.adapt.acceptance import Row
     from training.adapt.adapt import Outcome
     from training.adapt.choosing import Trial
@@ -87,7 +88,7 @@ def adapt_command(
     if as_json:
         typer.echo(_as_json(outcome))
     else:
-        _show(outcome)
+        _show(outcome, bundle)
     raise typer.Exit(_EXITS[outcome.verdict.state])
 
 
@@ -99,7 +100,15 @@ def _undo(bundle: Path, out: Path) -> None:
     _out.print(f"{written.path} is {written.name} again, fingerprint {written.fingerprint}", soft_wrap=True)
 
 
-def _show(outcome: "Outcome") -> None:
+def _show_left_behind(parent: Path, adapted: "Bundle") -> None:
+    from encoders.bundle import Bundle
+    from training.heirlooms import left_behind
+
+    if told := left_behind([Bundle.open(parent, verify=False)], adapted):
+        _out.print(escape(told), highlight=False, soft_wrap=True)
+
+
+def _show(outcome: "Outcome", parent: Path) -> None:
     console = _out if _out.is_terminal else Console(width=140)
     names = ", ".join(map(str, outcome.methods)) or "none"
     console.print(f"methods: {names}", highlight=False, markup=False)
@@ -115,6 +124,7 @@ def _show(outcome: "Outcome") -> None:
         console.print(
             f"wrote {outcome.bundle.path}, fingerprint {outcome.bundle.fingerprint[:12]}", markup=False
         )
+        _show_left_behind(parent, outcome.bundle)
 
 
 def _table(rows: Sequence["Row"]) -> Table:
