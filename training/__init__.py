@@ -9,6 +9,7 @@
     a domain       adapt/                                                                        … adapt
     relevance      calibrate/, with queries of absent subjects in absent/                    … calibrate
     the proof      evaluate/, under shift/, as a page/                                        … evaluate
+    unseen or not  seen/: what a bundle was trained on and chosen by                             … seen
     the gate       gate/                                                                          … gate
 
 Each folder's `__init__` is its map. `console` is what their commands share, `card` a bundle's README.md,

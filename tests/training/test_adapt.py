@@ -25,6 +25,7 @@ from training.adapt.methods import DEFAULT_STRENGTHS
 from training.data.pairs import read_pairs
 from training.errors import AdaptationError
 from training.evaluate.embedding import embed_pairs
+from training.seen.record import read_seen
 
 QUERIES = ["a red square on the blue", "yellow on black", "a dog", "a dark cat", "white on green"]
 JUDGED = (0, 4, 6)
@@ -68,6 +69,11 @@ def test_an_adapted_bundle_is_a_bundle_that_tells_where_it_comes_from(adapted, t
     assert lineage["parent"]["fingerprint"] == parent.fingerprint
     assert lineage["methods"] == ALL.split(",") == told["methods"]
     assert (lineage["target"]["learned_from"], lineage["target"]["measured_on"]) == (30, 0)
+    seen = read_seen(bundle)
+    assert [(one.record.name, one.record.kept) for one in seen.sources] == [
+        ("folder, adapted to", 30), ("source, beside the target", 15),
+    ]  # fmt: skip
+    assert seen.unknown == ("tiny",)
     assert {row["side"] for row in told["table"]} == {"source"}
     assert told["verdict"] in ("accepted", "rejected", "undecided")
     bank = Encoder.load(bundle, device="cpu").query_bank

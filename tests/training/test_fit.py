@@ -21,6 +21,8 @@ from training.__main__ import app
 from training.data.pairs import read_pairs
 from training.evaluate.embedding import embed_pairs
 from training.evaluate.evaluate import evaluate
+from training.seen.exposure import exposure_of
+from training.seen.record import read_seen
 
 RECIPE = """
 name = "coloured"
@@ -132,6 +134,14 @@ def test_training_learns_what_the_captions_say(workplace: Workplace) -> None:
     assert f"calibrated on {calibration.fitted_on}" in " ".join(result.output.split())
     assert bundle.config.provenance["parent"] == Bundle.open(workplace.bundle).fingerprint
     assert bundle.config.provenance["data"][0]["images"] == 60
+    seen = read_seen(bundle)
+    assert seen is not None
+    assert [(one.record.role, one.record.kept) for one in seen.sources] == [
+        ("trained on", 60),
+        ("chosen by", 30),
+    ]
+    assert seen.unknown == ("tiny",)  # the start carries no record of its own
+    assert exposure_of(seen, read_pairs(workplace.train)).status == "seen"
     lines = (workplace.folder / "trained.run" / "metrics.jsonl").read_text().splitlines()
     losses = [json.loads(line)["loss"] for line in lines if "loss" in json.loads(line)]
     assert losses[-1] < losses[0] / 2

@@ -20,6 +20,7 @@ from training.adapt.sets import Domain, Parts, Split, queries_among, read_domain
 from training.adapt.towers import Towers
 from training.errors import AdaptationError
 from training.evaluate.embedding import OnProgress, silent
+from training.seen.record import SeenSource, inherited, source_of
 
 AUTO = "auto"
 UNLABELLED_AUTO = "centre:0.5,hubness"
@@ -97,7 +98,8 @@ def adapt(
     written = None
     if first.adapted.methods and (verdict.accepted or request.force):
         provenance = _provenance(request, first, rows=rows, verdict=verdict, proxies=proxies)
-        written = write_adapted(request.out, bundle, first.adapted, provenance=provenance)
+        seen = inherited([bundle], _learned_from(first))
+        written = write_adapted(request.out, bundle, first.adapted, provenance=provenance, seen=seen)
     notes = (*first.notes, *_notes_on_splits(first, others))
     return Outcome(
         first.adapted.methods, rows, verdict, proxies, first.trials, written, first.domain.labelled, notes
@@ -127,6 +129,16 @@ def _split(
 def _rows(parent: Candidate, adapted: Candidate, *, side: Side) -> list[Row]:
     part = f"{side} measure"
     return rows_between(hits_on(parent, part), hits_on(adapted, part), side=side)
+
+
+def _learned_from(split: _Split) -> list[SeenSource]:
+    """The images of the target, and those of the source where a method looks at them."""
+    target, source = split.domain.target.learn, split.domain.source.learn
+    found = [source_of(target, name=f"{target.name}, adapted to")]
+    methods = split.adapted.methods
+    if changes_towers(methods) or any(method.name == "coral" for method in methods):
+        found.append(source_of(source, name=f"{source.name}, beside the target"))
+    return found
 
 
 def _over_splits(splits: Sequence[_Split]) -> list[Row]:

@@ -23,7 +23,9 @@ from training.shift.conditions import changes_text, held_out_note
 if TYPE_CHECKING:
     from encoders.bundle import Bundle
     from encoders.encoder import Encoder
+    from training.evaluate.embedding import OnProgress
     from training.evaluate.evaluate import Leaks, OnRanked
+    from training.seen.exposure import Exposure
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,17 @@ def measure_bundles(
         hits.append(found)
     names = bundle_names(reports)
     baseline = None if baseline_at is None else names[baseline_at]
-    return reports, _compared(dict(zip(names, hits, strict=True)), opened, baseline, settings.in_domain)
+    compared = _compared(
+        dict(zip(names, hits, strict=True)),
+        opened,
+        baseline,
+        settings.in_domain,
+        exposures={
+            name: {dataset.name: dataset.exposure for dataset in report.clean}
+            for name, report in zip(names, reports, strict=True)
+        },
+    )
+    return reports, compared
 
 
 def _measure(
@@ -106,6 +118,7 @@ def _measure(
         precision=check_precision(settings.precision),
         max_batch=settings.batch,
     )
+    exposures = _exposures(bundle, test_sets, on_progress=progress.at(prefix))
     sized, refused = _at_sizes(encoder, settings.input_sizes)
     progress.plan(images=-len(refused) * sum(len(pairs.images) for pairs in test_sets), captions=0)
     on_progress = progress.at(prefix)
@@ -116,6 +129,7 @@ def _measure(
         sized=sized,
         options=options,
         leaks=leaks,
+        exposures=exposures,
         on_ranked=on_ranked,
         on_progress=on_progress,
     )
@@ -125,11 +139,27 @@ def _measure(
     return whole, measured.hits
 
 
+def _exposures(
+    bundle: "Bundle", test_sets: Sequence[PairSet], *, on_progress: "OnProgress"
+) -> "dict[str, Exposure]":
+    """What the bundle has seen of each set, by its own record."""
+    from training.seen.exposure import exposure_of
+    from training.seen.record import read_seen
+
+    seen, found = read_seen(bundle), dict[str, "Exposure"]()
+    for done, pairs in enumerate(test_sets, 1):
+        found[pairs.name] = exposure_of(seen, pairs)
+        on_progress("sets compared with what the bundle has seen", done, len(test_sets))
+    return found
+
+
 def _compared(
     hits: Mapping[str, tuple[Hits, ...]],
     bundles: "Sequence[Bundle]",
     baseline: str | None,
     in_domain: str | None,
+    *,
+    exposures: "Mapping[str, Mapping[str, Exposure | None]]",
 ) -> Comparison | None:
     """None where one bundle was measured on one clean set, or none on any."""
     if not any(hits.values()):
@@ -140,6 +170,7 @@ def _compared(
         baseline=baseline,
         in_domain=in_domain,
         held_out={name: kinds for name, kinds in kept_out.items() if kinds is not None},
+        exposures=exposures,
     )
     return comparison if comparison.shifts or comparison.differences or comparison.gaps else None
 

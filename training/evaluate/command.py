@@ -244,5 +244,5 @@ def _show(measured: _Measured, *, as_json: bool) -> None:
         if table.row_count:
             console.print(table)
     for note in [*report_notes(reports), *zero_shot_notes(reports)]:
-        style = "red" if "LEAK" in note else "yellow" if "WARNING" in note else "dim"
+        style = "red" if "LEAK" in note or "SEEN:" in note else "yellow" if "WARNING" in note else "dim"
         console.print(f"[{style}]{escape(note)}[/{style}]", highlight=False, soft_wrap=True)

@@ -141,13 +141,20 @@ def _scores(comparison: Comparison) -> _Sheet:
 def _gaps(comparison: Comparison) -> _Sheet:
     home = comparison.gaps[0].in_domain if comparison.gaps else ""
     return _Sheet(
-        f"Unseen gap: recall on {home} minus recall here, in points (galleries differ in size)",
-        ("set", "bundle", "", "R@", "gap"),
+        f"Gap to other sets: recall on {home} minus recall here, in points (galleries differ in size)",
+        ("set", "bundle", "the set is", "", "R@", "gap"),
         tuple(
-            (each.dataset, each.bundle, DIRECTION_TITLES[each.direction], str(each.k), _points(each.gap))
+            (
+                each.dataset,
+                each.bundle,
+                each.status or "not looked for",
+                DIRECTION_TITLES[each.direction],
+                str(each.k),
+                _points(each.gap),
+            )
             for each in comparison.gaps
         ),
-        texts=3,
+        texts=4,
     )
 
 

@@ -22,6 +22,7 @@ from training.evaluate.ranks import Direction
 from training.evaluate.zero_shot import ZeroShotReport
 from training.files import replacing
 from training.markdown import markdown_table
+from training.seen.exposure import Exposure
 
 REPORT_FORMAT = 2
 """2 added `condition` and `notes`; reports of format 1 read as clean ones."""
@@ -61,7 +62,8 @@ class DatasetReport(BaseModel):
 
     `condition`: what pictures or captions were changed by; None for the clean set.
     `fold_recall`: COCO's "1K", the mean over five folds of 1,000 images, only for sets of 5,000 images.
-    `leaks`: by training set; None where none was given to compare with.
+    `leaks`: by training set; None where none was given to compare with. `exposure`: what the bundle's own
+    record says it has seen of the clean set.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -80,6 +82,7 @@ class DatasetReport(BaseModel):
     health: EmbeddingHealth
     warnings: tuple[str, ...] = ()
     leaks: dict[str, tuple[Leak, ...]] | None = None
+    exposure: Exposure | None = None
     seconds: float
 
     @property
@@ -268,6 +271,8 @@ def _dataset_notes(dataset: DatasetReport) -> list[str]:
     ]
     if dataset.cut_captions:
         notes.append(f"{dataset.cut_captions} of {dataset.captions} captions cut to the text tower's length")
+    if dataset.exposure is not None:
+        notes.append(str(dataset.exposure))
     for train, leaks in (dataset.leaks or {}).items():
         shown = [f"{leak.test_id} = {leak.train_id} ({leak.kind}, {leak.distance} bits)" for leak in leaks]
         if shown:

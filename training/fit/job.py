@@ -26,6 +26,7 @@ from training.fit.processes import join_processes, leave_processes
 from training.fit.progress import Reporter
 from training.fit.recipe import Recipe
 from training.heirlooms import left_behind
+from training.seen.record import Seen, inherited, source_of, store_seen
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ def _finished(bundle: Bundle, prepared: Prepared, *, device: str, on_progress: O
     told = [f"bundle {bundle.name} {bundle.fingerprint[:12]} written to {bundle.path}"]
     held_out = [read_pairs(spec) for spec in recipe.validation.pairs] if recipe.validation else []
     parent = Bundle.open(recipe.start.bundle, verify=False) if recipe.start.bundle else None
+    bundle = store_seen(bundle, _seen(prepared, parent, held_out))
     if parent is not None:
         bundle, renewed = renew_bank(
             bundle, parent, prepared.sets, held_out, device=device, seed=recipe.seed, on_progress=on_progress
@@ -102,6 +104,13 @@ def _finished(bundle: Bundle, prepared: Prepared, *, device: str, on_progress: O
     if parent is not None and (lost := left_behind([parent], bundle)):
         told.append(lost)
     return told
+
+
+def _seen(prepared: Prepared, parent: Bundle | None, held_out: Sequence[PairSet]) -> Seen:
+    """All that the run learned from and chose by, and what its start and its teacher have seen."""
+    before = [bundle for bundle in (parent, prepared.teacher) if bundle is not None]
+    trained = [source_of(pairs) for pairs in prepared.sets]
+    return inherited(before, [*trained, *(source_of(pairs, role="chosen by") for pairs in held_out)])
 
 
 def _calibrated(
