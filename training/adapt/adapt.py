@@ -5,6 +5,7 @@ It does NOT know terminals; progress and trials are told to callbacks.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -88,27 +89,36 @@ def adapt(
     encoder = Encoder.load(bundle, device=request.device, max_batch=request.batch)
     with TemporaryDirectory(prefix="twinlens-adapt-") as kept:
         cache = Path(kept) if request.splits > 1 else None  # the same images come again, parted otherwise
-        first, *others = (
-            _split(encoder, replace(request, seed=request.seed + at), fixed, cache, on_progress, on_trial)
-            for at in range(request.splits)
-        )
-    rows = _over_splits([first, *others]) if others else first.rows
-    verdict = judge(rows) if first.adapted.methods else Verdict("rejected", "no method earned its place")
-    proxies = {"before": _proxies(first.parent), "after": _proxies(first.adapted)}
+        split = partial(_split, encoder, fixed=fixed, cache=cache, on_progress=on_progress, on_trial=on_trial)
+        first = split(request)
+        others = [
+            _Repeated(each.rows, each.adapted.methods)
+            for each in (split(replace(request, seed=request.seed + at)) for at in range(1, request.splits))
+        ]
+        proxies = {"before": _proxies(first.parent), "after": _proxies(first.adapted)}
+    methods, rows = first.adapted.methods, _over_splits(first, others) if others else first.rows
+    verdict = judge(rows) if methods else Verdict("rejected", "no method earned its place")
     written = None
-    if first.adapted.methods and (verdict.accepted or request.force):
+    if methods and (verdict.accepted or request.force):
         provenance = _provenance(request, first, rows=rows, verdict=verdict, proxies=proxies)
         seen = inherited([bundle], _learned_from(first))
         written = write_adapted(request.out, bundle, first.adapted, provenance=provenance, seen=seen)
-    notes = (*first.notes, *_notes_on_splits(first, others))
-    return Outcome(
-        first.adapted.methods, rows, verdict, proxies, first.trials, written, first.domain.labelled, notes
-    )
+    notes = (*first.notes, *_notes_on_splits(methods, others))
+    return Outcome(methods, rows, verdict, proxies, first.trials, written, first.domain.labelled, notes)
+
+
+@dataclass(frozen=True)
+class _Repeated:
+    """What is kept of a further split: its towers may be as large as the bundle."""
+
+    rows: list[Row]
+    methods: tuple[Method, ...]
 
 
 def _split(
     encoder: Encoder,
     request: Request,
+    *,
     fixed: Sequence[Method] | None,
     cache: Path | None,
     on_progress: OnProgress,
@@ -141,18 +151,18 @@ def _learned_from(split: _Split) -> list[SeenSource]:
     return found
 
 
-def _over_splits(splits: Sequence[_Split]) -> list[Row]:
-    parts: dict[Side, Parts] = {"source": splits[0].domain.source, "target": splits[0].domain.target}
+def _over_splits(first: _Split, others: Sequence[_Repeated]) -> list[Row]:
+    parts: dict[Side, Parts] = {"source": first.domain.source, "target": first.domain.target}
     shares = {side: len(part.measure.images) / max(1, len(part.learn.images)) for side, part in parts.items()}
-    return over_splits([split.rows for split in splits], shares=shares)
+    return over_splits([first.rows, *(other.rows for other in others)], shares=shares)
 
 
-def _notes_on_splits(first: _Split, others: Sequence[_Split]) -> tuple[str, ...]:
+def _notes_on_splits(methods: tuple[Method, ...], others: Sequence[_Repeated]) -> tuple[str, ...]:
     if not others:
         return ()
     count = 1 + len(others)
     told = f"means over {count} splits, intervals by Nadeau and Bengio; the bundle is that of the first split"
-    same = sum(split.adapted.methods == first.adapted.methods for split in others)
+    same = sum(other.methods == methods for other in others)
     if same == len(others):
         return (told,)
     return (
