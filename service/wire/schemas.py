@@ -254,8 +254,8 @@ class PayloadField(BaseModel):
     values: list[FieldValue] = Field(
         description="up to 50 values that repeat, most common first; none where nearly every item has its own"
     )
-    minimum: float | None = Field(None, description="of the numbers in the field")
-    maximum: float | None = None
+    minimum: int | float | None = Field(None, description="of the numbers in the field")
+    maximum: int | float | None = None
 
 
 class FieldsAnswer(BaseModel):
