@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, Response
 from starlette.routing import BaseRoute, Match, Mount
 from starlette.staticfiles import StaticFiles
-from starlette.types import Scope
+from starlette.types import Receive, Scope, Send
 
 from encoders.errors import TwinlensError
 from service.edge.edge import Edge, context_of, error_response
@@ -90,16 +90,30 @@ def _serve_page(app: FastAPI) -> None:
 
     @app.get("/", include_in_schema=False)
     async def page() -> Response:
-        return FileResponse(WEB / "index.html", headers=REVALIDATED)
+        return _WholeFile(WEB / "index.html", headers=REVALIDATED)
+
+
+class _WholeFile(FileResponse):
+    """A file, all of it: Starlette tells what it takes for a bad range in a shape of its own."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await super().__call__(_without_range(scope), receive, send)
 
 
 class _PageFiles(StaticFiles):
     """The page's modules: asked for again each time, so that an upgrade never mixes old with new."""
 
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await super().__call__(_without_range(scope), receive, send)
+
     def file_response(self, *arguments: Any, **options: Any) -> Response:
         response = super().file_response(*arguments, **options)
         response.headers.update(REVALIDATED)
         return response
+
+
+def _without_range(scope: Scope) -> Scope:
+    return {**scope, "headers": [header for header in scope["headers"] if header[0] != b"range"]}
 
 
 def _map_errors(app: FastAPI) -> None:

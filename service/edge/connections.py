@@ -236,13 +236,16 @@ class Connection(HttpToolsProtocol):
         self.transport.abort()
 
     def _turn_away(self, problem: ErrorReport) -> None:
-        """Answer in the one shape, where that is still possible, and close."""
+        """Answer in the one shape, where that is possible, and close; whole requests are answered before."""
         self._problem = problem
         self._stop("head")
         self._crowd.waiting.pop(self, None)
         self._crowd.turned_away(problem.code)
         if not self._owes_another() and not self.pipeline:
             self.transport.write(_plain_answer(problem))
+        elif self._phase is not _Phase.BODY:
+            self.cycle.keep_alive = False  # the last whole one; nothing that comes now is read
+            return
         self._close()
 
     def _owes_another(self) -> bool:
