@@ -105,6 +105,13 @@ def test_the_page_and_its_modules_are_asked_for_again_so_that_none_is_older_than
     assert again.status_code == 304
 
 
+@pytest.mark.parametrize("asked", ["bytes=0-1", "bytes=5-1", "lines=1", "bytes=-", "\xff".encode()])
+def test_a_range_of_the_pages_files_is_answered_with_all(client, asked):
+    for path in ("/", "/static/app.js"):
+        answer = client.get(path, headers={"range": asked})
+        assert (answer.status_code, answer.content) == (200, client.get(path).content)
+
+
 def test_a_timeout_inside_the_service_is_not_told_as_the_callers_deadline(service, monkeypatch, caplog):
     def broken() -> bytes:
         raise TimeoutError("a disk that does not answer")

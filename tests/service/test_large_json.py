@@ -97,6 +97,27 @@ def test_what_is_odd_reads_in_parts_as_in_one(data):
     assert parsed(in_parts, data) == parsed(from_json, data)
 
 
+def test_no_more_than_a_part_is_parsed_at_once(monkeypatch):
+    monkeypatch.setattr(large_json, "PART_BYTES", 4096)
+    monkeypatch.setattr(large_json, "PART_MARKS", 500)
+    lengths: list[int] = []
+
+    def counted(part: bytes) -> Any:
+        lengths.append(len(part))
+        return from_json(part)
+
+    monkeypatch.setattr(large_json, "from_json", counted)
+    given = {
+        "a": "x" * 100_000,
+        "b": [["ä" * 9000], {"c": [0.5] * 30_000}],
+        "d": [[]] * 9000,
+        **dict.fromkeys("efgh"),
+    }
+    assert in_parts(json.dumps(given).encode()) == given
+    assert max(lengths) <= 4096 + 2
+    assert len(lengths) > 100
+
+
 def test_only_what_stands_outside_strings_is_counted():
     text = 'a, [b], {c: "d"} \\ ' * 100
     assert parse_large(json.dumps([text, text]).encode(), bounds=Bounds(values=2, parts=1)) == [text, text]
