@@ -34,6 +34,7 @@ from service.routes import (
 )
 from service.serving import Serving
 from service.settings import Settings
+from service.wire.bodies import short
 from service.wire.openapi import describe, operation_id
 
 API_VERSION = "1"
@@ -127,7 +128,7 @@ def _map_errors(app: FastAPI) -> None:
     async def invalid(request: Request, error: RequestValidationError) -> Response:
         problem = error.errors()[0]
         param = ".".join(str(part) for part in problem["loc"][1:]) or None
-        message = f"{param or 'the request'}: {problem['msg']}, not {problem.get('input')!r}"
+        message = f"{param or 'the request'}: {problem['msg']}, not {short(problem.get('input'))}"
         return _told(request, ErrorReport(422, "invalid_field", message, param))
 
     @app.exception_handler(HTTPException)
@@ -140,7 +141,7 @@ def _map_errors(app: FastAPI) -> None:
         code = _HTTP_CODES.get(error.status_code, "http_error")
         message = str(error.detail)
         if error.status_code in (404, 405):
-            message = f"{request.method} {request.url.path}: {error.detail}; /docs lists what there is"
+            message = f"{request.method} {request.url.path[:200]}: {error.detail}; /docs lists what there is"
         response = _told(request, ErrorReport(error.status_code, code, message))
         response.headers.update(error.headers or {})
         return response

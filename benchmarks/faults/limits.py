@@ -77,6 +77,7 @@ def _openai() -> Requests:
         "OpenAI inputs: an image of unknown fields": lambda: _fields(
             "/v1/embeddings", '{"input": [{"image_url": {"url": "a"', end="}}]}"
         ),
+        "OpenAI inputs: an object instead": lambda: _fields("/v1/embeddings", '{"input": {"a": 1', end="}}"),
         "OpenAI inputs: a text of 31 MiB": partial(made, b'{"input": "', b"word ", b'"}', 31 * MIB),
         "OpenAI inputs: a model of 31 MiB": partial(
             made, b'{"input": "a", "model": "', b"word ", b'"}', 31 * MIB
@@ -172,6 +173,9 @@ def _changes(fingerprint: str, dim: int) -> Requests:
         "changes: 3.9 million deletes": partial(made, b'{"delete": [', b'"a",', b"]}", 4 * 3_900_000),
         "changes: 2.4 million numbers": partial(
             made, b'{"put": [{"id": "a", "vector": [', NUMBER, b"1]}]}", len(NUMBER) * 2_400_000
+        ),
+        "changes: an id of 2.4 million numbers": partial(
+            made, b'{"put": [{"id": [', b"1,", b"1]}]}", 2 * 2_400_000
         ),
         "changes: 240,000 objects": partial(made, b'{"put": [', b"{},", b"]}", 3 * 240_000),
         "changes: a payload of 240,000 fields": lambda: _fields(

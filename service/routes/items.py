@@ -25,7 +25,16 @@ from service.search.wanted import unit_vector
 from service.serving import Serving
 from service.state import ServingState
 from service.wire.answers import dump, raise_when_all_failed
-from service.wire.bodies import MANY, check_count, read_body, read_files, read_json, read_options, validated
+from service.wire.bodies import (
+    MANY,
+    check_count,
+    read_body,
+    read_files,
+    read_json,
+    read_options,
+    short,
+    validated,
+)
 from service.wire.content_types import IMAGES_TAKEN, MULTIPART, ContentType
 from service.wire.live import (
     MAX_CHANGES,
@@ -112,7 +121,7 @@ async def change_items(request: Request) -> Response:
 
     outcomes = await _change(request, live, made, deletes=deletes)
     raise_when_all_failed(outcomes)
-    names = [str(raw.get("id", ""))[:1024] for raw in asked.put] + [name[:1024] for name in asked.delete]
+    names = [_name(raw.get("id", "")) for raw in asked.put] + [_name(item_id) for item_id in asked.delete]
     items = [_item(name, outcome) for name, outcome in zip(names, outcomes, strict=True)]
     return _answer(request, {"put": items[: len(puts)], "delete": items[len(puts) :]})
 
@@ -172,7 +181,7 @@ async def _put_request(request: Request, serving: Serving) -> tuple[ImageSource 
         return files[0], await _options({**fields, **request.query_params}, serving)
     if not kind.is_json:
         raise kind.refusal(taken=IMAGES_TAKEN)
-    return None, await read_json(request, PutItemRequest, pool=pool, max_bytes=None)
+    return None, await read_json(request, PutItemRequest, pool=pool, max_bytes=None, bounds=MANY)
 
 
 async def _options(given: Mapping[str, str], serving: Serving) -> PutOptions:
@@ -236,6 +245,11 @@ def _check_once(item_id: str, seen: set[str]) -> None:
     if item_id in seen:
         raise InvalidField(f"the id {item_id!r} comes twice in this request", param="id", code="repeated_id")
     seen.add(item_id)
+
+
+def _name(item_id: object) -> str:
+    """What an answer calls an item by, also where its id is none."""
+    return item_id[:1024] if isinstance(item_id, str) else short(item_id)
 
 
 def _item(name: str, outcome: Change | TwinlensError) -> dict[str, Any]:

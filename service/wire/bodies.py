@@ -29,8 +29,22 @@ JOINED_BYTES = 65_536  # what comes in smaller pieces is put together: each woul
 PLAIN = Bounds(values=100_000, parts=20_000)
 MANY = Bounds(values=2_500_000, parts=250_000)  # a thousand items with vectors
 MAX_NAME = 80  # characters of a field's name that are told
-_SHORT = reprlib.Repr()  # reads no more of a value than it shows
-_SHORT.maxstring = _SHORT.maxother = 80
+
+
+class _Short(reprlib.Repr):
+    """Reads no more of a value than it shows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = 80
+
+    def repr_dict(self, x: dict[Any, Any], level: int) -> str:
+        """As elsewhere, but for many keys, which would be sorted first."""
+        return super().repr_dict(x, level) if len(x) <= MAX_FIELDS else f"an object of {len(x)} fields"
+
+
+short = _Short().repr
+"""A value in a few words, however large it is."""
 
 
 async def read_json(
@@ -177,7 +191,7 @@ def explain(error: ValidationError) -> ServiceError:
     if problem["type"] == "extra_forbidden":
         words = "no such field is taken here"
     elif problem["type"] != "missing":
-        words += f", not {_SHORT.repr(problem['input'])}"
+        words += f", not {short(problem['input'])}"
     return InvalidField(f"{param or 'the body'}: {words}", param=param)
 
 

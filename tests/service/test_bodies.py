@@ -50,7 +50,7 @@ def test_signs_within_long_texts_count_as_nothing(client):
 
 
 def test_a_value_of_any_size_is_told_in_a_few_words(client):
-    for k in ("x" * 100_000, [1] * 10_000, {"a": "b" * 100_000}):
+    for k in ("x" * 100_000, [1] * 10_000, {"a": "b" * 100_000}, {f"k{n}": n for n in range(9999)}):
         answer = client.post("/search/text", json={"query": "a", "k": k})
         assert (answer.status_code, answer.json()["error"]["param"]) == (422, "k")
         assert len(answer.json()["error"]["message"]) < 300
