@@ -17,7 +17,14 @@ from encoders.images import Preprocessing
 from index.cores import available_cores
 from service.control_groups import memory_limit_bytes
 from service.decoding.crew import Crew, CrewSize
-from service.decoding.pictures import ImageLimits, ImageSource, Picture, decode_picture, decode_pixels
+from service.decoding.pictures import (
+    ImageLimits,
+    ImageSource,
+    Picture,
+    decode_picture,
+    decode_pixels,
+    start_of_base64,
+)
 from service.decoding.wire import Answer, Job, Kind
 from service.decoding.worker import WorkerLimits
 from service.errors import EncodingFailed
@@ -107,6 +114,8 @@ class Decoders:
 
     def _ask(self, kind: Kind, source: ImageSource, preprocessing: Preprocessing) -> Answer:
         assert self._crew is not None  # noqa: S101 - the callers looked
+        if isinstance(source, str):
+            start_of_base64(source)  # what is plainly none takes no decoder's time
         answer = self._crew.run(Job(kind, source, preprocessing, self._limits))
         if answer.error is not None:
             raise answer.error
