@@ -5,12 +5,15 @@ Knows nothing of what they hold.
 
 import contextlib
 import ctypes
+import errno
 import os
 import shutil
 import sys
 import tempfile
 from pathlib import Path
 
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""What the system says where a disk, a quota or the largest allowed file is full."""
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 

@@ -7,12 +7,12 @@ renamed, and only then named in `CURRENT`. Knows nothing of what a release holds
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from encoders.folders import sync
+from encoders.folders import NO_ROOM, sync
 from index.catalog import (
     CURRENT_NAME,
     current_release_id,
@@ -21,12 +21,28 @@ from index.catalog import (
     release_ids,
     release_path,
 )
-from index.errors import CorruptRelease, ReleasesBusy, UnknownRelease
+from index.errors import CorruptRelease, DiskFull, ReleasesBusy, UnknownRelease
 from index.manifest import FileEntry, Manifest, content_digest, describe_file
 
 STAGING_PREFIX = ".staging-"
 _REBUILD_LOCK = ".rebuild.lock"  # held for a whole rebuild
 _CHANGE_LOCK = ".change.lock"  # held for moments, so that a rollback need not wait for a rebuild
+
+
+@contextmanager
+def full_disk_told(releases: Path) -> Iterator[None]:
+    """Raises DiskFull for what finds no room within: the folder, and what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        free_bytes = shutil.disk_usage(releases).free
+        raise DiskFull(
+            f"there is no room in {releases} ({error.strerror}): more is needed than the "
+            f"{free_bytes / 1e6:,.1f} MB that are free. Free some on that disk, or delete old releases with "
+            "`python -m index prune --keep 1`. What was current stays, and nothing half written is left"
+        ) from error
 
 
 @contextmanager
@@ -77,17 +93,18 @@ def publish(releases: Path, staging: Path, *, manifest: Manifest) -> Path:
     manifest.write(staging)
     _sync_tree(staging)
     target = releases / manifest.id
-    with _locked(releases / _CHANGE_LOCK, wait=True):
-        staging.rename(target)
+    with _locked(releases / _CHANGE_LOCK, wait=True), _next_current(releases, manifest.id) as switch:
+        staging.rename(target)  # the last thing that could want room is written by now
         sync(releases)
-        _write_current(releases, manifest.id)
+        switch()
     return target
 
 
 def rollback(releases: Path, release_id: str | None = None) -> str:
     """Make another release current: the one named, or the newest before the current one.
 
-    Returns its id. Raises `UnknownRelease` where there is none, `CorruptRelease` where it is not whole.
+    Returns its id. Raises `UnknownRelease` where there is none, `CorruptRelease` where it is not whole,
+    `DiskFull`.
     """
     _check_folder(releases)
     chosen = release_id or _release_before(releases, current_release_id(releases))
@@ -95,9 +112,10 @@ def rollback(releases: Path, release_id: str | None = None) -> str:
     problems = find_problems(path, read_manifest(path))  # before the lock: hashing may take long
     if problems:
         raise CorruptRelease(f"{path} cannot be made current: " + "; ".join(problems))
-    with _locked(releases / _CHANGE_LOCK, wait=True):
+    with full_disk_told(releases), _locked(releases / _CHANGE_LOCK, wait=True):
         release_path(releases, chosen)  # a prune may have taken it meanwhile
-        _write_current(releases, chosen)
+        with _next_current(releases, chosen) as switch:
+            switch()
     return chosen
 
 
@@ -124,14 +142,23 @@ def _release_before(releases: Path, current: str) -> str:
     return older[-1]
 
 
-def _write_current(releases: Path, release_id: str) -> None:
+@contextmanager
+def _next_current(releases: Path, release_id: str) -> Iterator[Callable[[], None]]:
+    """The file that will be CURRENT, durable already; calling what is given makes it so."""
     temporary = releases / f".{CURRENT_NAME}.{os.getpid()}"
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(release_id + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(releases / CURRENT_NAME)
-    sync(releases)
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(release_id + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        yield lambda: _replace(temporary, releases / CURRENT_NAME)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _replace(source: Path, target: Path) -> None:
+    source.replace(target)
+    sync(target.parent)
 
 
 def _check_folder(releases: Path) -> None:

@@ -17,6 +17,7 @@ from starlette.requests import Request
 
 from service.decoding.pictures import ImageSource
 from service.errors import InvalidField, InvalidJson, ServiceError, TooLarge, UnsupportedMediaType
+from service.wire.ids import broken_id
 
 M = TypeVar("M", bound=BaseModel)
 MAX_FORM_FIELDS = 64
@@ -63,7 +64,7 @@ def parse(model: type[M], body: bytes) -> M:
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
-        raise explain(error) from error
+        raise broken_id(body) or explain(error) from error
 
 
 def _refuse_crowded(body: bytes) -> None:
