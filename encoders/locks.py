@@ -2,6 +2,7 @@
 
 import os
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -41,8 +42,11 @@ class ProcessLock:
     def _sign(self, descriptor: int) -> None:
         status = os.fstat(descriptor)
         self.identity = (status.st_dev, status.st_ino)  # device and inode: tells whether the file was replaced
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        name = f"process {os.getpid()} on {socket.gethostname()}".encode()[: _HOLDER_BYTES - 1]
+        with suppress(
+            OSError
+        ):  # on a full disk the holder stays unknown; what is there is written over in place
+            os.pwrite(descriptor, name.ljust(_HOLDER_BYTES - 1) + b"\n", 0)
 
 
 def _holder(path: Path) -> str:

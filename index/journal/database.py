@@ -128,6 +128,8 @@ def told(path: Path) -> Iterator[None]:
     except CorruptJournal as error:
         words = str(error)
         raise CorruptJournal(words if str(path) in words else f"{path}: {words}: {RESTORE}") from error
+    except sqlite3.ProgrammingError:
+        raise  # a fault of ours, and none of the file's
     except (sqlite3.Error, UnicodeDecodeError) as error:
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
         if code & 0xFF in _DAMAGED:

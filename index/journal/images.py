@@ -1,8 +1,4 @@
-"""The images of live changes: each file once, named by the SHA-256 of its bytes; their thumbnails are in the
-journal.
-
-live/images/<sha256>   the file as it was sent
-"""
+"""The images of live changes, as they were sent: live/images/<sha256>. Thumbnails are in the journal."""
 
 import os
 import sqlite3
@@ -59,13 +55,16 @@ class ImageFiles:
                 self._path(digest).unlink(missing_ok=True)
 
     def digests(self) -> Iterator[bytes]:
-        """Of all files that are there; those that a kill left half written are deleted."""
-        for entry in os.scandir(self.folder):
-            if entry.name.startswith(_TEMPORARY_PREFIX):
-                Path(entry.path).unlink(missing_ok=True)
-                continue
-            with suppress(ValueError):  # nothing of ours
-                yield bytes.fromhex(entry.name)
+        """Of all files that are there; what a kill left half written is deleted. Raises JournalFailed."""
+        try:
+            for entry in os.scandir(self.folder):
+                if entry.name.startswith(_TEMPORARY_PREFIX):
+                    Path(entry.path).unlink(missing_ok=True)
+                    continue
+                with suppress(ValueError):  # nothing of ours
+                    yield bytes.fromhex(entry.name)
+        except OSError as error:
+            raise JournalFailed(f"{self.folder} cannot be swept: {error.strerror}") from error
 
     def _write_all(self, images: Mapping[bytes, bytes]) -> None:
         if len(images) == 1:

@@ -33,8 +33,8 @@ from index.journal.reserve import Reserve
 from index.journal.snapshot import open_snapshot
 from index.journal.upkeep import Upkeep, is_named, used_bytes
 
-# After any other error of a COMMIT the transaction may be on the disk all the same, and found there after a
-# kill.
+TIDY_AFTER = 100  # changes, where there is nothing to delete: free pages and the log have bounds of their own
+# After any other error of a COMMIT its transaction may be on the disk, and be found there after a kill.
 _NOT_WRITTEN = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_BUSY}
 
 Outcome = Committed | IdempotencyKeyReused
@@ -53,6 +53,7 @@ class Journal:
         self.folder = releases / LIVE_NAME
         self._path = self.folder / JOURNAL_NAME
         self._broken = ""
+        self._untidied = 0  # changes since `tidy`
         check = partial(_check, releases, known=known, accept_loss=accept_loss)
         with ExitStack() as stack:
             self._lock = lock_writer(releases)
@@ -119,8 +120,14 @@ class Journal:
 
     def tidy(self) -> None:
         """Delete what no change names any more, after the changes were acknowledged. Raises nothing."""
+        self._untidied = 0
         if not self._broken:
             self._upkeep.tidy()
+
+    @property
+    def is_untidy(self) -> bool:
+        """Whether `tidy` is due."""
+        return self._untidied >= TIDY_AFTER or self._upkeep.has_work
 
     def compact(self) -> None:
         """Give back to the disk all that holds nothing. Raises JournalFull or JournalFailed."""
@@ -141,8 +148,7 @@ class Journal:
         try:
             self._placement.check()
         except JournalFailed:
-            # Closing deletes the log at the path, which is somebody else's by now: a reference keeps this one
-            # open.
+            # Closing would delete the log at the path, which is somebody else's by now: this one stays open.
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._connection))
         else:
             self._connection.close()
@@ -161,6 +167,7 @@ class Journal:
             if not self._broken:
                 self._files.remove(fresh)
             raise
+        self._untidied += group.state.sequence - self.sequence
         self._state = group.state
         self._upkeep.perhaps_dead |= group.replaced | fresh
         self._acknowledge()

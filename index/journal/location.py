@@ -1,15 +1,13 @@
-"""Where the journal lies: who may write there, whether its files are still in place, what was acknowledged
-last.
+"""Where the journal lies: who writes there, whether its files are in place, what was acknowledged last.
 
-releases/.live.lock           held by the one process that writes changes; stays when live/ is moved
-releases/.live.acknowledged   the number of the last change that was acknowledged
-releases/live/                the journal, its images, room kept for deletes
+Two files lie beside live/, so that they stay when it is moved: `.live.lock`, held by the one process that
+writes changes, and `.live.acknowledged`, with the number of the last change that was acknowledged.
 """
 
 import logging
 import os
+import tempfile
 import zlib
-from contextlib import suppress
 from pathlib import Path
 
 from encoders.folders import NO_ROOM
@@ -124,18 +122,14 @@ class Placement:
 
 def has_room(folder: Path, *, size_bytes: int) -> bool:
     """Whether a file of this size may grow a little: SQLite does not say why it could not write."""
-    path = folder / f".probe.{os.getpid()}"
     try:
-        with path.open("wb") as file:
+        with tempfile.TemporaryFile(dir=folder) as file:
             file.seek(size_bytes)  # a hole up to there
             file.write(bytes(_PROBE_BYTES))
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
         return error.errno not in NO_ROOM
-    finally:
-        with suppress(OSError):
-            path.unlink()
     return True
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from encoders.folders import NO_ROOM
@@ -30,17 +31,23 @@ class Reserve:
     def close(self) -> None:
         os.close(self._descriptor)
 
+    @property
+    def is_held(self) -> bool:
+        return self._held_bytes > 0
+
     def hold(self, journal_bytes: int) -> None:
         """Have what deletes in a journal of this size may take. Raises JournalFull or JournalFailed."""
         wanted = min(max(journal_bytes // 2, LEAST_BYTES), MOST_BYTES)
         if wanted <= self._held_bytes <= 2 * wanted:
             return
+        held = min(self._held_bytes, wanted)
         try:
-            os.ftruncate(self._descriptor, min(self._held_bytes, wanted))
+            os.ftruncate(self._descriptor, held)
             _allocate(self._descriptor, wanted)
             self._held_bytes = wanted
         except OSError as error:
-            self.give_up()
+            with suppress(OSError):
+                os.ftruncate(self._descriptor, held)  # what was allocated beyond is of more use to a delete
             if error.errno not in NO_ROOM:
                 raise JournalFailed(f"{self._path} cannot be written: {error.strerror}") from error
             raise JournalFull(

@@ -30,6 +30,11 @@ class Upkeep:
         self.perhaps_dead: set[bytes] = set()
         """Digests of images that a transaction replaced, deleted or did not need."""
 
+    @property
+    def has_work(self) -> bool:
+        """Whether there is something to delete, or the reserve to be made whole."""
+        return bool(self.perhaps_dead) or not self._reserve.is_held
+
     def tidy(self) -> None:
         """Delete dead images, keep file and log small and the reserve whole.
 

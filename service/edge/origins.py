@@ -16,8 +16,17 @@ from service.settings import Settings
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 _OTHER_SITES = frozenset({"cross-site", "same-site"})
 _PREFLIGHT_SECONDS = 600
-_ASKED_HEADERS = ("authorization", "x-api-key", "content-type", "x-request-id", "x-deadline-ms", "traceparent")
+_ASKED_HEADERS = (
+    "authorization",
+    "x-api-key",
+    "content-type",
+    "x-request-id",
+    "x-deadline-ms",
+    "traceparent",
+    "idempotency-key",
+)
 _TOLD_HEADERS = (
+    "idempotency-replayed",
     "x-request-id",
     "server-timing",
     "retry-after",

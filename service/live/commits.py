@@ -153,11 +153,12 @@ class LiveChanges:
                 group = self._next_group()
                 try:
                     await self._commit(group, holder)
+                    if self._journal.is_untidy:
+                        await self._on_disk(self._journal.tidy)
                 except Exception as error:  # nobody may wait for ever, whatever breaks
                     logger.exception("live changes could not be made")
                     for waiting in group:
                         _fail(waiting, error)
-                await self._on_disk(self._journal.tidy)
 
     def _next_group(self) -> list[_Waiting]:
         group: list[_Waiting] = []
@@ -188,10 +189,10 @@ class LiveChanges:
 
     async def _written(self, group: Sequence[_Waiting], holder: StateHolder) -> bool:
         """False where there was no room for all of them together; one alone is then told."""
+        overlay, _ = holder.shown()
+        write = partial(self._write, [waiting.changes for waiting in group], overlay)
         try:
-            outcomes = await self._on_disk(
-                partial(self._journal.commit, [waiting.changes for waiting in group])
-            )
+            outcomes, after = await self._on_disk(write)
         except JournalFull as error:
             if len(group) > 1:
                 return False
@@ -202,19 +203,27 @@ class LiveChanges:
             for waiting in group:
                 _fail(waiting, _failed())
         else:
-            await self._show(outcomes, holder)
+            holder.show(after)
             for waiting, outcome in zip(group, outcomes, strict=True):
-                _tell(waiting, outcome)
+                self._tell(waiting, outcome)
         return True
 
-    async def _show(self, outcomes: Sequence[Outcome], holder: StateHolder) -> None:
+    def _write(self, sets: Sequence[ChangeSet], overlay: Overlay) -> tuple[list[Outcome], Overlay]:
+        """What came of each set, and the overlay with it. Disk thread."""
+        outcomes = self._journal.commit(sets)
         done = [change for one in outcomes if isinstance(one, Committed) for change in one.changes]
-        if not done:
+        return outcomes, overlay.applied(done) if done else overlay
+
+    def _tell(self, waiting: _Waiting, outcome: Outcome) -> None:
+        try:
+            committed = _accepted(outcome)
+        except InvalidField as error:
+            _fail(waiting, error)
             return
-        overlay, _ = holder.shown()
-        holder.show(await self._on_disk(partial(overlay.applied, done)))
-        for change in done:
+        for change in committed.changes:
             self.left_out.pop(change.id, None)
+        if not waiting.done.done():
+            waiting.done.set_result(committed)
 
     async def _caught_up(
         self, overlay: Overlay, *, fingerprint: str, refresh: Refresh, left_out: dict[str, str]
@@ -260,16 +269,6 @@ async def _of_this_encoder(
 def _fail(waiting: _Waiting, error: Exception) -> None:
     if not waiting.done.done():
         waiting.done.set_exception(error)
-
-
-def _tell(waiting: _Waiting, outcome: Outcome) -> None:
-    try:
-        accepted = _accepted(outcome)
-    except InvalidField as error:
-        _fail(waiting, error)
-    else:
-        if not waiting.done.done():
-            waiting.done.set_result(accepted)
 
 
 def _too_many(limit: int) -> StorageFull:
