@@ -20,6 +20,7 @@ JOURNAL_NAME = "journal.sqlite"
 WAL_SUFFIX = "-wal"
 FORMAT = 1  # PRAGMA user_version
 BUSY_SECONDS = 10.0  # that another process may hold the file, a reader of an earlier opening for example
+PAGE_BYTES = 4096
 CHECKPOINT_PAGES = 256  # in the write-ahead log, until they are moved into the file
 LOG_BYTES = 1 << 20  # that the log keeps when it begins anew
 _FULL = {sqlite3.SQLITE_FULL}
@@ -84,7 +85,8 @@ def open_writer(path: Path) -> sqlite3.Connection:
     with told(path):
         connection = _connect(path, "mode=rwc")
         try:
-            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # counts for a new file only
+            connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")  # these two count for a new file only
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")

@@ -33,7 +33,6 @@ from index.journal.reserve import Reserve
 from index.journal.snapshot import open_snapshot
 from index.journal.upkeep import Upkeep, is_named, used_bytes
 
-TIDY_AFTER = 100  # changes, where there is nothing to delete: free pages and the log have bounds of their own
 # After any other error of a COMMIT its transaction may be on the disk, and be found there after a kill.
 _NOT_WRITTEN = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_BUSY}
 
@@ -53,7 +52,8 @@ class Journal:
         self.folder = releases / LIVE_NAME
         self._path = self.folder / JOURNAL_NAME
         self._broken = ""
-        self._untidied = 0  # changes since `tidy`
+        self.is_untidy = False
+        """Whether `tidy` is due."""
         check = partial(_check, releases, known=known, accept_loss=accept_loss)
         with ExitStack() as stack:
             self._lock = lock_writer(releases)
@@ -120,14 +120,9 @@ class Journal:
 
     def tidy(self) -> None:
         """Delete what no change names any more, after the changes were acknowledged. Raises nothing."""
-        self._untidied = 0
+        self.is_untidy = False
         if not self._broken:
             self._upkeep.tidy()
-
-    @property
-    def is_untidy(self) -> bool:
-        """Whether `tidy` is due."""
-        return self._untidied >= TIDY_AFTER or self._upkeep.has_work
 
     def compact(self) -> None:
         """Give back to the disk all that holds nothing. Raises JournalFull or JournalFailed."""
@@ -167,10 +162,10 @@ class Journal:
             if not self._broken:
                 self._files.remove(fresh)
             raise
-        self._untidied += group.state.sequence - self.sequence
         self._state = group.state
         self._upkeep.perhaps_dead |= group.replaced | fresh
         self._acknowledge()
+        self.is_untidy = self._upkeep.is_due()
         return group.outcomes
 
     def _write(self, sets: Sequence[ChangeSet]) -> "_Group":

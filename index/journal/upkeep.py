@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from index.errors import JournalFailed, JournalFull, ReleaseError
-from index.journal.database import BUSY_SECONDS, log_of, told
+from index.journal.database import BUSY_SECONDS, PAGE_BYTES, log_of, told
 from index.journal.images import ImageFiles
 from index.journal.reserve import Reserve
 
@@ -30,10 +30,17 @@ class Upkeep:
         self.perhaps_dead: set[bytes] = set()
         """Digests of images that a transaction replaced, deleted or did not need."""
 
-    @property
-    def has_work(self) -> bool:
-        """Whether there is something to delete, or the reserve to be made whole."""
-        return bool(self.perhaps_dead) or not self._reserve.is_held
+    def is_due(self) -> bool:
+        """Whether there is something to delete, to give back, or to make whole."""
+        try:
+            return (
+                bool(self.perhaps_dead)
+                or not self._reserve.is_held
+                or self._free_bytes() > self._most_free_bytes()
+                or _size_bytes(log_of(self._path)) > MOST_LOG_BYTES
+            )
+        except JournalFailed:  # told when it is tidied
+            return True
 
     def tidy(self) -> None:
         """Delete dead images, keep file and log small and the reserve whole.
@@ -83,17 +90,16 @@ class Upkeep:
                     self._files.remove({digest})
 
     def _keep_small(self) -> None:
-        self._give_back_pages(max(MOST_FREE_BYTES, _size_bytes(self._path) // 8))
+        self._give_back_pages(self._most_free_bytes())
         if _size_bytes(log_of(self._path)) > MOST_LOG_BYTES:
             self._cut_log()
 
     def _give_back_pages(self, most_free_bytes: int) -> None:
         """Raises JournalFull where there is no room even for moving some pages."""
-        page_bytes = self._pragma("page_size")
-        while (free := self._pragma("freelist_count")) * page_bytes > most_free_bytes:
+        while (free := self._free_bytes()) > most_free_bytes:
             with told(self._path):  # execute() would move one page only
                 self._connection.executescript(f"PRAGMA incremental_vacuum({_PAGES_AT_ONCE})")
-            if self._pragma("freelist_count") >= free:
+            if self._free_bytes() >= free:
                 return
             self._cut_log()
 
@@ -106,10 +112,13 @@ class Upkeep:
             finally:
                 self._connection.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
 
-    def _pragma(self, name: str) -> int:
+    def _free_bytes(self) -> int:
         with told(self._path):
-            value: int = self._connection.execute(f"PRAGMA {name}").fetchone()[0]
-        return value
+            pages: int = self._connection.execute("PRAGMA freelist_count").fetchone()[0]
+        return pages * PAGE_BYTES
+
+    def _most_free_bytes(self) -> int:
+        return max(MOST_FREE_BYTES, _size_bytes(self._path) // 8)
 
 
 def is_named(connection: sqlite3.Connection, digest: bytes) -> bool:
