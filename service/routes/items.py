@@ -15,7 +15,6 @@ from pydantic import ValidationError
 from starlette.responses import Response
 
 from encoders.errors import TwinlensError
-from index.gallery import without_surrogates
 from index.journal.changes import Change, ChangeSet, Committed, Delete, RequestKey
 from service.decoding.pictures import ImageSource
 from service.edge.edge import context_of
@@ -328,7 +327,7 @@ def _check_once(item_id: str, seen: set[str]) -> None:
 def _item(name: str, outcome: Change | TwinlensError) -> dict[str, Any]:
     if isinstance(outcome, TwinlensError):
         problem = report(outcome)
-        return {"id": without_surrogates(name), "error": {"code": problem.code, "message": problem.message}}
+        return {"id": name, "error": {"code": problem.code, "message": problem.message}}
     return {"id": outcome.id, "sequence": outcome.sequence}
 
 
