@@ -49,9 +49,9 @@ class Requests:
             return self._delete(self._chance.choice(there))
         if kind == "batch":
             return self._batch(ids, there)
-        return self._put(self._chance.choice(ids), as_image=kind == "image")
+        return self.put(self._chance.choice(ids), as_image=kind == "image")
 
-    def _put(self, name: str, *, as_image: bool) -> Operation:
+    def put(self, name: str, *, as_image: bool) -> Operation:
         self._version += 1
         if as_image:
             query = f"?payload=%7B%22v%22%3A{self._version}%7D"

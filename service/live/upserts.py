@@ -24,7 +24,7 @@ from index.pictures import digest_of
 from service.decoding.pictures import ImageSource, Picture, image_bytes
 from service.device.embedding import Embedder, TextItem
 from service.device.tickets import Embedded, Outcome
-from service.errors import InvalidField, QueueFull, TooLarge
+from service.errors import InvalidField, QueueFull, TooLarge, without_frames
 from service.live.layers import Floats
 from service.watch.telemetry import Timings
 from service.wire.live import MAX_TEXTS, PutOptions
@@ -155,7 +155,7 @@ class Upserter:
         try:
             image = self.images.read(upsert.digest)
         except TwinlensError as error:
-            return error
+            return without_frames(error)
         return UpsertRequest(upsert.id, upsert.payload, upsert.texts, image=image)
 
     async def _patiently(

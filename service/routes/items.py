@@ -16,7 +16,7 @@ from encoders.errors import TwinlensError
 from index.journal.changes import Change, ChangeSet, Committed, Delete, RequestKey
 from service.decoding.pictures import ImageSource
 from service.edge.edge import context_of
-from service.errors import InvalidField, NotFound, Unavailable, report
+from service.errors import InvalidField, NotFound, Unavailable, report, without_frames
 from service.live.carrying import upserter_of
 from service.live.commits import LiveChanges, StaleVector
 from service.live.upserts import Prepared, UpsertRequest, good_id, upsert_request
@@ -283,7 +283,7 @@ def _request_or_error(
     try:
         return one if isinstance(one, TwinlensError) else _upsert_request(one.id, one, state, serving)
     except TwinlensError as error:
-        return error
+        return without_frames(error)
 
 
 def _each_once(raw: Sequence[Mapping[str, Any]], seen: set[str]) -> list[PutOneOfMany | TwinlensError]:
@@ -294,7 +294,7 @@ def _each_once(raw: Sequence[Mapping[str, Any]], seen: set[str]) -> list[PutOneO
             _check_once(one.id, seen)
             found.append(one)
         except TwinlensError as error:
-            found.append(error)
+            found.append(without_frames(error))
     return found
 
 
@@ -303,7 +303,7 @@ def _deletable(item_id: str, seen: set[str], state: ServingState) -> str | Twinl
         state.holdings.row(good_id(item_id))
         _check_once(item_id, seen)
     except TwinlensError as error:
-        return error
+        return without_frames(error)
     return item_id
 
 
