@@ -39,6 +39,7 @@ from service.wire.openapi import describe, operation_id
 
 API_VERSION = "1"
 WEB = Path(__file__).parent / "web"
+SWAGGER_UI = ("fastapi_swagger", "resources")  # a package of Swagger UI's files; its code is never imported
 REVALIDATED = {"cache-control": "no-cache"}  # kept by the browser, used while its ETag still holds
 SHORTCUTS: Mapping[str, Endpoint] = {
     "/embed/text": embed.embed_text,
@@ -71,8 +72,8 @@ def create_app(settings: Settings) -> FastAPI:
         version=API_VERSION,
         generate_unique_id_function=operation_id,
         lifespan=lifespan,
+        docs_url=None,  # FastAPI's page loads Swagger UI from elsewhere; ours is below
         redoc_url=None,
-        swagger_ui_oauth2_redirect_url=None,
     )
     app.state.serving = serving
     app.add_middleware(Shortcuts, endpoints=SHORTCUTS)
@@ -80,18 +81,22 @@ def create_app(settings: Settings) -> FastAPI:
     allow_origins(app, settings)  # outside of the edge: its refusals too may be read by those who may call
     for part in (embed, openai, search, search_batch, gallery, duplicates, items, picture_pass, operation):
         app.include_router(part.router)
-    _serve_page(app)
+    _serve_pages(app)
     _map_errors(app)
     describe(app, serving)
     return app
 
 
-def _serve_page(app: FastAPI) -> None:
-    app.mount("/static", _PageFiles(directory=WEB), name="static")
+def _serve_pages(app: FastAPI) -> None:
+    app.mount("/static", _PageFiles(directory=WEB, packages=[SWAGGER_UI]), name="static")
 
     @app.get("/", include_in_schema=False)
     async def page() -> Response:
         return _WholeFile(WEB / "index.html", headers=REVALIDATED)
+
+    @app.get("/docs", include_in_schema=False)
+    async def api_page() -> Response:
+        return _WholeFile(WEB / "docs.html", headers=REVALIDATED)
 
 
 class _WholeFile(FileResponse):
