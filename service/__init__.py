@@ -7,7 +7,8 @@
     state      one release with its encoder, as a request sees it from beginning to end
     refusal    a release that was not taken: which, why; patience: when it is tried again
     reports    what a bundle brings along about itself
-    settings   the one reader of the environment; control_groups: what memory the process may have
+    settings   the one reader of the environment; options: each as one of the command
+    control_groups    what memory the process may have
     errors     what can go wrong, and its status
 
 A request goes through these rooms, from the socket down; each one's `__init__` is its map:
@@ -28,4 +29,7 @@ Knows the reading half of `index` and the `encoders`; never training.
 
 from encoders.extras import require_extra
 
-require_extra("service", packages=("fastapi", "uvicorn", "python_multipart", "prometheus_client", "orjson"))
+require_extra(
+    "service",
+    packages=("fastapi", "uvicorn", "python_multipart", "prometheus_client", "orjson", "fastapi_swagger"),
+)

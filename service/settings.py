@@ -17,6 +17,15 @@ from service.errors import SettingsError
 
 PREFIX = "TWINLENS_"
 MEBIBYTE = 1 << 20
+# The setting that begins each group -> what the group is called in `--help` and in docs/settings.md.
+GROUPS = {
+    "releases": "What is served, and where",
+    "device": "The encoder and decoding",
+    "image_queue": "Queues, and what a request may hold",
+    "keys_file": "Callers and connections",
+    "deadline_seconds": "Time, and taking up releases",
+    "traces_endpoint": "Traces and logs",
+}
 _ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?")
 _FOR_DECODERS = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR")
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -38,14 +47,14 @@ class Settings(BaseModel):
         50_000, ge=1, description="put since the release was built; they are held in memory and searched apart"
     )
     max_payload_bytes: int = Field(65_536, ge=64, description="of one item that is put, as JSON")
-    host: str = "127.0.0.1"
-    port: int = Field(8000, ge=0, le=65535)
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0: any free one")
     root_path: str = Field(
         "", pattern=r"^(/[^/?#]+)*$", description="path under which a proxy mounts the service, as /pictures"
     )
 
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 …")
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="what the encoder computes in")
     engine: Literal["auto", "torch", "openvino"] = Field("auto", description="auto: OpenVINO on an x86 CPU")
     image_batch: int = Field(32, ge=1, le=4096, description="most images in one device batch")
     text_batch: int = Field(64, ge=1, le=4096, description="most texts in one device batch")
@@ -59,7 +68,9 @@ class Settings(BaseModel):
     decode_memory_mebibytes: int | None = Field(
         None, ge=256, description="that a decoding process may use; unset: what max_image_pixels can come to"
     )
-    search_device: Literal["auto", "cpu", "gpu"] = "auto"
+    search_device: Literal["auto", "cpu", "gpu"] = Field(
+        "auto", description="where faiss searches; auto: on a GPU with room, else the CPU"
+    )
     search_threads: int = Field(0, ge=0, description="OpenMP threads of faiss; 0: one a core")
 
     image_queue: int = Field(256, ge=1, description="images admitted and not yet answered")
@@ -72,11 +83,11 @@ class Settings(BaseModel):
     max_images: int = Field(128, ge=1, description="most images in one request")
     max_texts: int = Field(512, ge=1, description="most texts in one request")
     max_queries: int = Field(64, ge=1, description="most queries in one /search/batch")
-    max_body_bytes: int = Field(64 * MEBIBYTE, ge=1024)
+    max_body_bytes: int = Field(64 * MEBIBYTE, ge=1024, description="of one request")
     max_bodies_bytes: int = Field(512 * MEBIBYTE, ge=1024, description="bodies of all requests in flight")
-    max_image_pixels: int = Field(DEFAULT_MAX_PIXELS, ge=1)
+    max_image_pixels: int = Field(DEFAULT_MAX_PIXELS, ge=1, description="an image with more is not decoded")
     min_image_side_pixels: int = Field(2, ge=1, description="an image with a shorter side shows nothing")
-    max_text_characters: int = Field(100_000, ge=1)
+    max_text_characters: int = Field(100_000, ge=1, description="of one text")
 
     keys_file: Path | None = Field(
         None, description="API keys, by `python -m service keys`; unset: who comes may do everything"
@@ -108,7 +119,7 @@ class Settings(BaseModel):
     exit_after_stall_seconds: float = Field(
         300.0, ge=0, description="exit when nothing has come back for so long; 0: never"
     )
-    shutdown_grace_seconds: float = Field(20.0, ge=0)
+    shutdown_grace_seconds: float = Field(20.0, ge=0, description="in which what is in flight may end")
     watch_seconds: float = Field(2.0, ge=0, description="how often CURRENT is looked at; 0: never")
     verify: bool = Field(True, description="check every SHA-256 of a release when loading it")
 
@@ -118,8 +129,8 @@ class Settings(BaseModel):
         description="where traces go, OTLP over HTTP; "
         "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT and OTEL_EXPORTER_OTLP_ENDPOINT say it too",
     )
-    access_log: bool = False
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    access_log: bool = Field(False, description="a log line a request")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least to be logged")
 
     @field_validator("cors_origins", "allowed_hosts", "trusted_proxies", mode="before")
     @classmethod
