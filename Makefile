@@ -26,7 +26,7 @@ OUT ?= bundles/$(basename $(notdir $(RECIPE)))
 TORCH_INDEX_URL ?=
 BASE_IMAGE ?= python:3.11-slim
 
-.PHONY: help demo test check format train index serve bench image lock clean
+.PHONY: help demo test check test-names audit format train index serve bench image lock clean
 
 help: ## say what each target does (the default)
 	@printf 'Twinlens: image-text retrieval. Targets:\n\n'
@@ -37,14 +37,23 @@ help: ## say what each target does (the default)
 demo: $(INSTALLED) ## index GALLERY (default: the drawings in demo/gallery) and serve it on PORT (default: 8000)
 	@$(BIN)/python demo/run.py --gallery '$(GALLERY)' --bundle '$(BUNDLE)' --host '$(HOST)' --port '$(PORT)'
 
-test: $(INSTALLED) ## run the tests, as CI does
+test: $(INSTALLED) ## run the tests, as CI does (as root on Debian it installs what they use from the system)
+	-@requirements/system.sh
 	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
-check: $(INSTALLED) ## format, lint, types and the order of the packages, as CI checks them
+check: $(INSTALLED) test-names ## format, lint, types and the order of the packages, as CI checks them
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Tests are no packages: of two files of one name pytest refuses the second, or takes one helper for the other.
+test-names:
+	@twice=$$(find tests -name '*.py' ! -name conftest.py | sed 's|.*/||' | sort | uniq -d | tr '\n' ' '); \
+		test -z "$$twice" || { echo "two files below tests/ have one name, give one another: $$twice" >&2; exit 1; }
+
+audit: ## ask whether a package of the lock has a known vulnerability
+	@$(PYTHON) requirements/audit.py
 
 format: $(INSTALLED) ## rewrite the code as `make check` wants it
 	$(BIN)/ruff format .

@@ -12,12 +12,23 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing downloads at test time: 
 
 import pytest
 import torch
+from system_programs import left_out
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from encoders.bundle import Bundle, BundleConfig, write_bundle
 from encoders.images import Preprocessing
 from encoders.texts import TokenizerSpec
 from encoders.towers import TowersConfig, build_towers
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # after pytest's own summary: what is missing is read last
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
+    yield
+    skipped = terminalreporter.stats.get("skipped", [])
+    if words := left_out(report.longrepr[2] for report in skipped if isinstance(report.longrepr, tuple)):
+        terminalreporter.section("not looked at", sep="=", yellow=True)
+        terminalreporter.line(words, yellow=True)
+
 
 WORDS = [
     "a",

@@ -6,15 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
+from system_programs import needs, path_of
 
 from index.catalog import current_release_id, find_problems, read_manifest, release_ids
 from index.publish import prune, rollback
 from index.release import Release
 
 ROOT = Path(__file__).parents[2]
-STRACE = shutil.which("strace")
-needs_strace = pytest.mark.skipif(STRACE is None, reason="strace is not installed")
+STRACE = path_of("strace")
+needs_strace = needs("strace")
 
 
 def index_where(calls, fails, *arguments, of=None):

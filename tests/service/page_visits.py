@@ -4,7 +4,6 @@ import base64
 import io
 import json
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,10 +14,10 @@ import pytest
 from live_service import publish, running
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
+from system_programs import needs, path_of
 
 from service.settings import Settings
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -39,9 +38,7 @@ HEBREW_TITLE = "ריבוע צבעוני פשוט"
 PAGE = 30  # answers the page asks for at once
 PHONE: dict[str, Any] = {"viewport": {"width": 360, "height": 640}, "has_touch": True, "is_mobile": True}
 
-needs_browser = pytest.mark.skipif(
-    CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on PATH"
-)
+needs_browser = needs("a browser")
 
 
 def write_squares(folder: Path) -> Path:
@@ -94,7 +91,7 @@ def launched(*more: str) -> Iterator[Browser]:
     """A Chromium; `more`: what else to tell it on its command line."""
     expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=[*ARGUMENTS, *more])
+        chromium = playwright.chromium.launch(executable_path=path_of("a browser"), args=[*ARGUMENTS, *more])
         yield chromium
         chromium.close()
 

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import socket
 import ssl
 import subprocess
@@ -13,13 +12,13 @@ from pathlib import Path
 
 import httpx
 from live_service import ROOT, wait_until
+from system_programs import needs, path_of
 
 CONFIGURATION = ROOT / "deploy" / "nginx.conf"
 HOST = "search.example.org"
 SHAPE = {"code", "message", "param", "type"}
-_SYSTEM = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin"))
-NGINX, OPENSSL = shutil.which("nginx", path=_SYSTEM), shutil.which("openssl")
-MISSING = " and ".join(name for name, path in (("nginx", NGINX), ("openssl", OPENSSL)) if path is None)
+NGINX, OPENSSL = path_of("nginx"), path_of("openssl")
+needs_proxy = needs("nginx", "openssl")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 from live_service import picture, publish, running
 from PIL import Image
+from system_programs import needs
 
 from encoders.bundle import Bundle
 from service.settings import Settings
@@ -63,10 +63,14 @@ def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize(("language", "text"), [pytest.param(*rest, id=where) for where, *rest in snippets()])
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        pytest.param(*rest, id=where, marks=needs("curl") if rest[0] == "sh" else ())
+        for where, *rest in snippets()
+    ],
+)
 def test_a_snippet_of_the_documentation_runs_as_it_stands(address, place, language, text):
-    if language == "sh" and shutil.which("curl") is None:
-        pytest.skip("curl is not installed")
     told = ADDRESS.sub(address, text)
     command = ["bash", "-euo", "pipefail", "-c", told] if language == "sh" else [sys.executable, "-c", told]
     environment = os.environ | {"HOME": str(place), "CURL_HOME": str(place), "NO_PROXY": "127.0.0.1"}

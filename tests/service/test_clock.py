@@ -14,12 +14,13 @@ from urllib.parse import quote
 import httpx
 import pytest
 from live_service import ROOT, picture, spawned, until_it_serves, wait_until
+from system_programs import needs, path_of
 
 from index.catalog import current_release_id, read_manifest, release_ids
 from service.access.keys import create_key
 
-LIBRARY = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
-pytestmark = pytest.mark.skipif(LIBRARY is None, reason="libfaketime is not installed")
+LIBRARY = path_of("libfaketime")
+pytestmark = needs("libfaketime")
 
 
 def faked(clock: Path) -> dict[str, str]:

@@ -21,13 +21,13 @@ from live_service import (
     wait_until,
 )
 from PIL import Image
-from proxy import CONFIGURATION, HOST, MISSING, Proxy, error_of, proxied
+from proxy import CONFIGURATION, HOST, Proxy, error_of, needs_proxy, proxied
 
 from service.access.keys import create_key
 from service.server import KEEP_ALIVE_SECONDS
 from service.settings import Settings
 
-pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"{MISSING} is not installed")
+pytestmark = needs_proxy
 PNG = {"content-type": "image/png"}
 LIMIT = 64 << 20  # max_body_bytes
 

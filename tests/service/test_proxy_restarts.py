@@ -9,11 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-import pytest
 from live_service import publish, running, spawned, until_it_serves, wait_until
-from proxy import HOST, MISSING, Proxy, error_of, free_port, proxied
+from proxy import HOST, Proxy, error_of, free_port, needs_proxy, proxied
 
-pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"{MISSING} is not installed")
+pytestmark = needs_proxy
 PAUSE_SECONDS = 0.03  # between searches beside a restart: whoever knocks as the socket closes is reset
 
 
