@@ -250,6 +250,7 @@ def test_compact_accepts_loss_only_when_it_is_told_to(tmp_path):
     with opened(tmp_path) as journal:
         journal.commit([put("a")])
     shutil.rmtree(tmp_path / "live")
+    assert "holds no change, and change 1 was acknowledged" in run().output
     assert run("--accept-loss").exit_code == 0
     assert run().exit_code == 0
     with opened(tmp_path) as journal:
