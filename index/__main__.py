@@ -22,7 +22,7 @@ from index.cores import available_cores
 from index.errors import ReleaseError
 from index.journal.changes import describe_change
 from index.journal.journal import compact as compact_journal
-from index.journal.location import LIVE_NAME
+from index.journal.location import LIVE_NAME, read_acknowledged
 from index.journal.snapshot import open_snapshot
 from index.manifest import Manifest
 from index.publish import prune as prune_releases
@@ -210,9 +210,10 @@ def compact(
     Works on a full disk, too.
     """
     with _errors_shown():
-        if not accept_loss and not (releases / LIVE_NAME).is_dir():
-            raise ReleaseError(f"there are no live changes in {releases}")
         known = catalog.last_live_sequence(releases)
+        ever = max(known, read_acknowledged(releases))
+        if not (accept_loss or ever or (releases / LIVE_NAME).is_dir()):
+            raise ReleaseError(f"there are no live changes in {releases}")
         freed_bytes = compact_journal(releases, known=known, accept_loss=accept_loss)
     typer.echo(f"freed {freed_bytes / 1e6:,.1f} MB in {releases / LIVE_NAME}")
 

@@ -27,13 +27,15 @@ class Kind:
 
 def kinds(fingerprint: str, dim: int) -> Iterator[Kind]:
     """`fingerprint`, `dim`: of the encoder that is served."""
+    changes = _changes(fingerprint, dim)
     bodies = (
         _texts(),
         _openai(),
         _images(),
         _queries(fingerprint, dim),
         _filters(),
-        _changes(fingerprint, dim),
+        changes,
+        {f"{name}, with a key": _keyed(make) for name, make in changes.items()},
     )
     for made in (*bodies, _forms(), _heads()):
         for name, make in made.items():
@@ -257,6 +259,11 @@ def _vector(dim: int) -> list[float]:
 
 def _put(make: Callable[[], bytes]) -> Callable[[], bytes]:
     return lambda: b"PUT" + make().removeprefix(b"POST")
+
+
+def _keyed(make: Callable[[], bytes]) -> Callable[[], bytes]:
+    """With an idempotency key, by which a request is told from others whatever comes of it."""
+    return lambda: make().replace(b"\r\n", b"\r\nidempotency-key: a\r\n", 1)
 
 
 def _chunked(path: str, chunk: int, size: int) -> bytes:

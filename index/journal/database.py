@@ -18,6 +18,7 @@ from index.journal.location import ACCEPT_LOSS, has_room
 
 JOURNAL_NAME = "journal.sqlite"
 WAL_SUFFIX = "-wal"
+INDEX_SUFFIX = "-shm"
 FORMAT = 1  # PRAGMA user_version
 BUSY_SECONDS = 10.0  # that another process may hold the file, a reader of an earlier opening for example
 PAGE_BYTES = 4096
@@ -175,6 +176,11 @@ def rows_after(connection: sqlite3.Connection, sequence: int) -> Iterator[tuple[
 
 def log_of(path: Path) -> Path:
     return path.with_name(path.name + WAL_SUFFIX)
+
+
+def files_of(path: Path) -> tuple[Path, Path, Path]:
+    """What SQLite has open for a journal: the file, its log, the log's index."""
+    return path, log_of(path), path.with_name(path.name + INDEX_SUFFIX)
 
 
 def _connect(path: Path, options: str) -> sqlite3.Connection:

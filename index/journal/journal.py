@@ -21,8 +21,8 @@ from index.journal.database import (
     JOURNAL_NAME,
     State,
     create_tables,
+    files_of,
     is_new,
-    log_of,
     open_writer,
     rows_after,
     told,
@@ -64,13 +64,14 @@ class Journal:
             self._reserve = Reserve(self.folder)
             stack.callback(self._reserve.close)
             least = max(read_acknowledged(releases), known) if accept_loss else 0
-            self._connection, self._state = self._open_database(check, least)
-            stack.callback(self._close_database)
             self._files = ImageFiles(self.folder / IMAGES_NAME)
             stack.callback(self._files.close)
-            self._placement = Placement(self._lock, (self._path, log_of(self._path), self._files.folder))
+            self._connection, self._state = self._open_database(check, least)
+            self._placement = Placement(self._lock, (*files_of(self._path), self._files.folder))
+            stack.callback(self._close_database)
             self._acknowledged = Acknowledged(releases)
             stack.callback(self._acknowledged.close)
+            self._placement.watch(self._acknowledged.path)
             self._acknowledged.write(self.sequence)
             self._upkeep = Upkeep(self._connection, self._path, files=self._files, reserve=self._reserve)
             self._upkeep.sweep()

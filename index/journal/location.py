@@ -63,13 +63,13 @@ class Acknowledged:
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise JournalFailed(f"{path} cannot be written: {error.strerror}") from error
-        self._path = path
+        self.path = path
 
     def write(self, sequence: int) -> None:
         try:
             os.pwrite(self._descriptor, _line(sequence), 0)
         except OSError as error:  # the change is durable without it
-            _log.warning("%s stays behind: %s", self._path, error.strerror)
+            _log.warning("%s stays behind: %s", self.path, error.strerror)
 
     def close(self) -> None:
         os.close(self._descriptor)
@@ -107,8 +107,14 @@ class Placement:
     """Device and inode of what is written to, against what lies at its path now."""
 
     def __init__(self, lock: ProcessLock, paths: tuple[Path, ...]) -> None:
-        """`paths` exist and are open by now."""
-        self._expected = {lock.path: lock.identity, **{path: _identity(path) for path in paths}}
+        """`paths`: as for `watch`."""
+        self._expected = {lock.path: lock.identity}
+        for path in paths:
+            self.watch(path)
+
+    def watch(self, path: Path) -> None:
+        """`path` exists and is open by now."""
+        self._expected[path] = _identity(path)
 
     def check(self) -> None:
         """Raises JournalFailed where a file was moved or replaced: what is written to it would be lost."""

@@ -21,12 +21,7 @@ class Reserve:
     def __init__(self, folder: Path) -> None:
         """Raises JournalFailed."""
         self._path = folder / RESERVE_NAME
-        try:
-            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except OSError as error:
-            raise JournalFailed(f"{self._path} cannot be opened: {error.strerror}") from error
-        status = os.fstat(self._descriptor)
-        self._held_bytes = min(status.st_size, status.st_blocks * 512)
+        self._descriptor, self._held_bytes = self._open()
 
     def close(self) -> None:
         os.close(self._descriptor)
@@ -37,6 +32,10 @@ class Reserve:
 
     def hold(self, journal_bytes: int) -> None:
         """Have what deletes in a journal of this size may take. Raises JournalFull or JournalFailed."""
+        if not self._is_in_place():  # somebody took the room: any other is as good
+            opened = self._open()
+            self.close()
+            self._descriptor, self._held_bytes = opened
         wanted = min(max(journal_bytes // 2, LEAST_BYTES), MOST_BYTES)
         if wanted <= self._held_bytes <= 2 * wanted:
             return
@@ -63,6 +62,21 @@ class Reserve:
             os.fsync(self._descriptor)  # some file systems give blocks to others only then
         except OSError as error:
             raise JournalFailed(f"{self._path} cannot be cut: {error.strerror}") from error
+
+    def _open(self) -> tuple[int, int]:
+        """The descriptor, and how many bytes are held. Raises JournalFailed."""
+        try:
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise JournalFailed(f"{self._path} cannot be opened: {error.strerror}") from error
+        status = os.fstat(descriptor)
+        return descriptor, min(status.st_size, status.st_blocks * 512)
+
+    def _is_in_place(self) -> bool:
+        try:
+            return os.path.samestat(self._path.stat(), os.fstat(self._descriptor))
+        except OSError:
+            return False
 
 
 def _allocate(descriptor: int, size_bytes: int) -> None:

@@ -47,7 +47,7 @@ async def fields(request: Request) -> Response:
     )
 
 
-@router.get("/items/{item_id:path}", responses=answers(ItemAnswer, 404, 422, 503))
+@router.get("/items/{item_id:id}", responses=answers(ItemAnswer, 404, 422, 503))
 async def get_item(request: Request, item_id: ItemId) -> Response:
     """The payload of an item."""
     holdings = serving_of(request).state.holdings
@@ -58,7 +58,7 @@ async def get_item(request: Request, item_id: ItemId) -> Response:
 
 
 @router.get(
-    "/images/{item_id:path}",
+    "/images/{item_id:id}",
     response_class=Response,
     responses={**answers(ItemAnswer, 404, 422, 503), **_IMAGE_BODY},
 )

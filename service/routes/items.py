@@ -80,7 +80,7 @@ Told = Callable[[Sequence[Change | TwinlensError]], dict[str, Any]]
 
 
 @router.put(
-    "/items/{item_id:path}",
+    "/items/{item_id:id}",
     responses=answers(ChangeAnswer, *_REFUSALS),
     openapi_extra=takes_json(
         PutItemRequest,
@@ -107,7 +107,7 @@ async def put_item(request: Request, item_id: ItemId) -> Response:
 
 
 @router.delete(
-    "/items/{item_id:path}", responses=answers(ChangeAnswer, 404, 422, 503, 504, 507), openapi_extra=TAKES_KEY
+    "/items/{item_id:id}", responses=answers(ChangeAnswer, 404, 422, 503, 504, 507), openapi_extra=TAKES_KEY
 )
 async def delete_item(request: Request, item_id: ItemId) -> Response:
     """Take an item out. It stays out of every release to come until it is put again."""

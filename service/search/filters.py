@@ -8,6 +8,7 @@ What one filter may ask for is bounded.
 Form: https://qdrant.tech/documentation/concepts/filtering/. Knows no HTTP.
 """
 
+import math
 import operator
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Protocol
@@ -18,8 +19,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    StrictFloat,
-    StrictInt,
     ValidationError,
     model_validator,
 )
@@ -38,7 +37,15 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-Number = StrictInt | StrictFloat  # no text that reads as a number, and no truth value
+def _checked_number(given: object) -> object:
+    """No text that reads as a number, no truth value, and none without end."""
+    is_number = isinstance(given, (int, float)) and not isinstance(given, bool)
+    if not is_number or (isinstance(given, float) and not math.isfinite(given)):
+        raise ValueError("a range compares with finite numbers")
+    return given
+
+
+Number = Annotated[int | float, BeforeValidator(_checked_number)]
 Values = Annotated[list[Scalar], Field(max_length=MAX_VALUES, fail_fast=True)]
 
 

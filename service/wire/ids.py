@@ -1,7 +1,8 @@
-"""Ids that are not valid UTF-8: refused as such, before anything puts U+FFFD in place of what cannot be read.
+"""Ids as they were sent: no two become one on their way to whoever looks them up.
 
-Two such ids would else become one. A path or a query has their bytes percent-encoded; JSON can escape half of a
-surrogate pair.
+One that is not valid UTF-8 is refused before anything puts U+FFFD in place of what cannot be read (a path or a
+query has its bytes percent-encoded; JSON can escape half of a surrogate pair). A line break stays in an id, for
+the rules on ids to refuse.
 """
 
 import json
@@ -11,6 +12,7 @@ from typing import Annotated, Any
 from urllib.parse import unquote_to_bytes
 
 from fastapi import Depends, Request
+from starlette.convertors import Convertor, register_url_convertor
 
 from service.errors import InvalidField
 
@@ -19,7 +21,22 @@ _SEARCHED_BYTES = 1 << 20  # of a body that is no JSON: a larger one is told as 
 _NAMES_OF_IDS = {"id", "has_id", "delete"}
 
 
-def _item_id(request: Request, item_id: str) -> str:
+class _AnyText(Convertor[str]):
+    """Starlette's own `path` leaves out a line break at the end, and takes no path with one before that."""
+
+    regex = "(?s:.*)"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("id", _AnyText())
+
+
+async def _item_id(request: Request, item_id: str) -> str:
     """The id in the path. Raises InvalidField where the server could not read its bytes."""
     _check_utf8(request.scope.get("raw_path") or b"", what="the id in the path", param="id")
     return item_id

@@ -16,7 +16,7 @@ from journaling import as_read, delete, ids, image_names, opened, put, read
 from typer.testing import CliRunner
 
 from index.__main__ import app
-from index.errors import CorruptJournal, JournalFull, ReleaseError
+from index.errors import CorruptJournal, JournalFailed, JournalFull, ReleaseError
 from index.journal import reserve
 from index.journal.changes import Upsert
 from index.journal.images import ImageStore
@@ -250,6 +250,7 @@ def test_compact_accepts_loss_only_when_it_is_told_to(tmp_path):
     with opened(tmp_path) as journal:
         journal.commit([put("a")])
     shutil.rmtree(tmp_path / "live")
+    assert "holds no change, and change 1 was acknowledged" in run().output
     assert run("--accept-loss").exit_code == 0
     assert run().exit_code == 0
     with opened(tmp_path) as journal:
@@ -316,6 +317,39 @@ def test_on_a_full_disk_puts_leave_nothing_and_deletes_work_and_make_room(small_
     with opened(small_disk) as journal:
         assert {change.id for change in read(small_disk)} == {*accepted, *again}
         journal.commit([delete(again[0])])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "live",
+        "live/journal.sqlite",
+        "live/journal.sqlite-wal",
+        "live/journal.sqlite-shm",
+        "live/images",
+        ".live.lock",
+        ".live.acknowledged",
+    ],
+)
+def test_nothing_is_acknowledged_while_a_file_is_moved_away(tmp_path, name):
+    with opened(tmp_path) as journal:
+        journal.commit([put("before")])
+        (tmp_path / name).rename(tmp_path / "elsewhere")
+        for change in (put("lost"), delete("before")):
+            with pytest.raises(JournalFailed, match=f"{re.escape(str(tmp_path))}.* was moved"):
+                journal.commit([change])
+        (tmp_path / "elsewhere").rename(tmp_path / name)
+        journal.commit([put("after")])
+    assert ids(tmp_path) == ["before", "after"]
+
+
+def test_a_reserve_that_was_deleted_is_made_anew(tmp_path):
+    file = tmp_path / "live" / reserve.RESERVE_NAME
+    with opened(tmp_path) as journal:
+        journal.commit([put("a")])
+        file.unlink()
+        journal.commit([put("b")])
+        assert file.stat().st_blocks * 512 >= reserve.LEAST_BYTES
 
 
 def test_a_journal_on_a_full_disk_opens_compacts_and_takes_deletes_after_a_kill(small_disk):

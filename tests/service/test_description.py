@@ -1,11 +1,14 @@
 """The API's own description: every example is true, and nothing is ever answered that it does not say."""
 
+import inspect
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any
 from urllib.parse import quote
 
@@ -13,6 +16,7 @@ import jsonschema_rs
 import pytest
 from live_service import Running, running
 
+import service.routes
 from service.access.keys import create_key
 from service.settings import Settings
 
@@ -104,6 +108,15 @@ def test_a_description_that_needs_no_key_names_no_item(service, releases, settin
     with running(settings_for(releases, keys_file=tmp_path / "keys.json")) as guarded:
         told = guarded.client.get("/openapi.json").text
     assert [items.id(row) for row in range(len(items)) if items.id(row) in told] == []
+
+
+def test_no_request_takes_a_thread_to_be_checked():
+    """FastAPI gives each plain function one, and imports what for: which fails where no descriptor is left."""
+    modules = [import_module(f"service.routes.{found.name}") for found in iter_modules(service.routes.__path__)]
+    routes = [route for module in modules if hasattr(module, "router") for route in module.router.routes]
+    dependants = [inner for route in routes for inner in (route.dependant, *route.dependant.dependencies)]
+    assert len(dependants) > len(routes) > 20
+    assert [one.call for one in dependants if not inspect.iscoroutinefunction(one.call)] == []
 
 
 def test_options_and_405_name_every_method_of_a_path(client):

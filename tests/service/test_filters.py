@@ -164,7 +164,7 @@ def test_a_match_takes_numbers_for_the_same_where_python_does(values, data):
 
 @pytest.mark.parametrize("bound", [True, "5", [5], float("nan"), float("inf")])
 def test_a_bound_that_is_no_number_is_refused(bound):
-    with pytest.raises(InvalidField, match="filter: range"):
+    with pytest.raises(InvalidField, match=r"filter: range\.gte: .*finite numbers"):
         parse_filter({"key": "year", "range": {"gte": bound}})
 
 

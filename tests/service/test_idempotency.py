@@ -2,6 +2,8 @@
 
 import base64
 import shutil
+import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,8 +12,10 @@ import httpx
 import pytest
 from live_service import Running, picture, running
 
+from service.access.access import Caller
 from service.access.keys import create_key
 from service.settings import Settings
+from service.wire.idempotency import request_key
 
 PNG = {"content-type": "image/png"}
 
@@ -140,3 +144,43 @@ def test_answers_outlast_a_restart_and_are_told_to_nobody_else(
         assert (again.content, again.headers["idempotency-replayed"]) == (first.content, "true")
         theirs = send(service.client, "PUT", "/items/b", "shared", content=picture(2), headers=PNG | other)
         assert (theirs.status_code, theirs.json()["sequence"]) == (200, 2)
+
+
+def test_others_go_on_while_a_large_request_is_told_from_others():
+    """One call that wrote it as JSON would hold the interpreter's lock from beginning to end."""
+    vector = [number / 7 for number in range(400_000)]
+    done, longest = threading.Event(), 0.0
+
+    def work() -> None:
+        request_key("key", Caller(""), b"PUT", {"vector": vector, "payload": {"a": [{"b": vector}]}})
+        done.set()
+
+    began = last = time.perf_counter()
+    threading.Thread(target=work).start()
+    while not done.is_set():
+        now = time.perf_counter()
+        longest, last = max(longest, now - last), now
+    longest = max(longest, time.perf_counter() - last)
+    assert longest < (time.perf_counter() - began) / 2
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ([1, 2], [[1], 2]),
+        ([[1, 2]], [[1], [2]]),
+        ({"a": 1}, {"a": "1"}),
+        ({"a": {}}, {"a": []}),
+        (["ab"], ["a", "b"]),
+        ([2**64], [2**64 + 1]),
+        ({"a": [1]}, {"a": 1}),
+    ],
+)
+def test_requests_that_differ_have_keys_that_differ(one, other):
+    keys = [request_key("key", Caller(""), b"PUT", content).content for content in (one, other)]
+    assert keys[0] != keys[1]
+
+
+def test_the_order_of_fields_makes_no_other_request():
+    one, other = {"a": [{"b": 1, "c": 2.5}], "d": None}, {"d": None, "a": [{"c": 2.5, "b": 1}]}
+    assert request_key("key", Caller(""), one) == request_key("key", Caller(""), other)

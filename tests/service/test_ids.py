@@ -85,3 +85,19 @@ def test_a_filter_in_a_query_that_is_no_utf_8_is_refused(client):
     response = client.post(f"/search/image?filter={told}", content=picture(1), headers=PNG)
     assert (response.status_code, response.json()["error"]["code"]) == (422, "invalid_field")
     assert "not valid UTF-8" in response.json()["error"]["message"]
+
+
+def test_a_line_break_stays_in_an_id_and_is_refused(service):
+    """Starlette's own `path` would leave it out, and a change of one item would be another's."""
+    client = service.client
+    assert client.put("/items/sound", content=picture(4), headers=PNG).status_code == 200
+    for broken in ("sound%0A", "%0Asound", "so%0Aund"):
+        for response in (
+            client.put(f"/items/{broken}", content=picture(5), headers=PNG),
+            client.delete(f"/items/{broken}"),
+        ):
+            assert (response.status_code, response.json()["error"]["code"]) == (422, "bad_id")
+        for route in ("items", "images"):
+            response = client.get(f"/{route}/{broken}")
+            assert (response.status_code, response.json()["error"]["code"]) == (404, "unknown_item")
+    assert client.get("/images/sound").content == picture(4)

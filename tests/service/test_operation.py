@@ -65,7 +65,7 @@ def test_metrics_count_by_route_status_and_cause(client):
     client.get("/items/nope")
     text = client.get("/metrics").text
     assert 'twinlens_requests_total{cause="",route="/embed/text",status="200"}' in text
-    assert 'twinlens_requests_total{cause="unknown_item",route="/items/{item_id:path}",status="404"}' in text
+    assert 'twinlens_requests_total{cause="unknown_item",route="/items/{item_id:id}",status="404"}' in text
     assert 'twinlens_batch_items_count{kind="text"}' in text
     assert 'twinlens_release_info{model="tiny"' in text
     assert "process_resident_memory_bytes" in text

@@ -80,7 +80,7 @@ def test_what_a_request_meets_is_counted_by_stage_outcome_and_cause(client):
         assert value(found, "twinlens_pending_items", kind=kind) == 0
         assert value(found, "twinlens_queue_limit_items", kind=kind) > 1
     assert value(found, "twinlens_batch_items_count", kind="image") >= 1
-    cause = {"route": "/items/{item_id:path}", "status": "404", "cause": "unknown_item"}
+    cause = {"route": "/items/{item_id:id}", "status": "404", "cause": "unknown_item"}
     assert value(found, "twinlens_requests_total", **cause) >= 1
     assert value(found, "twinlens_request_seconds_count", route="/search/text") >= 1
 

@@ -86,7 +86,7 @@ def test_a_request_becomes_a_span_with_its_stages_below_and_goes_on_with_the_cal
             wait_until(lambda: len([s for s in taken.spans if s.kind == Span.SPAN_KIND_SERVER]) >= 3)
         spans = list(taken.spans)
     requests = {span.name: span for span in spans if span.kind == Span.SPAN_KIND_SERVER}
-    assert set(requests) == {"POST /search/image", "POST /search/text", "GET /items/{item_id:path}"}
+    assert set(requests) == {"POST /search/image", "POST /search/text", "GET /items/{item_id:id}"}
     by_image = requests["POST /search/image"]
     assert (by_image.trace_id.hex(), by_image.parent_span_id.hex()) == (TRACE, PARENT)
     assert attributes(by_image) == {
@@ -105,7 +105,7 @@ def test_a_request_becomes_a_span_with_its_stages_below_and_goes_on_with_the_cal
     assert [span.name for span in order] == ["decode", "queue", "inference", "search"]
     assert abs(by_image.start_time_unix_nano - time.time_ns()) < 600e9
     assert requests["POST /search/text"].trace_id != by_image.trace_id
-    missing = attributes(requests["GET /items/{item_id:path}"])
+    missing = attributes(requests["GET /items/{item_id:id}"])
     assert (missing["http.response.status_code"], missing["error.type"]) == (404, "unknown_item")
     assert taken.services == {"twinlens"}
     told = b"".join(span.SerializeToString() for span in spans)
