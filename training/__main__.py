@@ -10,6 +10,7 @@ from training.calibrate.command import calibrate_command
 from training.evaluate.command import evaluate_command
 from training.fit.command import fit_command
 from training.gate.command import gate_command
+from training.short_queries.command import queries_command
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Train bundles, and measure how they hold up."
@@ -23,6 +24,7 @@ app.command("interpolate")(interpolate_command)
 app.command("soup")(soup_command)
 app.command("bank")(bank_command)
 app.command("adapt")(adapt_command)
+app.command("queries")(queries_command)
 
 if __name__ == "__main__":
     app()
