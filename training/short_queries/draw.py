@@ -122,7 +122,8 @@ def _shares(ordered: Sequence[Phrase], shares: Mapping[Kind, float], count: int)
 def _few_of_a_noun(phrases: Sequence[Phrase]) -> list[Phrase]:
     """The same, those beyond the first few of a noun behind all others."""
     seen: Counter[str] = Counter()
-    kept, late = [], []
+    kept: list[Phrase] = []
+    late: list[Phrase] = []
     for phrase in phrases:
         seen[phrase.noun] += 1
         (kept if seen[phrase.noun] <= MOST_OF_A_NOUN else late).append(phrase)
