@@ -1,6 +1,9 @@
 # The service and the batch job in one image: `python -m service` unless told otherwise.
 # Needs no BuildKit. Runs as a user without rights, and with a read-only root.
-FROM python:3.11-slim
+
+# Named by its digest, the base is the same one each time: docs/security.md says how to find a digest.
+ARG BASE_IMAGE=python:3.11-slim
+FROM ${BASE_IMAGE}
 
 # Where PyTorch's CPU builds lie (pytorch.org names the address): an image of about 2 GB instead of 8, without CUDA.
 ARG TORCH_INDEX_URL=""
@@ -17,9 +20,9 @@ WORKDIR /app
 COPY requirements/install.py requirements/service.txt requirements/
 RUN python requirements/install.py service --torch-index "$TORCH_INDEX_URL"
 
-# A named volume takes its owner from the folder it covers, hence /data/releases.
+# A named volume takes its owner from the folder it covers, hence /data/releases and /data/keys.
 RUN useradd --system --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin twinlens \
-    && install -d -o twinlens -g twinlens /data /data/releases
+    && install -d -o twinlens -g twinlens /data /data/releases /data/keys
 
 COPY encoders/ encoders/
 COPY index/ index/

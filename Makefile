@@ -24,6 +24,7 @@ PORT ?= 8000
 RECIPE ?= training/recipes/lite0-minilm.toml
 OUT ?= bundles/$(basename $(notdir $(RECIPE)))
 TORCH_INDEX_URL ?=
+BASE_IMAGE ?= python:3.11-slim
 
 .PHONY: help demo test check format train index serve bench image lock clean
 
@@ -61,8 +62,9 @@ serve: $(INSTALLED) ## serve the current release of RELEASES on HOST and PORT
 bench: $(INSTALLED) ## measure encoder, index, service and evaluation on this machine
 	$(BIN)/python -m benchmarks
 
-image: ## build the container image `twinlens` (TORCH_INDEX_URL=... for the small CPU build)
-	docker build --build-arg TORCH_INDEX_URL='$(TORCH_INDEX_URL)' --tag twinlens .
+image: ## build the container image `twinlens` on BASE_IMAGE (TORCH_INDEX_URL=... for the small CPU build)
+	docker build --build-arg BASE_IMAGE='$(BASE_IMAGE)' --build-arg TORCH_INDEX_URL='$(TORCH_INDEX_URL)' \
+		--tag twinlens .
 
 # The lock holds for every platform and Python from 3.11 on. dev.txt leads: the roles never differ from it.
 COMPILE = .cache/uv/bin/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \

@@ -5,6 +5,7 @@ Knows nothing of what they hold.
 
 import contextlib
 import ctypes
+import errno
 import os
 import shutil
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
+_CANNOT_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP})  # what network file systems say of a folder
 
 
 def write_durably(path: Path, content: bytes) -> None:
@@ -69,9 +71,12 @@ def _exchanged(one: Path, other: Path) -> bool:
 
 
 def sync(path: Path) -> None:
-    """Make what a file or folder holds by now outlast a power cut."""
+    """Make what a file or folder holds by now outlast a power cut; folders only where the file system can."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC or not path.is_dir():
+            raise
     finally:
         os.close(descriptor)

@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 
 from encoders.errors import TwinlensError
+from encoders.permissions import advice_on
 from index import catalog
 from index.console import changes_table, progress_on, releases_table, show_report
 from index.cores import available_cores
@@ -216,11 +217,13 @@ def _live_sequence(releases: Path) -> int:
 
 @contextmanager
 def _errors_shown() -> Iterator[None]:
-    """Errors meant for people become one line and status 1."""
+    """Errors meant for people become a line, with what to do where a file was refused, and status 1."""
     try:
         yield
     except (TwinlensError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
+        if advice := advice_on(error):
+            print(advice, file=sys.stderr)
         raise typer.Exit(EXIT_NOTHING_PUBLISHED) from error
 
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
@@ -17,6 +18,7 @@ from rich.progress import (
 )
 from rich.table import Column, Table
 
+from encoders.permissions import reading_advice
 from index.catalog import FAILURES_NAME
 from index.live.records import Change, Put
 from index.manifest import Manifest
@@ -105,6 +107,8 @@ def _show_failures(console: Console, report: RebuildReport) -> None:
     for failure in report.tally.first_failures:
         line = _printable(f"{failure.item}: {failure.message}", console.encoding)
         console.print(f"  {escape(line)}", highlight=False)
+    if report.tally.failures["not_permitted"]:
+        console.print(reading_advice(Path(report.manifest.gallery.root)), highlight=False, markup=False)
     console.print(f"all of them are in {report.release_id}/{FAILURES_NAME}", highlight=False)
 
 

@@ -48,10 +48,16 @@ class ImageSource:
         except FileNotFoundError as error:
             raise ImageMissing(f"{file_path} does not exist", code="missing") from error
         except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-            raise ImageMissing(f"{file_path} cannot be read: {error}", code="unreadable") from error
+            reason = getattr(error, "strerror", None) or error  # which alone would repeat the path
+            raise ImageMissing(f"{file_path} cannot be read: {reason}", code=reading_fault(error)) from error
         if live_name and digest_of(data).hex() != live_name:
             raise ImageMissing(f"{file_path} has changed since it was put: put it again", code="changed")
         return data
+
+
+def reading_fault(error: Exception) -> str:
+    """The reason in one word, as the failure ledger has it: whether the disk or somebody's rights failed."""
+    return "not_permitted" if isinstance(error, PermissionError) else "unreadable"
 
 
 def _read_exactly(descriptor: int, length_bytes: int, offset_bytes: int) -> bytes:

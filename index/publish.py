@@ -21,7 +21,7 @@ from index.catalog import (
     release_ids,
     release_path,
 )
-from index.errors import CorruptRelease, ReleasesBusy, UnknownRelease
+from index.errors import CorruptRelease, ReleaseError, ReleasesBusy, UnknownRelease
 from index.manifest import FileEntry, Manifest, content_digest, describe_file
 
 STAGING_PREFIX = ".staging-"
@@ -61,15 +61,16 @@ def describe_files(folder: Path) -> dict[str, FileEntry]:
 
 
 def new_release_id(releases: Path, files: dict[str, FileEntry]) -> tuple[str, datetime]:
-    """An id that sorts behind all others: the time, and the start of a digest over its files.
+    """An id that sorts behind all others (the time, and the start of a digest over its files), and the time.
 
-    Within one second of the newest release, or after the clock was set back, the time is a second after its.
+    Within a second of the newest release, or after the clock was set back, the id's time is a second after its.
     """
-    created = datetime.now(UTC).replace(microsecond=0)
+    now = datetime.now(UTC).replace(microsecond=0)
+    later = now
     for newest in release_ids(releases)[-1:]:
         stamp = datetime.strptime(newest.split("-")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
-        created = max(created, stamp + timedelta(seconds=1))
-    return f"{created:%Y%m%dT%H%M%SZ}-{content_digest(files)[:6]}", created
+        later = max(now, stamp + timedelta(seconds=1))
+    return f"{later:%Y%m%dT%H%M%SZ}-{content_digest(files)[:6]}", now
 
 
 def publish(releases: Path, staging: Path, *, manifest: Manifest) -> Path:
@@ -150,6 +151,11 @@ def _locked(path: Path, *, wait: bool) -> Iterator[None]:
             owner = file.read(20).strip() or "unknown"
             raise ReleasesBusy(
                 f"another rebuild (process {owner}) works in {path.parent}: wait for it"
+            ) from error
+        except OSError as error:
+            raise ReleaseError(
+                f"{path.parent} is on a file system that gives no locks ({error.strerror}): two rebuilds could "
+                "spoil each other's, so keep releases on one that does"
             ) from error
         file.truncate(0)
         file.write(str(os.getpid()))

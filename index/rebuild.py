@@ -17,6 +17,7 @@ from encoders.choices import Engine, Precision
 from encoders.encoder import Encoder
 from encoders.errors import TwinlensError
 from encoders.images import DEFAULT_MAX_PIXELS
+from encoders.permissions import reading_advice
 from encoders.query_bank import QueryBank, penalty_of
 from index import catalog
 from index.cache import EmbeddingCache, cache_path, remove_other_caches
@@ -267,11 +268,13 @@ def _check(
 
 
 def _nothing(gallery: Gallery, tally: Tally) -> str:
-    shown = "".join(f"\n  {entry.item}: {entry.message}" for entry in tally.first_failures)
-    return (
+    lines = [
         f"no picture of {gallery.source} could be indexed ({tally.failures.total()} failed, "
-        f"{gallery.skipped} other files): nothing is published, what was current stays{shown}"
-    )
+        f"{gallery.skipped} other files): nothing is published, what was current stays",
+        *(f"  {entry.item}: {entry.message}" for entry in tally.first_failures),
+        *([reading_advice(gallery.root)] if tally.failures["not_permitted"] else []),
+    ]
+    return "\n".join(lines)
 
 
 def _prune_cache(releases: Path, cache: EmbeddingCache, fingerprint: str) -> None:

@@ -2,11 +2,12 @@
 
 Roles are the lock files beside this one: `dev` (everything, and the tools), `service`, `training`.
 
-With --torch-index (the address of PyTorch's CPU builds) torch and torchvision come from there, in the
-versions the lock pins, CUDA's libraries stay out and faiss-cpu takes faiss-gpu's place: about 1 GB
-instead of 6. Everything else is installed by its hash either way.
+Every package is installed by its hash. With --torch-index (the address of PyTorch's CPU builds) torch and
+torchvision come from there instead, in the versions the lock pins and without a hash: those builds are other
+files than PyPI's, and only that index vouches for them. CUDA's libraries then stay out and faiss-cpu takes
+faiss-gpu's place: about 1 GB instead of 6.
 
-Runs on the standard library alone, and knows nothing of the project's code.
+Runs on the standard library alone.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ def install(role: str, *, torch_index: str | None) -> None:
         pip_install("--require-hashes", "-r", str(lock))
         return
     torch, rest = cpu_lock(lock.read_text("utf-8"))
+    print(f"{' and '.join(torch)} come from {torch_index} by version, without a hash", file=sys.stderr)
     pip_install("--no-deps", "--index-url", torch_index, *torch)
     with tempfile.TemporaryDirectory() as folder:
         trimmed = Path(folder) / lock.name

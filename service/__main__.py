@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from encoders.errors import TwinlensError
+from encoders.permissions import advice_on
 from service.access.commands import keys
 from service.errors import SettingsError
 from service.settings import Settings
@@ -62,6 +63,8 @@ def serve(
 
 def _refuse(error: TwinlensError, *, status: int) -> None:
     typer.echo(f"cannot start: {error}", err=True)
+    if advice := advice_on(error):
+        typer.echo(advice, err=True)
     raise typer.Exit(status)
 
 

@@ -1,8 +1,10 @@
 """Fixtures that every package's tests share."""
 
+import ctypes
 import json
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ.setdefault("TWINLENS_ENGINE", "torch")  # compiling takes a second, and there are hundreds of starts
@@ -106,3 +108,17 @@ def other_tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make_bundle() -> Callable[..., Bundle]:
     """Makes a tiny bundle at a path, with a seed, a name or other fields of its configuration."""
     return make_tiny_bundle
+
+
+@pytest.fixture
+def held_by_modes() -> Iterator[None]:
+    """This thread, and those that it starts, may do with files what their modes say, root's too."""
+    capabilities, thread = ctypes.CDLL(None, use_errno=True), threading.get_native_id()
+    header = (ctypes.c_uint32 * 2)(0x20080522, thread)  # _LINUX_CAPABILITY_VERSION_3
+    had = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable; twice
+    assert capabilities.capget(header, had) == 0, os.strerror(ctypes.get_errno())
+    less = (ctypes.c_uint32 * 6)(*had)
+    less[0] &= ~0b1110  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER
+    assert capabilities.capset(header, less) == 0, os.strerror(ctypes.get_errno())
+    yield
+    assert capabilities.capset(header, had) == 0, os.strerror(ctypes.get_errno())

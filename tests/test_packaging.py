@@ -97,6 +97,19 @@ def test_cpu_lock_leaves_cuda_out_and_takes_faiss_for_the_cpu():
     assert re.search(r"^faiss-cpu==\S+ +\\$", rest, re.MULTILINE)
 
 
+def test_what_comes_from_another_index_is_said_to_come_without_a_hash():
+    program = "import install\ninstall.pip_install = print\ninstall.install('service', torch_index='https://cpu.example')"
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT / "requirements", capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    torch = [f"{name}=={pins('service')[name]}" for name in ("torch", "torchvision")]
+    assert run.stderr == f"{' and '.join(torch)} come from https://cpu.example by version, without a hash\n"
+    from_torch, rest = run.stdout.splitlines()
+    assert from_torch == f"--no-deps --index-url https://cpu.example {' '.join(torch)}"
+    assert rest.startswith("--require-hashes ")
+
+
 def test_extras_and_lock_hold_one_faiss_per_platform():
     with (ROOT / "pyproject.toml").open("rb") as file:
         extras = tomllib.load(file)["project"]["optional-dependencies"]["index"]

@@ -5,6 +5,7 @@
 
 import glob
 import itertools
+import os
 import re
 from pathlib import Path
 
@@ -37,13 +38,26 @@ def open_gallery(source: str, *, root: Path | None = None) -> Gallery:
         raise GalleryError(f"{source}: pictures are read from tars by offset; unpack it to a plain .tar first")
     path = Path(source).expanduser().absolute()
     if path.is_dir():
-        return _open_folder(path, root)
+        return _open_folder(_readable(path), root)
     if not path.is_file():
         raise GalleryError(f"the gallery {source} does not exist")
     if path.suffix.lower() not in TABLE_SUFFIXES:
         known = ", ".join(sorted(TABLE_SUFFIXES))
         raise GalleryError(f"{source} is no gallery: give a folder, a table ({known}) or .tar files")
-    return TableGallery(path, root=root)
+    return TableGallery(_readable(path), root=root)
+
+
+def _readable(path: Path) -> Path:
+    """The same path; raises `GalleryError` now, not item by item once an encoder was loaded."""
+    try:
+        if path.is_dir():
+            os.scandir(path).close()
+            os.stat(f"{path}/.")  # noqa: PTH116 - enters it, which a path object would not
+        else:
+            path.open("rb").close()
+    except OSError as error:
+        raise GalleryError(f"the gallery {path} cannot be read: {error.strerror}") from error
+    return path
 
 
 def _open_folder(folder: Path, root: Path | None) -> Gallery:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from index.errors import BadItem
 from index.gallery import PICTURE_SUFFIXES, Failure, GalleryItem, checked_id
-from index.pictures import ImageSource
+from index.pictures import ImageSource, reading_fault
 
 
 class FolderGallery:
@@ -87,7 +87,7 @@ class _Walk:
             self._visited.add((status.st_dev, status.st_ino))
             names = sorted(name for name in os.listdir(self.root / folder) if not name.startswith("."))  # noqa: PTH208 - names, not path objects
         except OSError as error:
-            yield Failure(folder or ".", "unreadable", f"the folder cannot be read: {error.strerror}")
+            yield Failure(folder or ".", reading_fault(error), f"the folder cannot be read: {error.strerror}")
             return
         for name in names:
             yield f"{folder}/{name}" if folder else name

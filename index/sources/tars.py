@@ -22,7 +22,7 @@ from index.gallery import (
     even_text,
     texts_of,
 )
-from index.pictures import ImageSource
+from index.pictures import ImageSource, reading_fault
 
 MAX_SIDECAR_BYTES = 16 * 1024 * 1024
 
@@ -48,6 +48,8 @@ class TarGallery:
                     self._read_bytes = before_bytes + sample.end_bytes
                     yield _entry(name, sample)
                 _check_end(tar)
+            except PermissionError as error:
+                yield Failure(name, reading_fault(error), f"the tar cannot be read: {error.strerror}")
             except (tarfile.TarError, OSError, ValueError, OverflowError, BadItem) as error:
                 yield Failure(name, "cut_archive", f"the tar cannot be read to its end: {error}")
             self._read_bytes = before_bytes + tar.stat().st_size

@@ -11,11 +11,12 @@ from typing import Annotated
 
 import typer
 
+from encoders.permissions import advice_on
 from service.access.keys import Key, Scope, create_key, read_keys, revoke_key
 from service.errors import KeyFileError
 
 keys = typer.Typer(no_args_is_help=True, help="Create, list and revoke API keys.")
-File = Annotated[Path, typer.Option("--file", help="the file of keys, as in TWINLENS_KEYS_FILE")]
+File = Annotated[Path, typer.Option("--file", envvar="TWINLENS_KEYS_FILE", help="the file of keys")]
 Name = Annotated[str, typer.Option("--name", help="whose key it is: letters, digits, . _ -")]
 
 
@@ -78,4 +79,6 @@ def _refusing() -> Iterator[None]:
         yield
     except KeyFileError as error:
         typer.echo(f"keys: {error}", err=True)
+        if advice := advice_on(error):
+            typer.echo(advice, err=True)
         raise typer.Exit(1) from error

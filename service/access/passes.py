@@ -16,6 +16,7 @@ from service.access.keys import Key, Keyring
 
 COOKIE = "twinlens_pictures"
 PASS_SECONDS = 3600
+SKEW_SECONDS = 60  # by which the clocks of replicas that share a secret may differ
 _MAX_CHARACTERS = 256
 
 
@@ -31,11 +32,16 @@ class Passes:
         return f"{expires}.{key.name}.{self._sign(key, expires)}"
 
     def find(self, value: str, keyring: Keyring, *, now: float) -> Key | None:
-        """The key a pass was issued for; None when it is not ours, too old, or its key is gone."""
+        """The key a pass was issued for; None when it is not ours, too old, or its key is gone.
+
+        Nor is one for longer than a pass lasts: the clock was ahead when it was issued, and has been set back.
+        """
         expires, _, rest = value[:_MAX_CHARACTERS].partition(".")
         name, _, signature = rest.rpartition(".")
         key = keyring.named(name)
-        if key is None or not (expires.isascii() and expires.isdigit()) or int(expires) <= now:
+        if key is None or not (expires.isascii() and expires.isdigit()):
+            return None
+        if not 0 < int(expires) - now <= PASS_SECONDS + SKEW_SECONDS:
             return None
         good = hmac.compare_digest(self._sign(key, int(expires)).encode(), signature.encode())
         return key if good else None

@@ -21,6 +21,7 @@ from service.errors import ErrorReport
 from service.settings import Settings
 
 UNREAD_SECONDS = 10.0  # that the rest of a body may still come once the request was answered without it
+PARTING_SECONDS = 0.9  # in which a connection that was just opened may still ask, once the server stops
 LEAST_TAKEN_BYTES = 65_536  # of an answer in `send_seconds`, or the rest of it
 FRAMING_PER_BYTE = 8  # a body in chunks of one byte each has five bytes of framing for each of its own
 
@@ -156,6 +157,17 @@ class Connection(HttpToolsProtocol):
 
     def timeout_keep_alive_handler(self) -> None:
         self._close()
+
+    def shutdown(self) -> None:
+        """The server stops. Who has just connected, or has begun to ask, gets to the end of it and an answer.
+
+        A proxy opens a connection for each request by then, and what it sent would be lost without a word.
+        """
+        unheard = self._phase is not _Phase.BETWEEN and self.cycle is not None and self.cycle.response_complete
+        if self.cycle is None or unheard:
+            self._start("parting", PARTING_SECONDS, super().shutdown)
+        else:
+            super().shutdown()
 
     def send_400_response(self, msg: str) -> None:
         """uvicorn's way out of whatever the parser, or a callback of it, refuses."""

@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import shutil
 
 import pytest
 from rich.console import Console
@@ -109,3 +111,31 @@ def test_wrong_arguments_are_one_clear_line_and_a_status(
     assert code == status
     assert message in output
     assert "Traceback" not in output
+
+
+def test_what_may_not_be_read_or_written_is_told_with_what_helps(
+    index, tmp_path, tiny_bundle, draw, held_by_modes
+):
+    gallery, bundle, releases = tmp_path / "gallery", tmp_path / "bundle", tmp_path / "releases"
+    draw(gallery / "one.png").chmod(0)
+    draw(gallery / "two.png", seed=2)
+    shutil.copytree(tiny_bundle, bundle)
+    releases.mkdir()
+    rebuild = ("rebuild", "--gallery", gallery, "--bundle", bundle, "--releases", releases)
+
+    for folder, power in ((gallery, "read"), (bundle, "read"), (releases, "write to")):
+        folder.chmod(0o500 if folder is releases else 0)
+        status, told = index(*rebuild)
+        folder.chmod(0o755)
+        assert status == 1
+        assert f"{folder} belongs to {os.geteuid()}:{os.getegid()} with mode" in told
+        assert f"user {os.geteuid()} may not {power}" in told
+
+    help_for_all = (
+        f"user {os.geteuid()} may not read what is in {gallery}: let everybody (chmod -R a+rX {gallery})"
+    )
+    status, told = index(*rebuild)
+    assert (status, help_for_all in told) == (3, True)
+    (gallery / "two.png").chmod(0)
+    status, told = index(*rebuild)
+    assert (status, "nothing is published" in told, help_for_all in told) == (1, True, True)

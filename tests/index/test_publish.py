@@ -4,6 +4,7 @@ import fcntl
 import os
 import shutil
 import threading
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -159,6 +160,6 @@ def test_a_new_release_sorts_last_within_a_second_and_after_the_clock_was_set_ba
     (tmp_path / "20991231T235959Z-ffffff").mkdir()
     name, created = new_release_id(tmp_path, {})
     assert name.startswith("21000101T000000Z-")
-    assert f"{created:%Y%m%dT%H%M%SZ}" == name.split("-")[0]
+    assert abs(datetime.now(UTC) - created) < timedelta(minutes=5)  # when it was made, whatever its name
     (tmp_path / name).mkdir()
     assert new_release_id(tmp_path, {})[0].startswith("21000101T000001Z-")

@@ -58,12 +58,23 @@ def test_name_that_is_no_utf8_is_a_failure(tmp_path):
     assert [code for _, code in faults(entries(tmp_path))] == ["bad_id"]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_folder_that_may_not_be_read_is_a_failure(tmp_path, draw):
+def test_folder_that_may_not_be_read_is_a_failure(tmp_path, draw, held_by_modes):
     draw(tmp_path / "ok.png")
     (tmp_path / "locked").mkdir(mode=0)
     found = entries(tmp_path)
-    assert (ids(found), faults(found)) == (["ok.png"], [("locked", "unreadable")])
+    assert (ids(found), faults(found)) == (["ok.png"], [("locked", "not_permitted")])
+
+
+@pytest.mark.parametrize("name", ["", "items.jsonl"])
+def test_gallery_that_may_not_be_read_is_refused_before_anything_else(tmp_path, held_by_modes, name):
+    (tmp_path / "gallery").mkdir()
+    locked = tmp_path / "gallery" / name
+    if name:
+        locked.write_bytes(b"")
+    locked.chmod(0)
+    with pytest.raises(GalleryError, match=f"the gallery {locked} cannot be read: Permission denied"):
+        open_gallery(str(locked))
+    locked.chmod(0o700)
 
 
 def test_folder_with_a_table_is_that_table_and_with_two_is_refused(tmp_path):
@@ -240,6 +251,14 @@ def test_cut_tar_is_a_failure_and_the_next_tar_is_read(tmp_path, cut_bytes):
     found = entries(tmp_path / "{a,b}.tar")
     assert faults(found) == [("a.tar", "cut_archive")]
     assert ids(found)[-2:] == ["b/x.jpg", "b/y.jpg"]
+
+
+def test_tar_that_may_not_be_read_is_a_failure_and_the_next_is_read(tmp_path, held_by_modes):
+    for name in ("a", "b"):
+        pack(tmp_path / f"{name}.tar", [("x.jpg", b"P")])
+    (tmp_path / "a.tar").chmod(0)
+    found = entries(tmp_path / "*.tar")
+    assert (ids(found), faults(found)) == (["b/x.jpg"], [("a.tar", "not_permitted")])
 
 
 @pytest.mark.parametrize("content", [b"", b"no tar at all" * 100])

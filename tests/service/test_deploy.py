@@ -11,7 +11,10 @@ import pytest
 import yaml
 from live_service import Running, picture, running
 from prometheus_client.parser import text_string_to_metric_families
+from typer.testing import CliRunner
 
+from service.access.commands import keys
+from service.access.keys import read_keys
 from service.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -158,14 +161,71 @@ def test_the_dashboard_has_its_rows_a_data_source_to_choose_and_panels_that_do_n
             assert target["datasource"]["uid"] == "${datasource}"
 
 
-def test_the_compose_file_mounts_what_is_there_and_publishes_on_loopback_only():
-    services = yaml.safe_load((DEPLOY / "docker-compose.yml").read_text())["services"]
-    for service in services.values():
-        assert all(port.startswith("127.0.0.1:") for port in service["ports"])
-        for volume in service["volumes"]:
-            source = volume.split(":")[0]
+COMPOSE_FILES = (ROOT / "docker-compose.yml", ROOT / "docker-compose.live.yml", DEPLOY / "docker-compose.yml")
+
+
+def services_of(path: Path) -> dict[str, dict[str, Any]]:
+    return yaml.safe_load(path.read_text())["services"]
+
+
+def settings_in(service: dict[str, Any]) -> dict[str, str | None]:
+    """Variable -> its value; None where that of whoever starts Compose is passed on."""
+    pairs = (entry.partition("=") for entry in service["environment"])
+    return {name: value if equals else None for name, equals, value in pairs}
+
+
+def test_compose_files_mount_what_is_there_and_publish_on_loopback_only():
+    services = [service for path in COMPOSE_FILES for service in services_of(path).values()]
+    for service in services:
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
+        for volume in service.get("volumes", []):
+            source = re.sub(r"^\$\{\w+:-(.*?)\}", r"\1", volume).split(":")[0]
             assert not source.startswith(".") or (ROOT / source).is_dir()
     scraped = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
     assert scraped["rule_files"] == ["rules.yml"]
     for path in (DEPLOY / "grafana" / "provisioning").rglob("*.yml"):
         assert yaml.safe_load(path.read_text())["apiVersion"] == 1
+
+
+def test_compose_passes_every_setting_on_but_those_that_the_image_has():
+    passed = {
+        name for name in settings_in(services_of(COMPOSE_FILES[0])["api"]) if name.startswith("TWINLENS_")
+    }
+    fixed = {"releases", "host", "port"}
+    assert passed == {f"TWINLENS_{name.upper()}" for name in Settings.model_fields if name not in fixed}
+    for path in COMPOSE_FILES[1:]:
+        assert settings_in(services_of(path)["api"]).keys() <= passed
+
+
+def test_compose_answers_to_this_machine_and_to_its_own_containers_only(releases, settings_for):
+    told = settings_in(services_of(COMPOSE_FILES[0])["api"])["TWINLENS_ALLOWED_HOSTS"]
+    default = re.fullmatch(r"\$\{TWINLENS_ALLOWED_HOSTS:-(.*)\}(,api)", told)
+    with running(settings_for(releases, allowed_hosts="".join(default.groups()))) as service:
+        ask = lambda host: service.client.get("/metrics", headers={"host": host}).status_code  # noqa: E731
+        assert {ask(host) for host in ("localhost:8000", "127.0.0.1:8000", "[::1]:8000", "api:8000")} == {200}
+        assert {ask(host) for host in ("evil.example", "twinlens", "192.0.2.1")} == {403}
+        healthcheck = service.client.get("/readyz", headers={"host": "172.18.0.3:8000"})
+        assert healthcheck.status_code == 200
+
+
+def test_only_the_live_override_lets_the_api_write_into_the_releases():
+    base, live = (services_of(path)["api"] for path in COMPOSE_FILES[:2])
+    assert "releases:/data/releases:ro" in base["volumes"]
+    assert live["volumes"] == ["releases:/data/releases"]
+    assert services_of(COMPOSE_FILES[0])["keys"]["volumes"] == ["keys:/data/keys"]
+    assert "keys:/data/keys:ro" in base["volumes"]
+
+
+def test_the_keys_command_takes_the_file_from_the_services_own_variable(tmp_path, monkeypatch):
+    monkeypatch.setenv("TWINLENS_KEYS_FILE", str(tmp_path / "keys.json"))
+    made = CliRunner().invoke(keys, ["create", "--name", "shop", "--scope", "write"])
+    assert (made.exit_code, [key.name for key in read_keys(tmp_path / "keys.json")]) == (0, ["shop"])
+
+
+def test_the_image_can_be_built_on_a_base_named_by_its_digest():
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    assert re.findall(r"^(?:FROM|ARG BASE).*", dockerfile, re.MULTILINE) == [
+        "ARG BASE_IMAGE=python:3.11-slim", "FROM ${BASE_IMAGE}",
+    ]  # fmt: skip
+    compose = yaml.safe_load(COMPOSE_FILES[0].read_text())
+    assert compose["x-twinlens"]["build"]["args"]["BASE_IMAGE"] == "${BASE_IMAGE:-python:3.11-slim}"

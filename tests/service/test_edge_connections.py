@@ -5,10 +5,11 @@ import select
 import socket
 import threading
 import time
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 
 import pytest
-from live_service import dialled, picture, running, wait_until
+from live_service import dialled, metric, picture, running, wait_until
 
 JSON = b"content-type: application/json\r\n"
 
@@ -211,3 +212,23 @@ def test_what_is_no_http_is_told_so_in_the_one_shape(service):
         with dialled(service) as caller:
             caller.sendall(data)
             assert answer_of(everything_from(caller)) == (400, "invalid_http")
+
+
+def test_a_fresh_connection_is_answered_while_the_service_stops(releases, settings_for):
+    def refused() -> bool:
+        with suppress(ConnectionRefusedError), dialled(service):
+            return False
+        return True
+
+    def ask_late() -> bytes:
+        wait_until(refused)
+        caller.sendall(b"GET /release HTTP/1.1\r\nhost: a\r\n\r\n")
+        return everything_from(caller)
+
+    with ThreadPoolExecutor(1) as aside, ExitStack() as stack:
+        with running(settings_for(releases)) as service:
+            caller = stack.enter_context(dialled(service))
+            wait_until(lambda: metric(service, "twinlens_connections") == 1)
+            told = aside.submit(ask_late)
+            service.serving.draining = True
+        assert answer_of(told.result()) == (503, "shutting_down")

@@ -300,6 +300,10 @@ def test_a_pass_ends_with_its_hour_its_key_and_its_signer(keys_file):
     value = passes.issue(keyring.find(secret), now=1000.0)
     assert passes.find(value, keyring, now=1000.0 + PASS_SECONDS - 1).name == "shop"
     assert passes.find(value, keyring, now=1000.0 + PASS_SECONDS) is None
+    assert passes.find(value, keyring, now=999.0).name == "shop"  # a replica's clock is a second behind
+    assert (
+        passes.find(value, keyring, now=0.0) is None
+    )  # the clock was set back: it would last longer than an hour
     assert Passes("s" * 32).find(value, keyring, now=1001.0).name == "shop"  # a replica of the same secret
     assert others.find(value, keyring, now=1001.0) is None
     later = value.replace(str(1000 + PASS_SECONDS), str(9000 + PASS_SECONDS))
