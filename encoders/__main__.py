@@ -38,6 +38,13 @@ def import_(
         str | None, typer.Option(help="The bundle's name; by default made from the source.")
     ] = None,
     model: Annotated[str | None, typer.Option(help="open_clip's architecture, for a checkpoint file.")] = None,
+    like: Annotated[
+        str | None,
+        typer.Option(
+            help="For a checkpoint file: the published tag of --model whose preprocessing and activation its "
+            "weights were trained with (openai)."
+        ),
+    ] = None,
     licence: Annotated[
         str | None, typer.Option(help="The weights' licence, where the source names none.")
     ] = None,
@@ -50,13 +57,14 @@ def import_(
         started = time.perf_counter()
         _console.print(f"reading {source}")
         bundle = import_model(
-            source, out=out, name=name or _name_of(source), architecture=model, licence=licence, cache=cache
-        )
+            source, out=out, name=name or _name_of(source), architecture=model, like=like, licence=licence,
+            cache=cache,
+        )  # fmt: skip
         agreement = bundle.config.provenance["agreement"]
         _console.print(
             f"wrote {bundle.path} in {time.perf_counter() - started:.1f} s: {bundle.name}, fingerprint "
             f"{bundle.fingerprint[:12]}; least cosine with the original: pictures {agreement['images']:.6f}, "
-            f"texts {agreement['texts']:.6f}"
+            f"texts {agreement['texts']:.6f}, by {bundle.config.provenance['settings']}"
         )
 
 

@@ -11,6 +11,7 @@
     verdict.json         what the gate said of it (encoders.verdict)
     report.json          how well it retrieves (training.evaluate.evaluate); changes no embedding
     README.md            its card
+    parent/              where it was adapted: what gives its parent back whole (training.adapt.bundles)
 
 The fingerprint covers what changes an embedding and nothing else, so a report may be added later. Nothing in a
 bundle is ever unpickled or executed. This module does not know how a bundle is trained or served.
@@ -23,11 +24,11 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from encoders.adaptation import ADAPTATION
 from encoders.errors import CorruptBundle, MissingBundle, UnsupportedBundle
@@ -77,6 +78,15 @@ class BundleConfig(BaseModel):
     fingerprint: str = ""
     files: dict[str, FileRecord] = Field(default_factory=dict)
 
+    @field_validator("files")
+    @classmethod
+    def _lie_inside(cls, files: dict[str, FileRecord]) -> dict[str, FileRecord]:
+        for name in files:
+            path = PurePosixPath(name)
+            if path.is_absolute() or ".." in path.parts:
+                raise ValueError(f"it names {name}, which lies outside the bundle")
+        return files
+
     @property
     def embedding_files(self) -> tuple[str, ...]:
         """The files that change an embedding."""
@@ -122,7 +132,7 @@ class Bundle:
         Raises MissingBundle, UnsupportedBundle (foreign or newer) or CorruptBundle (naming the file).
         """
         folder = Path(path)
-        config = _read_manifest(folder)
+        config = read_manifest(folder)
         for name, record in config.files.items():
             _check_file(folder, name, record, verify)
         if (expected := config.expected_fingerprint()) != config.fingerprint:
@@ -152,13 +162,14 @@ def write_bundle(
     path: Path,
     *,
     config: BundleConfig,
-    state: dict[str, torch.Tensor],
+    state: dict[str, torch.Tensor] | Path,
     files: Mapping[str, bytes],
 ) -> Bundle:
     """Write a bundle so that `path` holds all of it or what it held before.
 
-    `state` is the towers' state dict; `files` are the tokenizer's and whatever else belongs inside, by relative
-    path. A bundle that was there is replaced; a folder that is no bundle is left alone (UnsupportedBundle).
+    `state` is the towers' state dict, or another bundle's weights file to keep as it is; `files` are the
+    tokenizer's and whatever else belongs inside, by relative path. A bundle that was there is replaced; a
+    folder that is no bundle is left alone (UnsupportedBundle).
     """
     check_replaceable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -166,8 +177,7 @@ def write_bundle(
     try:
         for name, content in files.items():
             _write_durably(staging / name, content)
-        save_weights(state, staging / WEIGHTS, encoding=config.weights)
-        (staging / WEIGHTS).chmod(0o644)  # safetensors makes it its owner's alone; services run as another user
+        _write_weights(state, staging / WEIGHTS, encoding=config.weights)
         names = sorted([*files, WEIGHTS])
         recorded = config.model_copy(
             update={
@@ -182,6 +192,14 @@ def write_bundle(
         shutil.rmtree(staging, ignore_errors=True)
         raise
     return Bundle(path=path, config=sealed)
+
+
+def _write_weights(state: dict[str, torch.Tensor] | Path, path: Path, *, encoding: Encoding) -> None:
+    if isinstance(state, Path):
+        shutil.copyfile(state, path)
+        return
+    save_weights(state, path, encoding=encoding)
+    path.chmod(0o644)  # safetensors makes it its owner's alone; services run as another user
 
 
 def check_replaceable(path: Path) -> None:
@@ -199,7 +217,8 @@ def read_files(bundle: Bundle, keep: Callable[[str], bool] = lambda _: True) -> 
     }
 
 
-def _read_manifest(folder: Path) -> BundleConfig:
+def read_manifest(folder: Path) -> BundleConfig:
+    """Read `bundle.json` alone; no other file is looked at. Raises as `Bundle.open` does."""
     manifest = folder / MANIFEST
     if not folder.is_dir():
         raise MissingBundle(f"no bundle at {folder}: no such folder")

@@ -81,7 +81,10 @@ class Decision(_Part):
 
 
 class Figures(_Part):
-    """What was measured, on which set, beside a flat cosine cutoff that was fitted on the same data."""
+    """What was measured, on which set, beside a flat cosine cutoff that was fitted on the same data.
+
+    Of a fit, both decisions are those of folds that they were not fitted on.
+    """
 
     measured_on: str
     gallery_items: int

@@ -22,6 +22,8 @@ VERDICT = "verdict.json"
 _NAMED = 3
 
 CheckKind = Literal["golden", "parity", "reproduced", "spread", "floor", "no_fall"]
+Doubt = Literal["saturated", "too few"]
+"""Why a figure that keeps its limit proves nothing: all is found, or there are too few images."""
 
 
 class _Frozen(BaseModel):
@@ -29,7 +31,10 @@ class _Frozen(BaseModel):
 
 
 class Check(_Frozen):
-    """One thing that was required. figure, low, high and limit are in the check's own unit; None: not known."""
+    """One thing that was required. figure, low, high and limit are in the check's own unit; None: not known.
+
+    doubt: set on a check that is not passed for want of evidence.
+    """
 
     kind: CheckKind
     subject: str
@@ -39,6 +44,20 @@ class Check(_Frozen):
     low: float | None = None
     high: float | None = None
     detail: str = ""
+    doubt: Doubt | None = None
+
+    @model_validator(mode="after")
+    def _passes_on_evidence(self) -> Self:
+        if self.passed and self.doubt is not None:
+            raise ValueError(f"{self.subject} passed and is {self.doubt}")
+        return self
+
+    @property
+    def outcome(self) -> str:
+        """ "passed", "FAILED", or why nothing was proved."""
+        if self.doubt is not None:
+            return self.doubt.upper()
+        return "passed" if self.passed else "FAILED"
 
     def __str__(self) -> str:
         measured = "" if self.figure is None else f" is {self.figure:.4f}, {self.limit:.4f} is required"

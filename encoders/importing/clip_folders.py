@@ -44,6 +44,9 @@ _RENAMED = (
     (r"\.mlp\.fc2\.", ".mlp.c_proj."),
 )
 
+_VOCABULARY = ("vocab.json", "merges.txt")
+"""What CLIP's tokenizer is made of, where there is no tokenizer.json."""
+
 _PROJECTIONS = {"text_projection.weight": "text_projection", "visual_projection.weight": "visual.proj"}
 """Linear layers there, matrices to multiply by (transposed) in open_clip."""
 
@@ -55,6 +58,7 @@ def is_transformers_folder(path: Path) -> bool:
 def read_transformers_clip(folder: Path) -> Published:
     """A folder that CLIPModel's and CLIPProcessor's `save_pretrained` wrote. Raises ImportFailed."""
     _require_clip(folder)
+    _require_vocabulary(folder)
     model, processor, tokenizer = _load(folder)
     text, vision = model.config.text_config, model.config.vision_config
     pool_type, eos_id = _pooling(text)
@@ -75,6 +79,7 @@ def read_transformers_clip(folder: Path) -> Published:
             "source": str(folder),
             "architecture": "transformers CLIPModel",
             "licence": card_licence(folder) or "unknown",
+            "settings": "the folder's own configuration",
             "libraries": library_versions("transformers", "open_clip_torch", "tokenizers", "torch"),
         },
         embed_image=_image_embedder(model, processor),
@@ -92,6 +97,17 @@ def _require_clip(folder: Path) -> None:
         raise ImportFailed(
             f"{folder} holds a model of type {kind!r}, only 'clip' can be imported from a transformers folder; "
             "SigLIP and others come by their open_clip tag, such as ViT-B-16-SigLIP/webli"
+        )
+
+
+def _require_vocabulary(folder: Path) -> None:
+    """transformers makes do without: every text becomes the same few tokens, with no error."""
+    if (folder / "tokenizer.json").is_file():
+        return
+    if missing := [name for name in _VOCABULARY if not (folder / name).is_file()]:
+        raise ImportFailed(
+            f"{folder} has no vocabulary: {' and '.join(missing)} (or tokenizer.json) must lie there, as they "
+            "were published with the weights"
         )
 
 

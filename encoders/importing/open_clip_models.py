@@ -13,7 +13,7 @@ from typing import Any, cast
 import open_clip
 import torch
 from open_clip.model import CLIP, CustomTextCLIP, convert_to_custom_text_state_dict
-from open_clip.pretrained import download_pretrained_from_hf, get_pretrained_cfg, list_pretrained_tags_by_model
+from open_clip.pretrained import download_pretrained_from_hf
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from pydantic import ValidationError
@@ -22,6 +22,7 @@ from encoders.bundle import TEXT_CONFIG
 from encoders.errors import ImportFailed
 from encoders.importing.preprocessing import from_open_clip
 from encoders.importing.published import Published, card_licence, library_versions
+from encoders.importing.settings import Settings, file_settings, tag_settings
 from encoders.importing.tokenizers import freeze_open_clip
 from encoders.towers import TEXT_FOLDER, TowersConfig, quietly
 
@@ -36,27 +37,36 @@ _FOREIGN_KEYS = ("hf_tokenizer_name", "hf_model_pretrained", "tokenizer_kwargs",
 
 @dataclass(frozen=True)
 class _Source:
-    """name: for open_clip, with or without a schema; pretrained: a tag or file where there is no schema."""
+    """name: for open_clip, with or without a schema; pretrained: a tag or file where there is no schema.
+
+    settings: of a tag or file; a folder or hub model has its own.
+    """
 
     text: str
     name: str
     pretrained: str | None = None
     licence: str | None = None
-    tag: dict[str, Any] | None = None
+    settings: Settings | None = None
 
     @property
     def quick_gelu(self) -> bool:
-        """A tag says what its weights were trained with; open_clip only warns when the model's differs."""
-        return bool((self.tag or {}).get("quick_gelu"))
+        """What the weights were trained with; open_clip only warns when the model's differs."""
+        return self.settings is not None and self.settings.quick_gelu
 
 
-def read_open_clip(source: str, *, architecture: str | None = None, cache: Path | None = None) -> Published:
+def read_open_clip(
+    source: str, *, architecture: str | None = None, like: str | None = None, cache: Path | None = None
+) -> Published:
     """A model by `ARCHITECTURE/TAG`, `hf-hub:ORG/NAME`, `local-dir:FOLDER`, or a checkpoint file.
 
-    architecture: for a checkpoint file, open_clip's name of its model. cache: where the hub's files are kept.
-    Raises ImportFailed.
+    architecture: for a checkpoint file, open_clip's name of its model. like: the tag of it whose preprocessing
+    and activation the file was trained with. cache: where the hub's files are kept. Raises ImportFailed.
     """
-    found = _find(source, architecture)
+    if like is not None and Path(source).suffix not in CHECKPOINT_SUFFIXES:
+        raise ImportFailed(
+            f"--like is for a checkpoint file: {source} says itself how its weights were trained"
+        )
+    found = _find(source, architecture, like)
     model, tokenizer = _load(found, cache)
     if not isinstance(model, CLIP | CustomTextCLIP):
         raise ImportFailed(
@@ -75,6 +85,7 @@ def read_open_clip(source: str, *, architecture: str | None = None, cache: Path 
             "source": source,
             "architecture": found.name,
             "licence": found.licence or "unknown",
+            "settings": found.settings.basis if found.settings else "the model's own configuration",
             "libraries": library_versions("open_clip_torch", "timm", "transformers", "torch"),
         },
         embed_image=_image_embedder(model, preprocess_cfg),
@@ -82,12 +93,12 @@ def read_open_clip(source: str, *, architecture: str | None = None, cache: Path 
     )
 
 
-def _find(source: str, architecture: str | None) -> _Source:
+def _find(source: str, architecture: str | None, like: str | None) -> _Source:
     if source.startswith(("hf-hub:", "local-dir:")):
         folder = Path(source.removeprefix("local-dir:"))
         return _Source(source, source, licence=card_licence(folder))
     if Path(source).suffix in CHECKPOINT_SUFFIXES:
-        return _find_checkpoint(Path(source), architecture)
+        return _find_checkpoint(Path(source), architecture, like)
     name, _, tag = source.rpartition("/")
     name = name.replace("/", "-")
     if not name or name not in open_clip.list_models():
@@ -96,20 +107,19 @@ def _find(source: str, architecture: str | None) -> _Source:
             f"({', '.join(CHECKPOINT_SUFFIXES)}) or transformers CLIP folder that is here; "
             "`python -c 'import open_clip; print(open_clip.list_pretrained())'` lists the tags"
         )
-    if not (known := get_pretrained_cfg(name, tag)):
-        tags = ", ".join(list_pretrained_tags_by_model(name)) or "none"
-        raise ImportFailed(f"open_clip has no tag {tag!r} for {name}; it has {tags}")
-    return _Source(source, name, pretrained=tag, tag=known)
+    return _Source(source, name, pretrained=tag, settings=tag_settings(name, tag))
 
 
-def _find_checkpoint(file: Path, architecture: str | None) -> _Source:
+def _find_checkpoint(file: Path, architecture: str | None, like: str | None) -> _Source:
     if not file.is_file():
         raise ImportFailed(f"no checkpoint at {file}")
     if architecture is None:
         raise ImportFailed(f"{file} says nothing of its architecture: name it with --model, such as ViT-B-32")
     if architecture not in open_clip.list_models():
         raise ImportFailed(f"open_clip has no model {architecture!r}: see `open_clip.list_models()`")
-    return _Source(str(file), architecture, pretrained=str(file), licence=card_licence(file.parent))
+    settings = file_settings(file, architecture=architecture, like=like)
+    licence = card_licence(file.parent)
+    return _Source(str(file), architecture, pretrained=str(file), licence=licence, settings=settings)
 
 
 def _load(source: _Source, cache: Path | None) -> tuple[Any, Any]:
@@ -120,6 +130,7 @@ def _load(source: _Source, cache: Path | None) -> tuple[Any, Any]:
                 source.name,
                 pretrained=source.pretrained,
                 force_quick_gelu=source.quick_gelu,
+                force_preprocess_cfg=dict(source.settings.preprocessing) if source.settings else None,
                 pretrained_text=False,
                 require_pretrained=True,
                 weights_only=True,

@@ -22,14 +22,26 @@ from encoders.errors import BundleError, ImportFailed
 from encoders.folders import write_durably
 from encoders.golden import add_golden
 from encoders.images import Preprocessing
+from encoders.modalities import Modality
 from encoders.texts import TokenizerSpec
 from encoders.towers import TowersConfig, build_towers
 
 MIN_AGREEMENT = 0.9999
 """Cosine below which a bundle is not the model that it was made from."""
 
+MOST_ALIKE = 1 - 2 * (1 - MIN_AGREEMENT)
+"""Cosine between different probes above which agreement proves nothing: one vector for all agrees, too."""
+
 _PROBE_SIZES = ((101, 67), (64, 64), (67, 101), (300, 200), (63, 200))
-_PROBE_TEXTS = ("a photo of a dog", "", "Zwei Katzen — 二匹の猫 🐈", "one text that is far too long, " * 400)
+_PROBE_TEXTS = (
+    "a photo of a dog",
+    "a photo of a car",
+    "the red and white cat",
+    "",
+    "Zwei Katzen — 二匹の猫 🐈",
+    "one text that is far too long, " * 400,
+)
+"""Two of them differ in one word: texts may lie apart by their lengths alone where no word is known."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +80,8 @@ def write_published(published: Published, out: Path, *, name: str) -> Bundle:
             precision="fp32",
             max_batch=1,
         )
-        agreement = measure_agreement(published, encoder)
+        ours = _probed(encoder)
+        agreement = _agreement(published, ours)
         state = model.state_dict()
     if min(agreement.values()) < MIN_AGREEMENT:
         raise ImportFailed(
@@ -76,22 +89,47 @@ def write_published(published: Published, out: Path, *, name: str) -> Bundle:
             f"of {len(_PROBE_SIZES)} pictures {agreement['images']:.6f}, of {len(_PROBE_TEXTS)} texts "
             f"{agreement['texts']:.6f}, {MIN_AGREEMENT} is required. Please report the model"
         )
+    _require_apart(ours, source=published.provenance["source"])
     provenance = {**config.provenance, "agreement": agreement}
     sealed = config.model_copy(update={"provenance": provenance})
     return add_golden(write_bundle(out, config=sealed, state=state, files=published.files))
 
 
-def measure_agreement(published: Published, encoder: Encoder) -> dict[str, float]:
-    """Least cosine between ours and the original's, of pictures of odd and even sizes and of texts."""
-    pictures = [probe_picture(width, height) for width, height in _PROBE_SIZES]
-    ours = encoder.encode_images(pictures), encoder.encode_texts(_PROBE_TEXTS).vectors
+def _probed(encoder: Encoder) -> dict[Modality, NDArray[np.float32]]:
+    """Our vectors of images of odd and even sizes and of texts."""
+    return {
+        "images": encoder.encode_images(_probe_images()),
+        "texts": encoder.encode_texts(_PROBE_TEXTS).vectors,
+    }
+
+
+def _agreement(published: Published, ours: Mapping[Modality, NDArray[np.float32]]) -> dict[Modality, float]:
+    """Least cosine between ours and the original's."""
     with torch.inference_mode():
-        theirs = (
-            [published.embed_image(picture) for picture in pictures],
-            [published.embed_text(text) for text in _PROBE_TEXTS],
-        )
-    images, texts = (_least_cosine(mine, torch.stack(other)) for mine, other in zip(ours, theirs, strict=True))
-    return {"images": images, "texts": texts}
+        theirs: dict[Modality, list[torch.Tensor]] = {
+            "images": [published.embed_image(image) for image in _probe_images()],
+            "texts": [published.embed_text(text) for text in _PROBE_TEXTS],
+        }
+    return {modality: _least_cosine(ours[modality], torch.stack(rows)) for modality, rows in theirs.items()}
+
+
+def _require_apart(ours: Mapping[Modality, NDArray[np.float32]], *, source: str) -> None:
+    """Raises ImportFailed where two different probes have (nearly) the same vector."""
+    names = {"images": [f"{width}×{height} pixels" for width, height in _PROBE_SIZES], "texts": _PROBE_TEXTS}
+    for modality, rows in ours.items():
+        cosines = rows @ rows.T - 2 * np.eye(len(rows))
+        one, other = map(int, np.unravel_index(np.argmax(cosines), cosines.shape))
+        if cosines[one, other] > MOST_ALIKE:
+            pair = " and ".join(repr(names[modality][row][:40]) for row in (one, other))
+            raise ImportFailed(
+                f"{source}: the {modality} {pair} get the same vector (cosine {cosines[one, other]:.6f}, at "
+                f"most {MOST_ALIKE:g} is allowed), so that agreement with the original proves nothing: are the "
+                "weights trained, and is the vocabulary theirs?"
+            )
+
+
+def _probe_images() -> list[Image.Image]:
+    return [probe_picture(width, height) for width, height in _PROBE_SIZES]
 
 
 def probe_picture(width: int, height: int) -> Image.Image:

@@ -19,25 +19,32 @@ def import_model(
     out: Path,
     name: str,
     architecture: str | None = None,
+    like: str | None = None,
     licence: str | None = None,
     cache: Path | None = None,
 ) -> Bundle:
     """The bundle at `out` of a published model (see `python -m encoders import --help` for sources).
 
-    licence: of the weights, where the source names none. Raises ImportFailed or BundleError, and leaves `out`
-    as it was.
+    architecture, like: of a checkpoint file, as `read_open_clip` has them. licence: of the weights, where the
+    source names none. Raises ImportFailed or BundleError, and leaves `out` as it was.
     """
-    published = read_published(source, architecture=architecture, cache=cache)
+    published = read_published(source, architecture=architecture, like=like, cache=cache)
     if licence:
         published = replace(published, provenance={**published.provenance, "licence": licence})
     return write_published(published, out, name=name)
 
 
-def read_published(source: str, *, architecture: str | None = None, cache: Path | None = None) -> Published:
+def read_published(
+    source: str, *, architecture: str | None = None, like: str | None = None, cache: Path | None = None
+) -> Published:
     """The published model that a source names. Raises ImportFailed."""
     path = Path(source)
     if not path.is_dir():
-        return read_open_clip(source, architecture=architecture, cache=cache)
+        return read_open_clip(source, architecture=architecture, like=like, cache=cache)
+    if like is not None:
+        raise ImportFailed(
+            f"--like is for a checkpoint file, {path} is a folder with a configuration of its own"
+        )
     if (path / MANIFEST).is_file():
         raise ImportFailed(f"{path} is a Twinlens bundle already")
     if (path / "open_clip_config.json").is_file():

@@ -53,6 +53,10 @@ def freeze_hugging_face(
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise ImportFailed(f"{type(tokenizer).__name__} has no tokenizer.json and cannot be frozen into one")
+    if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
+        raise ImportFailed(
+            f"the {type(tokenizer).__name__} has no vocabulary beside its special tokens: its files are missing"
+        )
     if (tokenizer.padding_side, tokenizer.truncation_side) != ("right", "right"):
         raise ImportFailed(
             f"{type(tokenizer).__name__} pads {tokenizer.padding_side} and cuts {tokenizer.truncation_side}: "

@@ -10,6 +10,7 @@ import open_clip
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from encoders.__main__ import app
@@ -18,6 +19,7 @@ from encoders.encoder import Encoder
 from encoders.errors import ImportFailed
 from encoders.importing.published import probe_picture
 from encoders.importing.run import import_model
+from encoders.importing.settings import file_settings
 from tests.encoders.conftest import (
     RESNET,
     TEXT,
@@ -107,17 +109,92 @@ def test_an_open_clip_model_with_a_transformers_text_tower_embeds_as_in_open_cli
     assert_same_as_open_clip(bundle, f"local-dir:{folder}")
 
 
-def test_a_checkpoint_file_needs_its_architecture_and_embeds_as_in_open_clip(
-    tmp_path: Path, registered: str
+QUICK = {"quick_gelu": True, "mean": [0.5] * 3, "std": [0.5] * 3}
+
+
+def publish_tags(monkeypatch: pytest.MonkeyPatch, architecture: str, **tags: dict[str, Any]) -> None:
+    """Makes open_clip know tags of an architecture, by what their weights were trained with."""
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, architecture, tags)
+
+
+def save_sidecar(folder: Path, preprocess: dict[str, Any], **model: Any) -> None:
+    config = {**open_clip_config(VIT, TEXT), **model}
+    (folder / "open_clip_config.json").write_text(
+        json.dumps({"model_cfg": config, "preprocess_cfg": preprocess})
+    )
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """A training run's weights, which say nothing of how they were trained."""
+    (tmp_path / "run").mkdir()
+    state = random_open_clip(open_clip_config(VIT, TEXT)).state_dict()
+    named = {f"module.{key}": value for key, value in state.items()}
+    torch.save({"epoch": 3, "name": "run", "state_dict": named}, tmp_path / "run" / "epoch_3.pt")
+    return tmp_path / "run" / "epoch_3.pt"
+
+
+def test_a_checkpoint_takes_what_it_was_trained_with_from_beside_it(
+    tmp_path: Path, registered: str, checkpoint: Path
 ) -> None:
-    model = random_open_clip(open_clip_config(VIT, TEXT))
-    file = tmp_path / "epoch_3.pt"
-    state = {f"module.{key}": value for key, value in model.state_dict().items()}
-    torch.save({"epoch": 3, "name": "run", "state_dict": state}, file)
+    out = tmp_path / "bundle"
     with pytest.raises(ImportFailed, match="name it with --model"):
-        import_model(str(file), out=tmp_path / "bundle", name="imported")
-    bundle = import_model(str(file), out=tmp_path / "bundle", name="imported", architecture=registered)
-    assert_same_as_open_clip(bundle, registered, pretrained=str(file))
+        import_model(str(checkpoint), out=out, name="imported")
+    save_sidecar(checkpoint.parent, {"mean": [0.5] * 3, "std": [0.4] * 3}, quick_gelu=True)
+    bundle = import_model(str(checkpoint), out=out, name="imported", architecture=registered)
+    assert (bundle.config.towers.quick_gelu, bundle.config.preprocessing.std) == (True, (0.4, 0.4, 0.4))
+    assert "open_clip_config.json" in bundle.config.provenance["settings"]
+    trained = {"image_mean": [0.5] * 3, "image_std": [0.4] * 3, "force_quick_gelu": True}
+    assert_same_as_open_clip(bundle, registered, pretrained=str(checkpoint), **trained)
+    save_sidecar(checkpoint.parent, {"mean": [0.5] * 3, "std": [0.4] * 3}, embed_dim=48)
+    with pytest.raises(ImportFailed, match="is of another model than Tiny-16: embed_dim differ"):
+        import_model(str(checkpoint), out=tmp_path / "b", name="imported", architecture=registered)
+    save_sidecar(checkpoint.parent, {})
+    with pytest.raises(ImportFailed, match="preprocess_cfg lacks mean and std"):
+        import_model(str(checkpoint), out=tmp_path / "b", name="imported", architecture=registered)
+
+
+def test_a_checkpoint_takes_what_all_published_tags_agree_on(
+    tmp_path: Path, registered: str, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish_tags(monkeypatch, registered, openai=QUICK, metaclip={**QUICK, "url": "elsewhere"})
+    out = tmp_path / "bundle"
+    bundle = import_model(str(checkpoint), out=out, name="imported", architecture=registered)
+    assert "all published tags of Tiny-16 agree on (openai, metaclip)" in bundle.config.provenance["settings"]
+    trained = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "force_quick_gelu": True}
+    assert_same_as_open_clip(bundle, registered, pretrained=str(checkpoint), **trained)
+
+
+def test_a_checkpoint_whose_training_nothing_tells_is_asked_about(
+    tmp_path: Path, registered: str, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "bundle"
+    with pytest.raises(ImportFailed, match="Tiny-16 has no published tag that would tell"):
+        import_model(str(checkpoint), out=out, name="imported", architecture=registered)
+    publish_tags(monkeypatch, registered, openai=QUICK, laion={"url": "elsewhere"})
+    with pytest.raises(ImportFailed, match=r"QuickGELU, .*: openai; GELU, .*: laion.*--like") as asked:
+        import_model(str(checkpoint), out=out, name="imported", architecture=registered)
+    assert "(0.5, 0.5, 0.5)" in str(asked.value).replace("[", "(").replace("]", ")")
+    assert not out.exists()
+    bundle = import_model(str(checkpoint), out=out, name="imported", architecture=registered, like="openai")
+    assert bundle.config.towers.quick_gelu
+    assert bundle.config.preprocessing.mean == (0.5, 0.5, 0.5)
+    with pytest.raises(ImportFailed, match=r"no tag 'absent' for Tiny-16; it has openai, laion"):
+        import_model(str(checkpoint), out=out, name="imported", architecture=registered, like="absent")
+
+
+def test_of_the_published_tags_those_that_differ_are_asked_about() -> None:
+    """What open_clip publishes: a name alone would have been wrong for 83 of 196 tags."""
+    for architecture, tags in (
+        ("ViT-B-32", ("openai", "laion2b_e16")),
+        ("ViT-L-14", ("openai", "laion2b_s32b_b82k")),
+    ):
+        with pytest.raises(ImportFailed, match="--like") as asked:
+            file_settings(Path("weights.pt"), architecture=architecture)
+        assert all(tag in str(asked.value) for tag in tags)
+    agreed = file_settings(Path("weights.pt"), architecture="ViT-B-16-SigLIP")
+    assert agreed.preprocessing["mean"] == (0.5, 0.5, 0.5)
+    assert file_settings(Path("weights.pt"), architecture="ViT-B-32", like="openai").quick_gelu
 
 
 def test_a_tag_is_imported_with_the_activation_that_its_weights_were_trained_with(
@@ -251,8 +328,42 @@ def test_a_folder_without_all_its_parts_is_refused_by_name(clip_folder: Path, tm
         (folder / part).unlink()
         with pytest.raises(ImportFailed, match="transformers cannot load"):
             import_model(str(folder), out=tmp_path / "bundle", name="imported")
+    for missing, named in (("merges.txt", r"merges\.txt \("), ("vocab.json", r"vocab\.json \(")):
+        folder = Path(shutil.copytree(clip_folder, tmp_path / missing))
+        for part in ("tokenizer.json", missing):
+            (folder / part).unlink()
+        with pytest.raises(ImportFailed, match=f"has no vocabulary: {named}"):
+            import_model(str(folder), out=tmp_path / "bundle", name="imported")
     with pytest.raises(ImportFailed, match="neither a config"):
         import_model(str(tmp_path), out=tmp_path / "bundle", name="imported")
+
+
+def test_a_vocabulary_that_knows_no_word_proves_nothing(tmp_path: Path) -> None:
+    folder = save_text_folder(tmp_path / "published")
+    raw = json.loads((folder / "tokenizer.json").read_text())
+    special = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
+    raw["model"]["vocab"] = {word: at for word, at in raw["model"]["vocab"].items() if word in special}
+    (folder / "tokenizer.json").write_text(json.dumps(raw))
+    text = {"hf_model_name": str(folder), "hf_tokenizer_name": str(folder), "hf_pooler_type": "mean_pooler"}
+    save_local_dir(folder, open_clip_config(VIT, {**text, "hf_proj_type": "mlp", "context_length": 32}))
+    with pytest.raises(ImportFailed, match="no vocabulary beside its special tokens"):
+        import_model(str(folder), out=tmp_path / "bundle", name="imported")
+    raw["model"]["vocab"] = {**raw["model"]["vocab"], "nothing": 4}
+    (folder / "tokenizer.json").write_text(json.dumps(raw))
+    with pytest.raises(
+        ImportFailed, match=r"texts 'a photo of a dog' and 'a photo of a car' get the same vector"
+    ):
+        import_model(str(folder), out=tmp_path / "bundle", name="imported")
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_images_that_all_embed_alike_prove_nothing(tmp_path: Path) -> None:
+    folder = save_local_dir(tmp_path / "published", open_clip_config(VIT, TEXT))
+    weights = load_file(folder / "open_clip_model.safetensors")
+    weights["visual.conv1.weight"] *= 0
+    save_file(weights, folder / "open_clip_model.safetensors")
+    with pytest.raises(ImportFailed, match=r"images '101×67 pixels' and .* get the same vector"):
+        import_model(str(folder), out=tmp_path / "bundle", name="imported")
 
 
 def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path, registered: str) -> None:
@@ -261,6 +372,7 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path, registered: str
             return (Path.touch, (tmp_path / "it ran",))
 
     torch.save({"state_dict": Runs()}, tmp_path / "evil.pt")
+    save_sidecar(tmp_path, {"mean": [0.5] * 3, "std": [0.5] * 3})
     with pytest.raises(ImportFailed, match="open_clip cannot load"):
         import_model(str(tmp_path / "evil.pt"), out=tmp_path / "b", name="imported", architecture=registered)
     assert not (tmp_path / "it ran").exists()
@@ -270,6 +382,7 @@ def test_weights_that_are_not_numbers_are_refused(tmp_path: Path, registered: st
     state = random_open_clip(open_clip_config(VIT, TEXT)).state_dict()
     state["visual.proj"][0, 0] = float("nan")
     torch.save(state, tmp_path / "nan.pt")
+    save_sidecar(tmp_path, {"mean": [0.5] * 3, "std": [0.5] * 3})
     with pytest.raises(ImportFailed, match=r"1 tensors hold NaN or infinity, visual\.proj first"):
         import_model(str(tmp_path / "nan.pt"), out=tmp_path / "b", name="imported", architecture=registered)
 

@@ -1,5 +1,6 @@
 """`adapt` as a person runs it: bundles in, an adapted bundle or a reason out."""
 
+import hashlib
 import json
 import shutil
 from dataclasses import replace
@@ -9,14 +10,18 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from encoders.bundle import Bundle, read_files, write_bundle
+from encoders.bundle import Bundle, BundleConfig, read_files, write_bundle
 from encoders.encoder import Encoder, load_towers
-from encoders.query_bank import QUERY_BANK
+from encoders.golden import add_golden
+from encoders.query_bank import QUERY_BANK, QueryBank, query_bank_bytes
+from tests.conftest import WORDS
 from training.__main__ import app
 from training.adapt.adapt import Request, adapt
 from training.adapt.bundles import undo
+from training.adapt.methods import DEFAULT_STRENGTHS
 from training.data.pairs import read_pairs
 from training.errors import AdaptationError
 from training.evaluate.embedding import embed_pairs
@@ -76,27 +81,114 @@ def test_what_was_measured_is_what_the_bundle_serves(adapted, tiny_bundle, sets)
     assert np.abs(served - Encoder.load(tiny_bundle, device="cpu").encode_images(pictures)).max() > 1e-4
 
 
-def test_undo_gives_the_parent_back_to_the_byte(adapted, tiny_bundle, tmp_path):
-    undone = CliRunner().invoke(
-        app, ["adapt", str(adapted[1].path), "--undo", "--out", str(tmp_path / "parent")]
-    )
-    assert undone.exit_code == 0, undone.output
-    parent, original = Bundle.open(tmp_path / "parent"), Bundle.open(tiny_bundle)
-    assert (parent.fingerprint, parent.name) == (original.fingerprint, original.name)
-    assert (parent.path / "model.safetensors").read_bytes() == (tiny_bundle / "model.safetensors").read_bytes()
-    again = CliRunner().invoke(app, ["adapt", str(tiny_bundle), "--undo", "--out", str(tmp_path / "x")])
-    assert again.exit_code == 2
-    assert "nothing to undo" in again.output
+@pytest.fixture(scope="module")
+def whole_bundle(tmp_path_factory, make_bundle, sets):
+    """A parent with all that a bundle can hold, weights as int8 rows, and towers that tell inputs apart."""
+    folder = tmp_path_factory.mktemp("whole")
+    plain, pairs = make_bundle(folder / "bundle", weights="int8_rows"), read_pairs(sets["target"])
+    state, rows = load_towers(plain).state_dict(), embed_pairs(Encoder.load(plain, device="cpu"), pairs)
+    for head, vectors in (
+        ("visual.head.mlp.fc2.weight", rows.image_vectors),
+        ("text.proj.2.weight", rows.caption_vectors),
+    ):
+        _, spread, directions = torch.linalg.svd(torch.from_numpy(vectors), full_matrices=False)
+        levelled = directions.T / (spread + 0.01 * spread[0])  # random towers give all inputs nearly one vector
+        state[head] = levelled @ directions @ state[head]
+    bundle = write_bundle(plain.path, config=plain.config, state=state, files=read_files(plain))
+    bundle = add_golden(bundle, reference=state)
+    rows = embed_pairs(Encoder.load(bundle, device="cpu"), pairs)
+    bank = QueryBank({"images": rows.image_vectors, "texts": rows.caption_vectors}, bundle.fingerprint)
+    bundle = bundle.with_file(QUERY_BANK, query_bank_bytes(bank))
+    for name in ("calibration.json", "verdict.json", "report.json", "README.md"):
+        bundle = bundle.with_file(name, f'"of the parent: {name}"'.encode())
+    return bundle
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def undone(bundle, out):
+    return CliRunner().invoke(app, ["adapt", str(bundle), "--undo", "--out", str(out)])
+
+
+@pytest.mark.parametrize("method", [*DEFAULT_STRENGTHS, "adabn:0.3,few-shot,whiten,hubness"])
+def test_undo_gives_back_every_file_of_the_parent(whole_bundle, sets, tmp_path, method):
+    captioned = "few-shot" in method
+    more = ["--method", method, "--force"] + (["--shots", "8"] if captioned else [])
+    asked = {**sets, "queries": tmp_path / "queries.txt"}
+    asked["queries"].write_text("\n".join(f"{one} {other}" for one in WORDS for other in WORDS))
+    target = "target" if captioned else "folder"
+    made = run(whole_bundle.path, asked, tmp_path / "out", *more, target=target)
+    assert made.exit_code in (0, 4), made.output
+    Bundle.open(tmp_path / "out").with_file("calibration.json", b"fitted anew").with_file("report.json", b"{}")
+    result = undone(tmp_path / "out", tmp_path / "parent")
+    assert result.exit_code == 0, result.output
+    assert whole_bundle.fingerprint in result.output
+    assert contents(tmp_path / "parent") == contents(whole_bundle.path)
+    nothing = undone(whole_bundle.path, tmp_path / "x")
+    assert nothing.exit_code == 2
+    assert "nothing to undo" in nothing.output
+
+
+def test_two_adaptations_are_undone_one_after_the_other(whole_bundle, sets, tmp_path):
+    run(whole_bundle.path, sets, tmp_path / "once", "--method", "hubness", "--force")
+    run(tmp_path / "once", sets, tmp_path / "twice", "--method", "adabn", "--force")
+    assert undone(tmp_path / "twice", tmp_path / "back").exit_code == 0
+    assert contents(tmp_path / "back") == contents(tmp_path / "once")
+    assert undone(tmp_path / "back", tmp_path / "parent").exit_code == 0
+    assert contents(tmp_path / "parent") == contents(whole_bundle.path)
+
+
+def test_weights_written_by_another_library_come_back_as_they_were(whole_bundle, sets, tmp_path):
+    """Their header is laid out otherwise, so that writing the tensors again would give another file."""
+    parent = Path(shutil.copytree(whole_bundle.path, tmp_path / "parent"))
+    weights = parent / "model.safetensors"
+    save_file(load_file(weights), weights, metadata={"format": "pt"})
+    manifest = json.loads((parent / "bundle.json").read_text())
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    manifest["files"]["model.safetensors"] = {"sha256": digest, "bytes": weights.stat().st_size}
+    manifest["fingerprint"] = BundleConfig.model_validate(manifest).expected_fingerprint()
+    for name in (QUERY_BANK, "calibration.json", "golden.json", "golden.safetensors"):
+        manifest["files"].pop(name)  # those of the fingerprint that it was
+        (parent / name).unlink()
+    (parent / "bundle.json").write_text(json.dumps(manifest))
+    made = run(parent, sets, tmp_path / "out", "--method", "adabn", "--force")
+    assert made.exit_code in (0, 4), made.output
+    assert undone(tmp_path / "out", tmp_path / "back").exit_code == 0
+    assert (tmp_path / "back" / "model.safetensors").read_bytes() == weights.read_bytes()
 
 
 def test_what_cannot_be_undone_leaves_what_was_there(adapted, tiny_bundle, tmp_path):
     out = shutil.copytree(tiny_bundle, tmp_path / "out")
-    damaged = Bundle.open(shutil.copytree(adapted[1].path, tmp_path / "damaged"))
-    (damaged.path / "parent.safetensors").unlink()
-    with pytest.raises(AdaptationError, match="use the original"):
-        undo(damaged, out)
-    assert Bundle.open(out).fingerprint == Bundle.open(tiny_bundle).fingerprint
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["damaged", "out"]
+    parent = Bundle.open(tiny_bundle)
+    told = f"use the original, tiny with the fingerprint {parent.fingerprint}"
+    for damage, reason in (
+        (drop_replaced_weights, "has SHA-256"),
+        (drop_parent, r"holds no parent/bundle\.json"),
+    ):
+        damaged = Bundle.open(damage(shutil.copytree(adapted[1].path, tmp_path / damage.__name__)))
+        with pytest.raises(AdaptationError, match=reason) as refused:
+            undo(damaged, out)
+        assert told in str(refused.value)
+    assert contents(out) == contents(tiny_bundle)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["drop_parent", "drop_replaced_weights", "out"]
+
+
+def drop_replaced_weights(folder):
+    return without(folder, lambda name: name == "parent/model.safetensors")
+
+
+def drop_parent(folder):
+    """As adapted before the parent's files were kept."""
+    return without(folder, lambda name: name.startswith("parent/"))
+
+
+def without(folder, drop):
+    manifest = json.loads((folder / "bundle.json").read_text())
+    manifest["files"] = {name: record for name, record in manifest["files"].items() if not drop(name)}
+    (folder / "bundle.json").write_text(json.dumps(manifest))
+    return folder
 
 
 def test_few_shot_moves_the_heads_alone_and_sees_no_other_caption(tiny_bundle, sets, tmp_path):
@@ -109,8 +201,6 @@ def test_few_shot_moves_the_heads_alone_and_sees_no_other_caption(tiny_bundle, s
     assert moved
     assert all(name.startswith(("visual.head.", "text.proj.")) for name in moved)
     assert bundle.config.provenance["adapted"]["shots"] == 8
-    undone = CliRunner().invoke(app, ["adapt", str(bundle.path), "--undo", "--out", str(tmp_path / "parent")])
-    assert undone.exit_code == 0, undone.output
 
 
 def test_without_captions_it_says_what_cannot_be_known(tiny_bundle, sets, tmp_path):

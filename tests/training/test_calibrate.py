@@ -28,6 +28,7 @@ from training.calibrate.report import (
     measured_figures,
     write_calibration_report,
 )
+from training.calibrate.run import without_losers
 from training.errors import CalibrationError, MissingFile
 from training.evaluate.embedding import EmbeddedPairs
 
@@ -249,6 +250,48 @@ def test_a_calibration_is_measured_on_another_set_and_kept_beside_its_picture(cl
     assert (tmp_path / "out" / "reliability.png").read_bytes().startswith(b"\x89PNG")
     show(clear, report)
     assert "a perfect judge would reach 100.0%" in capsys.readouterr().out
+
+
+def test_what_a_flat_cutoff_decides_better_is_not_written_and_says_why(make_bundle, coloured_pairs, tmp_path):
+    """On thirty images of a random encoder that happens to match one way."""
+    bundle = make_bundle(tmp_path / "bundle", seed=23)
+    spec = coloured_pairs(tmp_path / "pairs")
+    done = CliRunner().invoke(app, ["calibrate", str(bundle.path), "--data", spec, "--in-place"])
+    assert done.exit_code == 0, done.output
+    kept = read_calibration(bundle.path, fingerprint=bundle.fingerprint)
+    fitted_ways = {"text to image", "image to text"}
+    losing = {
+        line.split(":")[0] for line in done.output.splitlines() if "not written; give more images" in line
+    }
+    assert losing == {"image to text"}
+    assert {name.replace("_", " ") for name in kept.directions} == fitted_ways - losing
+
+
+def test_no_direction_that_wins_is_no_calibration(clear):
+    assert without_losers(clear) == (clear, [])
+    beaten = {
+        name: each.model_copy(
+            update={
+                "figures": each.figures.model_copy(
+                    update={"decision": each.figures.decision.model_copy(update={"balanced_accuracy": 0.6})}
+                )
+            }
+        )
+        for name, each in clear.directions.items()
+    }
+    kept, told = without_losers(clear.model_copy(update={"directions": beaten}))
+    assert kept is None
+    assert len(told) == 2
+    assert "in 60.0%, a flat cutoff in" in told[0]
+
+
+def test_the_flat_cutoff_is_judged_on_folds_that_it_was_not_chosen_on():
+    """Of vectors that say nothing it is no better than a coin; on its own data it would look so."""
+    decisions = [
+        fitted(world(signal=0.05, seed=seed)).directions["text_to_image"].figures.flat_decision
+        for seed in range(4)
+    ]
+    assert np.mean([one.balanced_accuracy for one in decisions]) < 0.53
 
 
 def test_the_command_says_what_is_missing():

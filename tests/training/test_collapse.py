@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from encoders.query_bank import QueryBank
 from training.evaluate.collapse import effective_rank, health_warnings, measure_health
 
 
@@ -59,10 +60,47 @@ def test_a_narrow_cone_of_full_rank_is_named_by_its_spread() -> None:
     ]
 
 
-def test_captions_paired_with_the_wrong_images_are_noticed() -> None:
+def warned(images: np.ndarray, captions: np.ndarray, owner: np.ndarray, bank: QueryBank | None = None) -> str:
+    health = measure_health(images, captions, caption_image=owner, bank=bank)
+    [warning] = [text for text in health_warnings(health) if "score their own image no higher" in text]
+    return warning
+
+
+def bank_of(images: np.ndarray, captions: np.ndarray) -> QueryBank:
+    return QueryBank({"images": images, "texts": captions}, fingerprint="ab" * 32)
+
+
+def test_captions_paired_with_the_wrong_images_are_told_as_that() -> None:
     images, captions, owner = aligned(np.random.default_rng(4))
-    [warning] = health_warnings(measure_health(images, captions, caption_image=(owner + 1) % 200))
-    assert "paired wrongly" in warning
+    for wrong in ((owner + 1) % 200, np.random.default_rng(5).permutation(owner)):
+        warning = warned(images, captions, wrong, bank_of(images, captions[::5]))
+        assert "captions and images are paired wrongly. Look for a shifted or shuffled column" in warning
+
+
+def foreign(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Groups of images that are alike, with captions that are alike, in towers that do not agree on them."""
+    groups, owner = np.arange(200) // 10, np.repeat(np.arange(200), 5)
+    seen, said = rng.standard_normal((20, 64)), rng.standard_normal((20, 64))
+    images = unit(seen[groups] + 0.5 * rng.standard_normal((200, 64)))
+    return images, unit(said[groups[owner]] + 0.5 * rng.standard_normal((1000, 64))), owner
+
+
+def test_a_foreign_domain_is_told_from_towers_that_never_met() -> None:
+    images, captions, owner = foreign(np.random.default_rng(6))
+    known_images, known_captions, _ = aligned(np.random.default_rng(7))
+    bank = bank_of(known_images, known_captions[::5])
+    assert "this domain is foreign to them. Adapt the bundle" in warned(images, captions, owner, bank)
+    unknown = warned(images, captions, owner)
+    assert "the towers are not trained together, or this domain is foreign" in unknown
+    assert "paired wrongly" not in unknown
+
+
+def test_where_nothing_tells_all_three_causes_are_named() -> None:
+    rng = np.random.default_rng(8)
+    images, captions = unit(rng.standard_normal((200, 64))), unit(rng.standard_normal((1000, 64)))
+    warning = warned(images, captions, np.repeat(np.arange(200), 5))
+    for cause in ("not trained together", "paired wrongly", "foreign to the towers"):
+        assert cause in warning
 
 
 def test_towers_on_opposite_sides_are_noticed() -> None:

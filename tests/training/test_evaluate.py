@@ -19,7 +19,8 @@ def test_a_perfect_encoder_finds_everything_both_ways(tmp_path: Path) -> None:
     assert (dataset.images, dataset.captions, dataset.tied_queries) == (4, 4, 0)
     for figures in dataset.figures.values():
         assert figures.recall[1].value == 1
-        assert (figures.recall[1].low, figures.recall[1].high) == (1, 1)
+        assert figures.recall[1].low < 0.7  # four images do not prove that the next one is found
+        assert figures.recall[1].high == 1
         assert figures.median_rank == 1
         assert figures.mean_average_precision.value == 1
 

@@ -1,6 +1,7 @@
 """The gate as a command: what passes, what fails and is named, what is bad input, what it leaves behind."""
 
 import json
+import re
 from collections.abc import Callable
 from itertools import permutations
 from pathlib import Path
@@ -23,6 +24,8 @@ from training.errors import PolicyError
 from training.gate.policy import Policy
 
 PARITY = "[parity]\nfp32 = 0.9999\n"
+FEW_WILL_DO = "[evidence]\nleast_images = 1\nwidest = 1\n"
+"""For tests of something else, on thirty images."""
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +68,7 @@ def test_a_sound_bundle_passes_and_carries_the_verdict_of_its_policy(
     spec = coloured_pairs(tmp_path / "pairs") + "?name=squares"
     policy = written(
         tmp_path,
-        f'{PARITY}[[floors]]\ndata = "{spec}"\ndirection = "text_to_image"\nk = 30\nfloor = 1.0\n'
+        f'{PARITY}{FEW_WILL_DO}[[floors]]\ndata = "{spec}"\ndirection = "text_to_image"\nfloor = 0.34\n'
         f'[[no_fall]]\ndata = "{spec}"\nk = 5\nmargin = 0.0\n'
         f'[[no_fall]]\ndata = "{spec}"\ndirections = ["text_to_image"]\nmargin = 0.0\n'
         'corruptions = "low_light,pixelate"\nseverities = [3, 5]\njudge = "mean"\n',
@@ -86,7 +89,8 @@ def test_a_sound_bundle_passes_and_carries_the_verdict_of_its_policy(
     assert [check.kind for check in verdict.checks[6:]] == ["floor", *["no_fall"] * 4]
     assert all((check.figure, check.low, check.high) == (0, 0, 0) for check in verdict.checks[7:])
     assert (out / "verdict.json").read_bytes() == (candidate.path / "verdict.json").read_bytes()
-    assert "| floor | squares, T→I R@30 | 1.0000 |  | 1.0000 | passed |" in (out / "verdict.md").read_text()
+    assert "| floor | squares, T→I R@10 | 0." in (out / "verdict.md").read_text()
+    assert all(check.detail == "the same bundle" for check in verdict.checks[7:])
 
 
 def pairs_that_suit(bundle: Bundle, folder: Path) -> str:
@@ -110,7 +114,7 @@ def test_a_recall_that_falls_and_a_floor_that_is_missed_fail_with_their_figures(
     rule = f'data = "{pairs_that_suit(lively, tmp_path / "pairs")}"\nk = 1\n'
     policy = written(
         tmp_path,
-        f'[[floors]]\n{rule}direction = "image_to_text"\nfloor = 0.99\n'
+        f'{FEW_WILL_DO}[[floors]]\n{rule}direction = "image_to_text"\nfloor = 0.99\n'
         f'[[no_fall]]\n{rule}directions = ["image_to_text"]\nmargin = 0.1\nrule = "not_refuted"\n',
     )
     worse = rewrite(lively, tmp_path / "worse", change=lambda state: state["visual.head.mlp.fc2.weight"].neg_())
@@ -129,7 +133,7 @@ def test_a_bundle_is_judged_with_its_query_bank_and_a_verdict_holds_for_no_other
     lively: Bundle, tmp_path: Path
 ) -> None:
     floor = f'data = "{pairs_that_suit(lively, tmp_path / "pairs")}"\ndirection = "image_to_text"\n'
-    policy = written(tmp_path, f"[[floors]]\n{floor}k = 1\nfloor = 0.99\n")
+    policy = written(tmp_path, f"{FEW_WILL_DO}[[floors]]\n{floor}k = 1\nfloor = 0.99\n")
     candidate = rewrite(lively, tmp_path / "candidate")
     assert gate(candidate.path, "--policy", policy)[0] == 0
     pictures = [decode_image(path.read_bytes()) for path in sorted((tmp_path / "pairs").glob("*.png"))]
@@ -150,7 +154,7 @@ def test_a_difference_that_may_be_a_fall_fails_unless_only_proven_falls_count(
 ) -> None:
     other = make_tiny_bundle(tmp_path / "other", seed=4)
     rules = f'data = "{coloured_pairs(tmp_path / "pairs")}"\nmargin = 0.02\nrule = "{rule}"\n'
-    policy = written(tmp_path, f"[[no_fall]]\n{rules}")
+    policy = written(tmp_path, f"{FEW_WILL_DO}[[no_fall]]\n{rules}")
     status, output = gate(other.path, "--against", lively.path, "--policy", policy, "--json")
     checks = [Check.model_validate(each) for each in json.loads(output.splitlines()[-1])["checks"]]
     falls = [check for check in checks if check.kind == "no_fall"]
@@ -161,6 +165,49 @@ def test_a_difference_that_may_be_a_fall_fails_unless_only_proven_falls_count(
         assert fall.high is not None
         assert fall.low < -0.02 < fall.high  # else this test says nothing of the rule
         assert fall.passed == passed
+        assert (fall.doubt == "too few") == ("images would tell" in fall.detail)
+
+
+def test_what_everything_answers_proves_nothing_and_the_k_that_would_is_named(
+    lively: Bundle, tmp_path: Path, coloured_pairs: Callable[..., str]
+) -> None:
+    """Thirty images among which both bundles find everything within thirty."""
+    spec = coloured_pairs(tmp_path / "pairs")
+    other = rewrite(
+        lively, tmp_path / "other", change=lambda state: state["visual.head.mlp.fc2.weight"].mul_(1.01)
+    )
+    floor = f'[[floors]]\ndata = "{spec}"\ndirection = "text_to_image"\nk = 30\nfloor = 0.9\n'
+    rule = f'[[no_fall]]\ndata = "{spec}"\nk = 30\nmargin = 0.9\ndirections = ["text_to_image"]\n'
+    policy = written(tmp_path, f"{FEW_WILL_DO}{floor}{rule}")
+    status, output = gate(other.path, "--against", lively.path, "--policy", policy, "--json", "--no-store")
+    floored, fall = (Check.model_validate(each) for each in json.loads(output.splitlines()[-1])["checks"][6:])
+    assert (status, floored.doubt, fall.doubt) == (5, "saturated", "saturated")
+    assert "a random order of 30 images reaches 100.0% R@30" in floored.detail
+    named = re.search(r"k = (\d+) would tell", fall.detail)
+    assert named is not None
+    assert 1 <= int(named[1]) < 30
+    assert "SATURATED" in gate(other.path, "--against", lively.path, "--policy", policy, "--no-store")[1]
+
+
+def test_a_few_dozen_images_prove_nothing_and_how_many_would_is_said(
+    lively: Bundle, tmp_path: Path, coloured_pairs: Callable[..., str]
+) -> None:
+    other = make_tiny_bundle(tmp_path / "other", seed=4)
+    spec = coloured_pairs(tmp_path / "pairs", copies=1)
+    floor = f'[[floors]]\ndata = "{spec}"\ndirection = "text_to_image"\nk = 3\nfloor = 0.101\n'
+    rules = f'[[no_fall]]\ndata = "{spec}"\nmargin = 0.5\nrule = "not_refuted"\n'
+    status, output = gate(
+        other.path, "--against", lively.path, "--policy", written(tmp_path, floor + rules), "--json"
+    )
+    checks = [Check.model_validate(each) for each in json.loads(output.splitlines()[-1])["checks"]]
+    judged = [check for check in checks if check.kind in ("floor", "no_fall") and check.doubt]
+    assert status == 5
+    assert {check.kind for check in judged} >= {"no_fall"}
+    for check in judged:
+        assert check.doubt == "too few"
+        wanted = re.search(r"30 images \(±.*%\): at least (\d+) would do", check.detail)
+        assert wanted is not None
+        assert int(wanted[1]) >= 50
 
 
 def test_weights_rounded_beyond_what_the_policy_allows_fail_parity_alone(tmp_path: Path) -> None:

@@ -5,7 +5,14 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from training.evaluate.metrics import bootstrap_means, fold_recall, summarise
+from training.evaluate.metrics import (
+    bootstrap_differences,
+    bootstrap_draws,
+    bootstrap_means,
+    fold_recall,
+    images_for,
+    summarise,
+)
 from training.evaluate.ranks import DIRECTIONS, rank_pairs
 
 
@@ -120,7 +127,28 @@ def test_the_bootstrap_draws_images_so_five_equal_captions_do_not_narrow_the_int
     hits = (np.random.default_rng(3).random(200) < 0.5).astype(float)
     [single] = bootstrap_means([hits], [np.arange(200)], seed=1)
     [fivefold] = bootstrap_means([np.repeat(hits, 5)], [np.repeat(np.arange(200), 5)], seed=1)
-    assert (fivefold.low, fivefold.high) == pytest.approx((single.low, single.high))
+    assert (fivefold.low, fivefold.high) == pytest.approx((single.low, single.high), abs=0.011)
+
+
+@pytest.mark.parametrize(("images", "least"), [(40, 0.02), (80, 0.01), (1000, 0.0005)])
+def test_nothing_missed_or_nothing_differing_is_no_certainty(images: int, least: float) -> None:
+    found, owners = np.ones(5 * images), np.repeat(np.arange(images), 5)
+    [all_found] = bootstrap_means([found], [owners])
+    [none_found] = bootstrap_means([0 * found], [owners])
+    [same] = bootstrap_differences([found], [found], [owners])
+    assert (all_found.high, none_found.low) == (1, 0)
+    assert all_found.low <= 1 - least
+    assert none_found.high >= least
+    assert same.low <= -least / 2
+    assert same.high >= least / 2
+
+
+def test_a_mean_over_conditions_is_no_surer_of_an_unseen_image_than_one() -> None:
+    sums, counts = np.ones((60, 9)), np.ones((60, 9))
+    together, apart = (
+        bootstrap_draws(sums, counts, kinds=kinds).mean(axis=1).min() for kinds in ([0] * 9, None)
+    )
+    assert together < apart
 
 
 def test_fold_recall_is_the_mean_of_each_fold_ranked_alone() -> None:
@@ -158,3 +186,9 @@ def test_inputs_that_do_not_fit_together_are_refused_with_their_values(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         rank_pairs(images, captions, caption_image=owner)
+
+
+def test_how_many_images_an_interval_needs_grows_with_its_square() -> None:
+    assert images_for(40, 0.1, 0.1) == 40
+    assert images_for(79, 0.05, 0.02) == 500  # 493.75
+    assert images_for(100, 0.2, 0.05) == 1600

@@ -9,7 +9,7 @@
     proxies       what can be said without labels, and how far it can be trusted
     choosing      `--method auto`
     towers        the towers of a candidate, with their embeddings
-    bundles       an adapted candidate to a bundle, and back to its parent
+    bundles       an adapted candidate to a bundle, and back to its parent      parent   what is kept of that
     adapt         ties these together        command   python -m training adapt
 
 Knows evaluation's parts; nothing of `fit`, indexes or serving.

@@ -1,12 +1,8 @@
 """An adapted candidate to a bundle, and an adapted bundle back to the one that it was made from.
 
-What it was adapted by lies in its provenance, and the weights that changed lie beside it as they were, so that
-the parent can be had back to the byte (`undo`):
-
-    parent.safetensors     the tensors of the parent's weights that the adaptation replaced, as they were stored
-
-Files that speak of the parent (report, verdict, card) do not come along, nor its calibration and golden vectors
-where embeddings changed. It does NOT know methods.
+What it was adapted by lies in its provenance, and its parent lies inside it, so that `undo` gives that back to
+the byte (`parent`). Its report, verdict and card are not its parent's, nor are its calibration and golden
+vectors where embeddings changed.
 """
 
 from collections.abc import Iterator
@@ -17,19 +13,18 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save
 
 from encoders.adaptation import ADAPTATION, adaptation_bytes
 from encoders.bundle import WEIGHTS, Bundle, BundleConfig, check_replaceable, read_files, write_bundle
 from encoders.folders import replace_folder
 from encoders.golden import GOLDEN_RECORD, GOLDEN_TENSORS, add_golden
 from encoders.query_bank import QUERY_BANK, QueryBank, query_bank_bytes
-from encoders.weights import ROW_SCALE, load_weights
-from training.adapt.methods import Candidate
+from encoders.weights import load_weights
+from training.adapt.methods import Candidate, changes_towers
+from training.adapt.parent import PARENT_WEIGHTS, parent_files, replaced_weights, restore_parent
 from training.card import CARD, bundle_card
 from training.errors import AdaptationError
 
-PARENT_WEIGHTS = "parent.safetensors"
 SAME_EMBEDDINGS = frozenset({"calibration.json", GOLDEN_RECORD, GOLDEN_TENSORS})
 """What holds for any bundle of the same fingerprint."""
 
@@ -50,12 +45,13 @@ def write_adapted(out: Path, parent: Bundle, candidate: Candidate, *, provenance
     config = _child(parent, provenance).model_copy(
         update={"adaptation": "affine" if candidate.adaptation else None}
     )
-    files[CARD] = bundle_card(config).encode()
+    files |= {CARD: bundle_card(config).encode(), **parent_files(parent)}
     state = {**load_weights(parent.path / WEIGHTS), **_changed(candidate)}
+    weights = state if changes_towers(candidate.methods) else parent.path / WEIGHTS
     with _beside(out) as staging:
-        bundle = write_bundle(staging, config=config, state=state, files=files)
-        if replaced := _replaced(parent.path / WEIGHTS, bundle.path / WEIGHTS):
-            bundle = bundle.with_file(PARENT_WEIGHTS, save(replaced))
+        bundle = write_bundle(staging, config=config, state=weights, files=files)
+        if (replaced := replaced_weights(parent, bundle)) is not None:
+            bundle = bundle.with_file(PARENT_WEIGHTS, replaced)
         bundle = _proven(bundle, parent, state)
         if candidate.bank is not None:
             bundle = _with_bank(bundle, candidate.bank)
@@ -63,27 +59,14 @@ def write_adapted(out: Path, parent: Bundle, candidate: Candidate, *, provenance
 
 
 def undo(adapted: Bundle, out: Path) -> Bundle:
-    """Write the bundle that `adapted` was made from; AdaptationError where it cannot be had back whole."""
+    """Write the bundle that `adapted` was made from, every file to the byte.
+
+    Raises AdaptationError where it cannot be had back whole; `out` is as it was then.
+    """
     check_out(out, adapted)
-    lineage = adapted.config.provenance.get("adapted")
-    if not isinstance(lineage, dict) or "parent" not in lineage:
-        raise AdaptationError(f"{adapted.path} was not made by adapt: there is nothing to undo")
-    parent = lineage["parent"]
-    state = load_weights(adapted.path / WEIGHTS)
-    if (kept := adapted.path / PARENT_WEIGHTS).is_file():
-        state |= load_weights(kept)
-    config = adapted.config.model_copy(
-        update={"name": parent["name"], "adaptation": None, "provenance": parent["provenance"]}
-    )
-    wanted = config.embedding_files
-    files = read_files(adapted, keep=lambda name: name in wanted)
     with _beside(out) as staging:
-        bundle = write_bundle(staging, config=config, state=state, files=files)
-        if bundle.fingerprint != parent["fingerprint"]:
-            raise AdaptationError(
-                f"what comes out has fingerprint {bundle.fingerprint}, and the bundle before adaptation had "
-                f"{parent['fingerprint']}: its weights cannot be stored again as they were; use the original"
-            )
+        staging.mkdir()
+        bundle = restore_parent(adapted, staging)
     return replace(bundle, path=out)
 
 
@@ -109,7 +92,7 @@ def _proven(bundle: Bundle, parent: Bundle, state: dict[str, torch.Tensor]) -> B
 def _child(parent: Bundle, provenance: dict[str, Any]) -> BundleConfig:
     past = parent.config.provenance
     known = {key: past[key] for key in ("data", "recipe") if key in past}  # its card tells terms from them
-    before = {"fingerprint": parent.fingerprint, "name": parent.name, "provenance": past}
+    before = {"fingerprint": parent.fingerprint, "name": parent.name}
     return parent.config.model_copy(
         update={
             "name": f"{parent.name[:92]}-adapted",
@@ -122,13 +105,6 @@ def _child(parent: Bundle, provenance: dict[str, Any]) -> BundleConfig:
 
 def _changed(candidate: Candidate) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().cpu() for name, tensor in candidate.towers.model.state_dict().items()}
-
-
-def _replaced(before: Path, after: Path) -> dict[str, torch.Tensor]:
-    """The stored tensors of `before` that `after` holds otherwise; int8 rows and their scales stay together."""
-    old, new = load_file(before), load_file(after)
-    other = {name.removesuffix(ROW_SCALE) for name, tensor in old.items() if not torch.equal(tensor, new[name])}
-    return {name: tensor for name, tensor in old.items() if name.removesuffix(ROW_SCALE) in other}
 
 
 def _with_bank(bundle: Bundle, bank: QueryBank) -> Bundle:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders.calibration import Calibration, Direction, DirectionCalibration, Figures, Weights
+from encoders.calibration import Calibration, Decision, Direction, DirectionCalibration, Figures, Weights
 from training.calibrate.absent import AbsentQuery, disjoint_captions, without_present
 from training.calibrate.draws import Answers, Queries, draw_answers, prior_of, sizes_up_to
 from training.calibrate.figures import best_threshold, decide, reliability
@@ -149,7 +149,6 @@ def fit_direction(asked: Sequence[Asked], *, measured_on: str, seed: int = 0) ->
         np.concatenate([fold.others for part in held_out for fold in part]),
     )
     present, absent = (np.concatenate([pairs[number][kind].best for number in whole]) for kind in (0, 1))
-    cutoff = best_threshold(present, absent)
     figures = Figures(
         measured_on=f"{measured_on}, {FOLDS} folds",
         gallery_items=sizes[-1],
@@ -160,8 +159,8 @@ def fit_direction(asked: Sequence[Asked], *, measured_on: str, seed: int = 0) ->
             np.concatenate([part[number].absent for part in held_out for number in whole]),
             threshold=fitted.threshold,
         ),
-        flat_cutoff=cutoff,
-        flat_decision=decide(present, absent, threshold=cutoff),
+        flat_cutoff=best_threshold(present, absent),
+        flat_decision=_flat_decision([pairs[number] for number in whole]),
     )
     return fitted.model_copy(update={"figures": figures})
 
@@ -224,6 +223,21 @@ def _held_out(
     kept = [(p.part(p.group % FOLDS != fold), a.part(a.group % FOLDS != fold)) for p, a in pairs]
     fitted = _fit(kept, prior=prior, sizes=sizes)
     return [measure(fitted, p.part(p.group % FOLDS == fold), a.part(a.group % FOLDS == fold)) for p, a in pairs]
+
+
+def _flat_decision(pairs: Sequence[tuple[Answers, Answers]]) -> Decision:
+    """What a cosine cutoff gets right in each fold, chosen on the others: the same test that the fit has."""
+    above: tuple[list[NDArray[np.float64]], ...] = ([], [])
+    for fold in range(FOLDS):
+        cutoff = best_threshold(
+            *(
+                np.concatenate([pair[kind].best[pair[kind].group % FOLDS != fold] for pair in pairs])
+                for kind in (0, 1)
+            )
+        )
+        for kind in (0, 1):
+            above[kind].extend(pair[kind].best[pair[kind].group % FOLDS == fold] - cutoff for pair in pairs)
+    return decide(np.concatenate(above[0]), np.concatenate(above[1]), threshold=0.0)
 
 
 def _weights(pairs: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]]) -> Weights:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from training.calibrate.run import CalibrationSettings
     from training.evaluate.embedding import OnProgress
 
+EXIT_NOTHING_KEPT = 4
+
 Set: TypeAlias = tuple[PairSet, list[AbsentQuery]]
 Sets: TypeAlias = tuple[list[PairSet], list[AbsentQuery]]
 
@@ -48,8 +50,11 @@ def calibrate_command(
 ) -> None:
     """Fit what makes cosines say how relevant a hit is, and when nothing matches; measure it on another set.
 
-    Exit status: 0 done; 2 a bundle, a set or a list cannot be used.
+    Exit status: 0 done; 4 --in-place wrote nothing, for a flat cutoff decides better; 2 a bundle, a set or a
+    list cannot be used.
     """
+    kept: Calibration | None = None
+    losers: list[str] = []
     with errors_shown():
         if not data and evaluate is None:
             raise CalibrationError("nothing to do: name pairs to fit on (--data) or to measure on (--evaluate)")
@@ -70,10 +75,16 @@ def calibrate_command(
             write_calibration_report(calibration, report, out)
         if in_place:
             from encoders.bundle import Bundle
-            from training.calibrate.run import store_calibration
+            from training.calibrate.run import store_calibration, without_losers
 
-            store_calibration(Bundle.open(bundle, verify=False), calibration)
+            kept, losers = without_losers(calibration)
+            if kept is not None:
+                store_calibration(Bundle.open(bundle, verify=False), kept)
     show(calibration, report)
+    for reason in losers:
+        typer.echo(reason)
+    if in_place and kept is None:
+        raise typer.Exit(EXIT_NOTHING_KEPT)
 
 
 def _run(

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders.bundle import Bundle
-from encoders.calibration import CALIBRATION, Calibration
+from encoders.calibration import CALIBRATION, Calibration, Figures
 from training.calibrate.absent import DEFAULT_ABSENT, AbsentQuery, read_absent, without_present
 from training.calibrate.calibrate import Asked, calibrate, directions_asked
 from training.calibrate.report import CalibrationReport, TakenOut, measure_taken_out, measured_figures
@@ -21,6 +21,8 @@ from training.data.pairs import PairSet
 from training.errors import CalibrationError
 from training.evaluate.embedding import EmbeddedPairs, Embedder, OnProgress, embed_pairs, silent
 
+LOSES_BY = 0.01
+"""Balanced accuracy by which a flat cutoff must be better: less is one query or two."""
 MOST_COSINES = 50_000_000
 """Of captions whose photo is taken out: each has a gallery of its own."""
 
@@ -96,6 +98,32 @@ def _taken_out(calibration: Calibration, texts: Asked | None, embedded: Embedded
     if texts is None or len(texts.items) * len(texts.present.own) > MOST_COSINES:
         return None
     return measure_taken_out(calibration.directions["text_to_image"], texts, embedded)
+
+
+def without_losers(calibration: Calibration) -> tuple[Calibration | None, list[str]]:
+    """(the calibration without directions in which a flat cutoff decides better, why they are left out).
+
+    None where no direction is left: on few images the fit learns their noise, and is worse than no fit.
+    """
+    losers = {
+        name: reason
+        for name, each in calibration.directions.items()
+        if each.figures is not None and (reason := _why_it_loses(each.figures)) is not None
+    }
+    told = [f"{name.replace('_', ' ')}: {reason}" for name, reason in losers.items()]
+    kept = {name: each for name, each in calibration.directions.items() if name not in losers}
+    return (calibration.model_copy(update={"directions": kept}) if kept else None), told
+
+
+def _why_it_loses(figures: Figures) -> str | None:
+    ours, flat = figures.decision, figures.flat_decision
+    if ours.balanced_accuracy > flat.balanced_accuracy - LOSES_BY:
+        return None
+    return (
+        f"tells present from absent in {ours.balanced_accuracy:.1%}, a flat cutoff in "
+        f"{flat.balanced_accuracy:.1%} ({ours.present_queries:,} queries with a match, {ours.absent_queries:,} "
+        "without): not written; give more images to fit on"
+    )
 
 
 def store_calibration(bundle: Bundle, calibration: Calibration) -> Bundle:

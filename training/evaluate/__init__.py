@@ -2,7 +2,7 @@
 
 decoding, embedding, vector_cache    sets to vectors: in order, in bounded memory, kept
 ranks, hits                          a query's rank of what it should have found, by blocks of similarities
-metrics, collapse                    recall, median rank, mAP with intervals; is the embedding healthy
+metrics, collapse, alignment         recall, median rank, mAP with intervals; is the embedding healthy, why not
 evaluate, bundles                    a bundle on sets; bundles side by side
 compare, comparison                  paired differences; means over corruptions
 zero_shot, zero_shot_run             classes by templates

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from encoders.query_bank import QueryBank
+from training.evaluate.alignment import Alignment, explain, measure_alignment
 from training.evaluate.ranks import Doubles, Floats, Ints
 
 FEWEST_DIRECTIONS = 16
@@ -31,7 +33,8 @@ class EmbeddingHealth(BaseModel):
     Garrido et al. 2023), 1 to `full_rank` = min(rows, dim);
     modality_gap: distance between the mean image and the mean caption, 0 to 2 (Liang et al. 2022; 0.8 is
     usual for CLIP); matched_cosine, unmatched_cosine: means over pairs, and over all images × captions;
-    tied_share: queries, both ways, whose right answer ties with a wrong one; cut_share: captions cut short.
+    tied_share: queries, both ways, whose right answer ties with a wrong one; cut_share: captions cut short;
+    alignment: why captions may score their own image no higher than any other, where they do not.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -47,6 +50,7 @@ class EmbeddingHealth(BaseModel):
     unmatched_cosine: float
     tied_share: float = 0.0
     cut_share: float = 0.0
+    alignment: Alignment | None = None
 
 
 def measure_health(
@@ -56,12 +60,19 @@ def measure_health(
     caption_image: Ints,
     tied_share: float = 0.0,
     cut_share: float = 0.0,
+    bank: QueryBank | None = None,
 ) -> EmbeddingHealth:
     """Health of unit rows (n, dim) and (m, dim); caption_image (m,) is the row of each caption's image.
 
-    Raises ValueError when a vector is not finite. Work and memory are those of two (dim, dim) products.
+    bank: the bundle's, whose pairs tell whether the towers were trained together. Raises ValueError when a
+    vector is not finite. Work and memory are those of two (dim, dim) products.
     """
     image_mean, caption_mean = _mean(image_vectors), _mean(caption_vectors)
+    matched = _matched_cosine(image_vectors, caption_vectors, caption_image)
+    unmatched = float(image_mean @ caption_mean)
+    alignment = None
+    if matched - unmatched < LOWEST_MARGIN:
+        alignment = measure_alignment(image_vectors, caption_vectors, caption_image=caption_image, bank=bank)
     return EmbeddingHealth(
         image_spread=max(0.0, 1.0 - float(image_mean @ image_mean)),
         caption_spread=max(0.0, 1.0 - float(caption_mean @ caption_mean)),
@@ -70,10 +81,11 @@ def measure_health(
         image_full_rank=min(image_vectors.shape),
         caption_full_rank=min(caption_vectors.shape),
         modality_gap=float(np.linalg.norm(image_mean - caption_mean)),
-        matched_cosine=_matched_cosine(image_vectors, caption_vectors, caption_image),
-        unmatched_cosine=float(image_mean @ caption_mean),
+        matched_cosine=matched,
+        unmatched_cosine=unmatched,
         tied_share=tied_share,
         cut_share=cut_share,
+        alignment=alignment,
     )
 
 
@@ -116,12 +128,10 @@ def _collapse_warnings(health: EmbeddingHealth) -> Iterator[str]:
 
 
 def _alignment_warnings(health: EmbeddingHealth) -> Iterator[str]:
-    margin = health.matched_cosine - health.unmatched_cosine
-    if margin < LOWEST_MARGIN:
+    if health.alignment is not None:
         yield (
             f"captions score their own image no higher than any other: mean cosine "
-            f"{health.matched_cosine:.3f} against {health.unmatched_cosine:.3f}. "
-            "The towers are not trained together, or captions and images are paired wrongly"
+            f"{health.matched_cosine:.3f} against {health.unmatched_cosine:.3f}. {explain(health.alignment)}"
         )
     if health.modality_gap > HIGHEST_GAP:
         yield (

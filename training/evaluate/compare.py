@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike
 from training.errors import EvaluationError
 from training.evaluate.comparison import Comparison, CorruptionScore, Difference, Shift, UnseenGap
 from training.evaluate.hits import Hits
-from training.evaluate.metrics import Estimate, bootstrap_draws, bootstrap_means, estimate
+from training.evaluate.metrics import Estimate, bootstrap_differences, bootstrap_draws, estimate
 from training.evaluate.ranks import DIRECTIONS, Direction, Doubles
 from training.evaluate.report import Condition
 from training.shift.conditions import Subject, subjects_of
@@ -31,11 +31,11 @@ from training.shift.corruptions import IMAGE_CORRUPTIONS
 def paired_difference(
     hits_a: ArrayLike, hits_b: ArrayLike, *, groups: ArrayLike, samples: int = 1000, seed: int = 0
 ) -> Estimate:
-    """mean(a) − mean(b) of per-query values (queries,), by bootstrap over `groups` (queries,): the images."""
+    """mean(a) − mean(b) of values from 0 to 1 (queries,), by bootstrap over `groups` (queries,): the images."""
     a, b = np.asarray(hits_a, dtype=np.float64), np.asarray(hits_b, dtype=np.float64)
     if a.shape != b.shape or a.shape != np.shape(groups):
         raise ValueError(f"a pair has one shape: {a.shape} and {b.shape} over groups {np.shape(groups)}")
-    [difference] = bootstrap_means([a - b], [np.asarray(groups)], samples=samples, seed=seed)
+    [difference] = bootstrap_differences([a], [b], [np.asarray(groups)], samples=samples, seed=seed)
     return difference
 
 
@@ -149,7 +149,9 @@ class _Draws:
         counts = np.repeat(
             np.stack([each.counts[way] for _, each in measured for way in DIRECTIONS], axis=1), len(ks), axis=1
         )
-        draws = bootstrap_draws(sums, counts, samples=samples, seed=seed)
+        # All conditions of a bundle share an unseen image: their mean is no surer of it than one of them.
+        kinds = [2 * tuple(hits).index(name) + (condition is not None) for name, condition, _, _ in keys]
+        draws = bootstrap_draws(sums, counts, kinds=kinds, samples=samples, seed=seed)
         values = sums.sum(axis=0) / counts.sum(axis=0)
         figures = {key: _Sampled(float(values[at]), draws[:, at]) for at, key in enumerate(keys)}
         conditions = {

@@ -202,6 +202,7 @@ def _measure_one(
         caption_image=embedded.caption_image,
         tied_share=_tied_share(figures),
         cut_share=float(embedded.cut.mean()),
+        bank=ranking.bank,
     )
     images = len(embedded.image_ids)
     report = DatasetReport(

@@ -2,8 +2,16 @@
 
 Pure NumPy over the ranks of `training.evaluate.ranks`, which take ties at their expectation. It does NOT know
 models, files or texts, nor which figures a report shows.
+
+**Intervals that do not collapse.** A bootstrap of a few images that were all found says 100 to 100%, though
+the next image may be missed. So every draw is of n images out of the n measured and two that were not seen,
+each of which is all right or all wrong with even odds, apart for figures that are compared: for a share that is
+Laplace's rule, for a paired difference Bonett and Price's (2012). Captions of one image are drawn together; an
+unseen image of m queries counts as √m of them, between one (they are independent) and m (they are all alike).
+`python -m benchmarks.statistics` simulates what the intervals cover; docs/generalisation.md has the table.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +31,8 @@ from training.evaluate.ranks import (
 )
 
 DEFAULT_KS = (1, 5, 10)
+UNSEEN_IMAGES = 2
+"""That every interval reckons with: see above."""
 _BOOTSTRAP_BLOCK = 4 * 1024 * 1024
 
 
@@ -73,42 +83,68 @@ def summarise(
 def bootstrap_means(
     values: Sequence[Doubles], images: Sequence[Ints], *, samples: int = 1000, seed: int = 0
 ) -> list[Estimate]:
-    """Mean of each array of per-query values, with its 2.5 and 97.5 percentiles over draws of images.
+    """Mean of each array of per-query values from 0 to 1, with its 95% interval over draws of images.
 
-    values[i] and images[i] are (queries,); all share the same draws, so the difference of two bundles on
-    one set may be given as one more array (a paired bootstrap). Only queries are drawn: the gallery stays.
+    values[i] and images[i] are (queries,); all share the same draws. Only queries are drawn: the gallery stays.
     """
-    present = np.unique(np.concatenate(images))
-    rows = [np.searchsorted(present, image) for image in images]
-    sums = np.stack(
-        [np.bincount(r, v, len(present)).astype(np.float64) for r, v in zip(rows, values, strict=True)], axis=1
-    )
-    counts = np.stack([np.bincount(r, minlength=len(present)) for r in rows], axis=1).astype(np.float64)
+    sums, counts = _by_image(values, images)
     draws = bootstrap_draws(sums, counts, samples=samples, seed=seed)
     means = [float(v.mean()) for v in values]
     return [estimate(mean, draws[:, column]) for column, mean in enumerate(means)]
 
 
-def bootstrap_draws(sums: Doubles, counts: Doubles, *, samples: int = 1000, seed: int = 0) -> Doubles:
+def bootstrap_differences(
+    ones: Sequence[Doubles],
+    others: Sequence[Doubles],
+    images: Sequence[Ints],
+    *,
+    samples: int = 1000,
+    seed: int = 0,
+) -> list[Estimate]:
+    """mean(ones[i]) − mean(others[i]) of per-query values from 0 to 1, both over the same draws of images."""
+    sums, counts = _by_image([*ones, *others], [*images, *images])
+    draws = bootstrap_draws(sums, counts, samples=samples, seed=seed)
+    return [
+        estimate(float(one.mean() - other.mean()), draws[:, column] - draws[:, len(ones) + column])
+        for column, (one, other) in enumerate(zip(ones, others, strict=True))
+    ]
+
+
+def bootstrap_draws(
+    sums: Doubles, counts: Doubles, *, kinds: Sequence[int] | None = None, samples: int = 1000, seed: int = 0
+) -> Doubles:
     """(samples, columns): the mean of each column over draws of images, the same draws for all columns.
 
     sums and counts are (images, columns): of the queries of an image, the values' total and how many there are.
+    kinds (columns,): columns of one kind (conditions of one bundle, say) take an unseen image to be right or
+    wrong together; by default every column is one of its own.
     """
     if samples < 2:
         raise ValueError(f"a bootstrap needs at least 2 samples, got {samples}")
-    return np.concatenate(
-        [
-            (weights @ sums) / np.maximum(weights @ counts, 1)
-            for weights in _image_weights(len(sums), samples=samples, seed=seed)
-        ]
-    )
+    kind = np.arange(sums.shape[1]) if kinds is None else np.unique(np.asarray(kinds), return_inverse=True)[1]
+    asked = np.maximum((counts > 0).sum(axis=0), 1)
+    weight = np.sqrt(counts.sum(axis=0) / asked)  # of an unseen image, in queries
+    rng = np.random.default_rng(seed)
+    blocks = []
+    for weights, unseen in _image_weights(len(sums), rng, samples=samples):
+        right = rng.binomial(unseen[:, None], 0.5, size=(len(unseen), int(kind.max()) + 1))[:, kind]
+        total = weights @ counts + unseen[:, None] * weight
+        blocks.append((weights @ sums + right * weight) / np.where(total > 0, total, 1))
+    return np.concatenate(blocks)
 
 
 def estimate(value: float, draws: Doubles) -> Estimate:
     """The value with the 2.5 and 97.5 percentiles of its draws (samples,); NaN draws do not count."""
     finite = draws[np.isfinite(draws)]
     low, high = np.percentile(finite, [2.5, 97.5]) if len(finite) else (value, value)
-    return Estimate(value, float(low), float(high))
+    return Estimate(value, min(value, float(low)), max(value, float(high)))
+
+
+def images_for(images: int, half: float, wanted: float) -> int:
+    """How many make an interval of ±`half` one of ±`wanted`; to two digits, upwards."""
+    needed = images * (half / wanted) ** 2
+    step = int(10 ** max(0, math.floor(math.log10(max(1.0, needed))) - 1))
+    return math.ceil(needed / step) * step
 
 
 def fold_recall(
@@ -152,11 +188,24 @@ def fold_recall(
     }
 
 
-def _image_weights(images: int, *, samples: int, seed: int) -> Iterator[Doubles]:
-    """Blocks (rows, images) of how often each image is drawn; together they have `samples` rows."""
-    rng = np.random.default_rng(seed)
-    rows_per_block = max(1, _BOOTSTRAP_BLOCK // images)
+def _by_image(values: Sequence[Doubles], images: Sequence[Ints]) -> tuple[Doubles, Doubles]:
+    """(sums, counts), each (images, arrays): of the queries of every image that any array has."""
+    present = np.unique(np.concatenate(images))
+    rows = [np.searchsorted(present, image) for image in images]
+    sums = np.stack([np.bincount(r, v, len(present)) for r, v in zip(rows, values, strict=True)], axis=1)
+    counts = np.stack([np.bincount(r, minlength=len(present)) for r in rows], axis=1)
+    return sums.astype(np.float64), counts.astype(np.float64)
+
+
+def _image_weights(images: int, rng: np.random.Generator, *, samples: int) -> Iterator[tuple[Doubles, Ints]]:
+    """Blocks of (how often each image is drawn (rows, images), how often an unseen one (rows,)).
+
+    A row is of `images` draws out of the images and `UNSEEN_IMAGES` more; all blocks have `samples` rows.
+    """
+    places = images + UNSEEN_IMAGES
+    rows_per_block = max(1, _BOOTSTRAP_BLOCK // places)
     for start in range(0, samples, rows_per_block):
         rows = min(rows_per_block, samples - start)
-        drawn = rng.integers(images, size=(rows, images)) + np.arange(rows)[:, None] * images
-        yield np.bincount(drawn.ravel(), minlength=rows * images).reshape(rows, images).astype(np.float64)
+        drawn = rng.integers(places, size=(rows, images)) + np.arange(rows)[:, None] * places
+        counts = np.bincount(drawn.ravel(), minlength=rows * places).reshape(rows, places)
+        yield counts[:, :images].astype(np.float64), counts[:, images:].sum(axis=1).astype(np.int64)

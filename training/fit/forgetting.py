@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from training.evaluate.metrics import DEFAULT_KS, Estimate, bootstrap_means
+from training.evaluate.metrics import DEFAULT_KS, Estimate, bootstrap_differences
 from training.evaluate.ranks import Retrieval
 from training.files import replacing
 from training.fit.towers.learner import Feed, Learner
@@ -125,8 +125,9 @@ def records_of(changes: Sequence[Change]) -> list[dict[str, str | float]]:
 
 
 def _changes_of_set(before: Standing, after: Standing, seed: int) -> list[Change]:
-    estimates = bootstrap_means(
-        [after.hits[figure] - hits for figure, hits in before.hits.items()],
+    estimates = bootstrap_differences(
+        [after.hits[figure] for figure in before.hits],
+        list(before.hits.values()),
         [before.owners[figure.partition("@")[0]] for figure in before.hits],
         seed=seed,
     )

@@ -13,7 +13,7 @@ from encoders.bundle import Bundle
 from encoders.choices import choose_device
 from encoders.encoder import Encoder
 from encoders.errors import TwinlensError
-from training.calibrate.run import calibrate_encoder, store_calibration
+from training.calibrate.run import calibrate_encoder, store_calibration, without_losers
 from training.console import stages_on
 from training.data.pairs import read_pairs
 from training.evaluate.embedding import OnProgress
@@ -86,7 +86,10 @@ def _calibrated(bundle: Bundle, validation: Validation, *, device: str, on_progr
     """Fit a calibration on the validation sets into the bundle; what came of it, which is no reason to fail."""
     try:
         sets = [read_pairs(spec) for spec in validation.pairs]
-        calibration = calibrate_encoder(Encoder.load(bundle, device=device), sets, on_progress=on_progress)
+        fitted = calibrate_encoder(Encoder.load(bundle, device=device), sets, on_progress=on_progress)
+        calibration, losers = without_losers(fitted)
+        if calibration is None:
+            return f"no calibration: {'; '.join(losers)}"
         store_calibration(bundle, calibration)
     except TwinlensError as error:
         return f"no calibration: {error}"
@@ -95,4 +98,5 @@ def _calibrated(bundle: Bundle, validation: Validation, *, device: str, on_progr
         for name, each in calibration.directions.items()
         if each.figures is not None
     )
-    return f"calibrated on {calibration.fitted_on}; nothing matches, balanced accuracy: {told}"
+    left_out = "".join(f"; {reason}" for reason in losers)
+    return f"calibrated on {calibration.fitted_on}; nothing matches, balanced accuracy: {told}{left_out}"

@@ -37,7 +37,8 @@ def gate_command(
 ) -> None:
     """Judge a bundle by a policy: parity, recall floors, and no fall against the bundle served now.
 
-    Exit status: 0 passed; 5 failed; 2 a bundle, the policy or a set cannot be used.
+    A check whose figure proves nothing (saturated, too few images) is not passed, and says what would do. Exit
+    status: 0 passed; 5 failed; 2 a bundle, the policy or a set cannot be used.
     """
     with errors_shown():
         from training.gate.policy import Policy
@@ -86,12 +87,13 @@ def _show(verdict: "Verdict", *, as_json: bool) -> None:
 
 
 def _cells(check: "Check") -> list[str]:
-    interval = "" if check.low is None or check.high is None else f"{check.low:+.4f} to {check.high:+.4f}"
     signed = "+.4f" if check.kind == "no_fall" else ".4f"
+    interval = (
+        "" if check.low is None or check.high is None else f"{check.low:{signed}} to {check.high:{signed}}"
+    )
     figure, limit = ("–" if each is None else format(each, signed) for each in (check.figure, check.limit))
     return [
-        check.kind.replace("_", " "), check.subject, figure, interval, limit,
-        "passed" if check.passed else "FAILED", check.detail,
+        check.kind.replace("_", " "), check.subject, figure, interval, limit, check.outcome, check.detail,
     ]  # fmt: skip
 
 

@@ -4,7 +4,7 @@ Measures what the policy names, and nothing else: every set is embedded once a b
 same cache as `evaluate`. It does not know files of policies, nor how a verdict is shown.
 """
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,15 +15,17 @@ from encoders.diagnosis import Finding, GoldenCheck, check_golden, diagnose
 from encoders.encoder import Encoder
 from encoders.golden import Golden, read_golden
 from encoders.modalities import MODALITIES
-from encoders.verdict import Check, Judged, Verdict
+from encoders.verdict import Check, CheckKind, Judged, Verdict
 from training.data.captions import group_captions
 from training.data.pairs import PairSet, read_pairs
 from training.errors import EvaluationError, PolicyError
 from training.evaluate.compare import paired_difference
 from training.evaluate.embedding import Embedding, OnProgress, silent
-from training.evaluate.ranks import Direction, Doubles, Ints, Retrieval, rank_pairs
+from training.evaluate.metrics import Estimate, bootstrap_means
+from training.evaluate.ranks import Direction, Doubles, Ints, QueryRanks, Retrieval, rank_pairs
 from training.evaluate.report import DIRECTION_TITLES, Condition
-from training.gate.policy import Floor, NoFall, Parity, Policy
+from training.gate.evidence import Lacking, Sample, lacking_for_floor, lacking_for_no_fall, undecided
+from training.gate.policy import Evidence, Floor, NoFall, Parity, Policy
 
 MAKE_GOLDEN = "python -m encoders golden BUNDLE --reference FP32_WEIGHTS"
 _INPUTS = {"images": "pictures", "texts": "texts"}
@@ -60,10 +62,12 @@ def judge(
     golden = read_golden(candidate)
     checked = check_golden(encoder, golden) if golden else None
     ours = _Recalls(encoder, sets, settings, on_progress)
-    checks = [*_golden_checks(golden, checked, policy.parity), *(_floor(ours, each) for each in policy.floors)]
+    checks = _golden_checks(golden, checked, policy.parity)
+    checks += [_floor(ours, each, policy.evidence) for each in policy.floors]
     if against is not None and policy.no_fall:
-        theirs = _Recalls(_load(against, settings), sets, settings, on_progress)
-        checks += [check for each in policy.no_fall for check in _no_fall(ours, theirs, each)]
+        same = Judged.of(candidate) == Judged.of(against)
+        theirs = ours if same else _Recalls(_load(against, settings), sets, settings, on_progress)
+        checks += [check for each in policy.no_fall for check in _no_fall(ours, theirs, each, policy.evidence)]
     found = diagnose(checked) if checked else ()
     return Verdict(
         passed=all(check.passed for check in checks),
@@ -131,10 +135,7 @@ class _Recalls:
         }  # fmt: skip
         self._retrievals: dict[tuple[str, Condition | None], Retrieval] = {}
 
-    def hits(
-        self, spec: str, condition: Condition | None, direction: Direction, *, k: int
-    ) -> tuple[Doubles, Ints]:
-        """(chance of a hit in the top k, image) of every query."""
+    def ranks(self, spec: str, condition: Condition | None, direction: Direction) -> QueryRanks:
         key = (spec, condition)
         if key not in self._retrievals:
             embedding = self._embeddings[spec]
@@ -146,48 +147,108 @@ class _Recalls:
                 caption_group=group_captions(embedding.clean.captions),
                 bank=self._bank,
             )
-        ranks = self._retrievals[key].direction(direction)
-        return ranks.hit_probability(k), ranks.image
+        return self._retrievals[key].direction(direction)
+
+    def mean_hits(
+        self, spec: str, conditions: Sequence[Condition | None], direction: Direction, *, k: int
+    ) -> tuple[Doubles, Ints]:
+        """(chance of a hit in the top k, averaged over the conditions, image) of every query."""
+        measured = [self.ranks(spec, condition, direction) for condition in conditions]
+        return np.mean([ranks.hit_probability(k) for ranks in measured], axis=0), measured[0].image
+
+    def sample(
+        self,
+        spec: str,
+        conditions: Sequence[Condition | None],
+        direction: Direction,
+        *,
+        k: int,
+        interval: Estimate,
+        least_of: "Sequence[_Recalls]" = (),
+    ) -> Sample:
+        """How much was measured; recalls are the least of this encoder's and those of others."""
+        clean = self._embeddings[spec].clean
+
+        def recall(rank: int) -> float:
+            every = (self, *least_of)
+            return min(float(one.mean_hits(spec, conditions, direction, k=rank)[0].mean()) for one in every)
+
+        images = len(clean.image_ids)
+        return Sample(images, len(clean.captions), direction, k, interval, recall)
 
 
-def _floor(recalls: _Recalls, floor: Floor) -> Check:
-    hits, _ = recalls.hits(floor.data, floor.condition, floor.direction, k=floor.k)
+def _floor(recalls: _Recalls, floor: Floor, evidence: Evidence) -> Check:
+    where = (floor.data, (floor.condition,), floor.direction)
+    hits, images = recalls.mean_hits(*where, k=floor.k)
+    [found] = bootstrap_means([hits], [images], samples=recalls.settings.bootstrap_samples)
+    reached = found.value >= floor.floor
+    sample = recalls.sample(*where, k=floor.k, interval=found)
+    lacking = lacking_for_floor(sample, floor=floor.floor, evidence=evidence) if reached else None
     subject = _subject(recalls, floor.data, floor.direction, floor.k, title=str(floor.condition or ""))
-    return _at_least("floor", subject, float(hits.mean()), floor.floor)
+    return _recall_check("floor", subject, found, floor.floor, passed=reached, lacking=lacking)
 
 
-def _no_fall(ours: _Recalls, theirs: _Recalls, rule: NoFall) -> Iterator[Check]:
+def _no_fall(ours: _Recalls, theirs: _Recalls, rule: NoFall, evidence: Evidence) -> Iterator[Check]:
     for title, conditions in rule.subjects():
         for direction in rule.directions:
-            mine, images = _mean_hits(ours, rule, conditions, direction)
-            other, _ = _mean_hits(theirs, rule, conditions, direction)
+            where = (rule.data, conditions, direction)
+            (mine, images), (other, _) = (each.mean_hits(*where, k=rule.k) for each in (ours, theirs))
             if mine.shape != other.shape:
                 raise EvaluationError(f"{rule.data}: the bundles were measured on different images")
-            difference = paired_difference(mine, other, groups=images, samples=ours.settings.bootstrap_samples)
-            decisive = difference.low if rule.rule == "shown" else difference.high
-            yield Check(
-                kind="no_fall",
-                subject=_subject(ours, rule.data, direction, rule.k, title=title),
-                figure=round(difference.value, 6),
-                limit=-rule.margin,
-                low=round(difference.low, 6),
-                high=round(difference.high, 6),
-                passed=bool(decisive >= -rule.margin),
-                detail=f"{mine.mean():.4f} against {other.mean():.4f}, rule {rule.rule}",
+            subject = _subject(ours, rule.data, direction, rule.k, title=title)
+            if ours is theirs:
+                yield _recall_check(
+                    "no_fall",
+                    subject,
+                    Estimate(0.0, 0.0, 0.0),
+                    -rule.margin,
+                    passed=True,
+                    detail="the same bundle",
+                )
+                continue
+            found = paired_difference(mine, other, groups=images, samples=ours.settings.bootstrap_samples)
+            sample = ours.sample(*where, k=rule.k, interval=found, least_of=[theirs])
+            passed, lacking = _fall_outcome(sample, rule, evidence)
+            detail = f"{mine.mean():.4f} against {other.mean():.4f}, rule {rule.rule}"
+            yield _recall_check(
+                "no_fall", subject, found, -rule.margin, passed=passed, lacking=lacking, detail=detail
             )
 
 
-def _mean_hits(
-    recalls: _Recalls, rule: NoFall, conditions: tuple[Condition | None, ...], direction: Direction
-) -> tuple[Doubles, Ints]:
-    """Of every query, averaged over conditions."""
-    measured = [recalls.hits(rule.data, condition, direction, k=rule.k) for condition in conditions]
-    return np.mean([hits for hits, _ in measured], axis=0), measured[0][1]
+def _fall_outcome(sample: Sample, rule: NoFall, evidence: Evidence) -> tuple[bool, Lacking | None]:
+    """Whether the rule is kept, and what is lacking to say so (or to say the contrary)."""
+    if (sample.interval.low if rule.rule == "shown" else sample.interval.high) >= -rule.margin:
+        return True, lacking_for_no_fall(sample, evidence=evidence)
+    shown = sample.interval.high < -rule.margin
+    return False, None if shown else undecided(sample, margin=rule.margin)
 
 
 def _subject(recalls: _Recalls, spec: str, direction: Direction, k: int, *, title: str) -> str:
     condition = f", {title}" if title else ""
     return f"{recalls.sets[spec].name}{condition}, {DIRECTION_TITLES[direction]} R@{k}"
+
+
+def _recall_check(
+    kind: CheckKind,
+    subject: str,
+    found: Estimate,
+    limit: float,
+    *,
+    passed: bool,
+    lacking: Lacking | None = None,
+    detail: str = "",
+) -> Check:
+    return Check(
+        kind=kind,
+        subject=subject,
+        figure=round(found.value, 6),
+        limit=limit,
+        low=round(found.low, 6),
+        high=round(found.high, 6),
+        passed=passed and lacking is None,
+        detail="; ".join(part for part in (detail, lacking.why if lacking else "") if part),
+        doubt=lacking.doubt if lacking else None,
+    )
 
 
 def _at_least(kind: str, subject: str, figure: float, limit: float, *, detail: str = "") -> Check:

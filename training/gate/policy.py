@@ -46,6 +46,16 @@ class Parity(_Frozen):
         return limits[stored]
 
 
+class Evidence(_Frozen):
+    """What a set must bring to prove anything; a check with less is not passed, and says so."""
+
+    least_images: int = Field(default=50, ge=1)
+    widest: float = Field(default=0.10, gt=0, le=1)
+    """Of a 95% interval, half: ±10 points hide all that matters."""
+    saturated: float = Field(default=0.99, gt=0, le=1)
+    """Recall of both bundles at which no fall shows: nearly every query is answered."""
+
+
 class Floor(_Frozen):
     """Recall that must be reached, from 0 to 1, on a set as it is or under one corruption."""
 
@@ -115,6 +125,7 @@ class Policy(_Frozen):
     name: str
     digest: str
     parity: Parity = Parity()
+    evidence: Evidence = Evidence()
     floors: tuple[Floor, ...] = ()
     no_fall: tuple[NoFall, ...] = ()
 
