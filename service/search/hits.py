@@ -67,8 +67,8 @@ def search(
     allowed = allowed_rows(holdings, query.space, query.condition, payload_filter=payload_filter)
     best, shown = _pages(query, Ranking(holdings, allowed, vector=query.vector, corrected=query.corrected))
     judgement = judge and judge.judge(
-        shown.scores,
-        best=best.scores,
+        shown.ordering,
+        best=best.ordering,
         vector=query.vector,
         holdings=holdings,
         asked_by=query.asked_by,

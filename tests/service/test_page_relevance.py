@@ -8,17 +8,17 @@ from live_service import publish, running
 from page_visits import PAGE, Visit, give_file, needs_browser, png_bytes, tiles
 from playwright.sync_api import expect
 
-from encoders.calibration import CALIBRATION, Calibration, DirectionCalibration, Weights
+from encoders.calibration import CALIBRATION, Calibration, SearchCalibration, Weights
 from service.settings import Settings
 
 pytestmark = needs_browser
 
 
-def always(*, relevant: bool) -> DirectionCalibration:
+def always(*, relevant: bool) -> SearchCalibration:
     """Every hit is very likely right, or none is."""
     weights = Weights(intercept=4.0 if relevant else -4.0, score=1e-9, mean=0.0, spread=0.0, best_unrelated=0.0)
-    return DirectionCalibration(
-        hit=weights, answer=weights, threshold=0.5, prior_mean=0.0, prior_spread=0.3, gallery_sizes=(40,)
+    return SearchCalibration(
+        weights=weights, likely=0.5, perhaps=0.5, prior_mean=0.0, prior_spread=0.3, gallery_sizes=(40,)
     )
 
 
@@ -34,7 +34,9 @@ def page_url(
     plain = make_bundle(folder / "bundle")
     calibration = Calibration(
         fingerprint=plain.fingerprint,
-        directions={"text_to_image": always(relevant=True), "image_to_text": always(relevant=False)},
+        bank=None,
+        short_queries=None,
+        searches={"sentence_to_image": always(relevant=True), "image_to_text": always(relevant=False)},
         fitted_on="by hand",
         digest="00",
     )

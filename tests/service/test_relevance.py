@@ -10,24 +10,24 @@ import numpy as np
 import pytest
 from live_service import ITEM_COUNT, Running, picture, publish, running
 
-from encoders.calibration import CALIBRATION, Calibration, DirectionCalibration, Weights
+from encoders.calibration import CALIBRATION, Calibration, SearchCalibration, Weights
 from encoders.encoder import Encoder
 from index.live.records import Put
 from index.release import Release
 from service.live.holdings import Holdings
 from service.search.hits import Query, search
-from service.search.relevance import Judge
+from service.search.relevance import Judge, Sample
 from service.settings import Settings
 
 ASKED = "a red dog"
 PNG = {"content-type": "image/png"}
 
 
-def steep(cosine: float) -> DirectionCalibration:
+def steep(cosine: float) -> SearchCalibration:
     """Matches from about this cosine up, whatever the background."""
     weights = Weights(intercept=-40 * cosine, score=40.0, mean=0.0, spread=0.0, best_unrelated=0.0)
-    return DirectionCalibration(
-        hit=weights, answer=weights, threshold=0.5, prior_mean=0.0, prior_spread=0.3, gallery_sizes=(24,)
+    return SearchCalibration(
+        weights=weights, likely=0.5, perhaps=0.5, prior_mean=0.0, prior_spread=0.3, gallery_sizes=(24,)
     )
 
 
@@ -49,7 +49,9 @@ def service(
     plain = make_bundle(folder / "bundle")
     calibration = Calibration(
         fingerprint=plain.fingerprint,
-        directions={"text_to_image": steep(best_cosine - 1e-3), "image_to_text": steep(2.0)},
+        bank=None,
+        short_queries=None,
+        searches={"sentence_to_image": steep(best_cosine - 1e-3), "image_to_text": steep(2.0)},
         fitted_on="by hand",
         digest="00",
     )
@@ -102,7 +104,7 @@ def test_a_picture_is_judged_among_texts_and_two_pictures_or_texts_are_not(clien
 
 
 def test_a_calibration_that_cannot_be_used_is_logged_and_leaves_nulls(tmp_path, make_bundle, gallery, caplog):
-    bundle = make_bundle(tmp_path / "bundle").with_file(CALIBRATION, json.dumps({"format": 2}).encode())
+    bundle = make_bundle(tmp_path / "bundle").with_file(CALIBRATION, json.dumps({"kind": "other"}).encode())
     publish(tmp_path / "releases", gallery, bundle.path)
     with caplog.at_level(logging.WARNING):
         assert Judge.of(Release.load(tmp_path / "releases")) is None
@@ -117,17 +119,16 @@ def test_what_was_put_is_in_the_background_as_densely_as_what_the_release_holds(
     puts = [Put(f"new/{n}", {}, row, state.encoder.fingerprint, sequence=n + 1) for n, row in enumerate(rows)]
     holdings = Holdings(state.release, state.overlay.applied(puts))
     weights = Weights(intercept=0.0, score=1.0, mean=20.0, spread=-5.0, best_unrelated=3.0)
-    direction = steep(0.5).model_copy(update={"hit": weights})
-    calibration = state.judge.calibration.model_copy(update={"directions": {"text_to_image": direction}})
+    part = steep(0.5).model_copy(update={"weights": weights})
+    calibration = state.judge.calibration.model_copy(update={"searches": {"sentence_to_image": part}})
     ((_, of_release),) = state.release.images.blocks()
-    judge = Judge(calibration, {"images": of_release[::every]})
+    sampled = of_release[::every]
+    judge = Judge(calibration, {"images": Sample(sampled, np.zeros(len(sampled), np.float32))})
     query = Query(state.encoder.encode_texts([ASKED]).vectors[0], asked_by="texts", k=5)
     hits = search(holdings, query, payload_filter=state.payload_filter, judge=judge).hits
     background = np.concatenate([of_release[::every], rows[::every]]) @ query.vector
     scores = [hit["score"] for hit in hits]
-    expected = direction.relevance(scores, background=background, gallery_size=ITEM_COUNT + len(rows))
+    expected = part.relevance(scores, background=background, gallery_size=ITEM_COUNT + len(rows))
     assert [hit["relevance"] for hit in hits] == pytest.approx(expected, abs=2e-4)
-    alone = direction.relevance(
-        scores, background=of_release @ query.vector, gallery_size=ITEM_COUNT + len(rows)
-    )
+    alone = part.relevance(scores, background=of_release @ query.vector, gallery_size=ITEM_COUNT + len(rows))
     assert np.abs(expected - alone).min() > 1e-3

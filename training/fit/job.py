@@ -13,7 +13,8 @@ from encoders.bundle import Bundle
 from encoders.choices import choose_device
 from encoders.encoder import Encoder
 from encoders.errors import TwinlensError
-from training.calibrate.run import calibrate_encoder, store_calibration, without_losers
+from training.calibrate.calibrate import without_losers
+from training.calibrate.run import calibrate_encoder, store_calibration
 from training.console import stages_on
 from training.data.pairs import read_pairs
 from training.evaluate.embedding import OnProgress
@@ -94,9 +95,9 @@ def _calibrated(bundle: Bundle, validation: Validation, *, device: str, on_progr
     except TwinlensError as error:
         return f"no calibration: {error}"
     told = ", ".join(
-        f"{name.replace('_', ' ')} {each.figures.decision.balanced_accuracy:.1%}"
-        for name, each in calibration.directions.items()
+        f"{search.replace('_', ' ')} {each.figures.balanced_accuracy:.1%}"
+        for search, each in calibration.searches.items()
         if each.figures is not None
     )
     left_out = "".join(f"; {reason}" for reason in losers)
-    return f"calibrated on {calibration.fitted_on}; nothing matches, balanced accuracy: {told}{left_out}"
+    return f"calibrated on {calibration.fitted_on}; present against absent, balanced accuracy: {told}{left_out}"

@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class ShortQueries:
+class QueryList:
     """What to ask a set: phrases that it holds, and phrases that it does not."""
 
     present: tuple[Phrase, ...]
@@ -36,7 +36,11 @@ class Mentions:
 
     of_image: tuple[frozenset[Phrase], ...]
     exact: frozenset[Phrase]
-    """Phrases that stand word for word in some caption."""
+    """Phrases that stand word for word in some caption of the set that the images are of."""
+
+    def part(self, rows: NDArray[np.int64]) -> "Mentions":
+        """Those of some of the images."""
+        return Mentions(tuple(self.of_image[row] for row in rows.tolist()), self.exact)
 
     def counts(self) -> Counter[Phrase]:
         """For each phrase, how many images mention it."""
@@ -85,7 +89,7 @@ def absent_phrases(mentions: Mentions, words: Vocabulary | None = None) -> list[
     return sorted([*(Phrase("noun", noun) for noun in missing), *usual])
 
 
-def draw(mentions: Mentions, *, count: int, seed: str) -> ShortQueries:
+def draw(mentions: Mentions, *, count: int, seed: str) -> QueryList:
     """At most `count` of each, the likelier the more often they are spoken of; absent ones of the same kinds.
 
     `seed`: the same text draws the same queries.
@@ -98,7 +102,7 @@ def draw(mentions: Mentions, *, count: int, seed: str) -> ShortQueries:
     kinds = Counter(phrase.kind for phrase in present)
     same = {kind: kinds[kind] / max(1, len(present)) for kind in KINDS}
     absent = _by_chance(absent_phrases(mentions), lambda phrase: usual.get(phrase, 0) + 1, chance)
-    return ShortQueries(tuple(present), tuple(_shares(absent, same, count)))
+    return QueryList(tuple(present), tuple(_shares(absent, same, count)))
 
 
 def _by_chance(items: Sequence[T], weight: Callable[[T], float], chance: random.Random) -> list[T]:

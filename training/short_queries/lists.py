@@ -10,14 +10,14 @@ A line is whether the set holds it, the kind, the noun, and for the other kinds 
 from pathlib import Path
 
 from training.errors import MissingFile, PairsError
-from training.short_queries.draw import ShortQueries
+from training.short_queries.draw import QueryList
 from training.short_queries.phrases import KINDS, Phrase
 
 DRAWN = Path(__file__).parent / "drawn"
 """The lists that the figures in the docs are measured with."""
 
 
-def list_text(queries: ShortQueries, *, title: str) -> str:
+def list_text(queries: QueryList, *, title: str) -> str:
     """What `read_list` reads back."""
     lines = [f"# {title}"]
     for name, phrases in (("present", queries.present), ("absent", queries.absent)):
@@ -25,7 +25,7 @@ def list_text(queries: ShortQueries, *, title: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def read_list(path: Path) -> ShortQueries:
+def read_list(path: Path) -> QueryList:
     """Raises MissingFile, or PairsError naming the line that is none."""
     if not path.is_file():
         raise MissingFile(f"no list of short queries at {path}: `python -m training queries` draws one")
@@ -40,4 +40,4 @@ def read_list(path: Path) -> ShortQueries:
                 "the noun and its modifier, with tabs between"
             )
         found[name].append(Phrase(kind, *words))
-    return ShortQueries(tuple(found["present"]), tuple(found["absent"]))
+    return QueryList(tuple(found["present"]), tuple(found["absent"]))

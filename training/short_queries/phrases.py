@@ -1,5 +1,6 @@
 """The short queries that a text answers: its nouns, also with an adjective before or a verb behind them."""
 
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -32,6 +33,11 @@ class Phrase:
         if self.kind == "adjective noun":
             return f"{self.modifier} {self.noun}"
         return f"{self.noun} {self.modifier}" if self.kind == "noun verb" else self.noun
+
+    @property
+    def number(self) -> int:
+        """The same for all phrases of a noun: these stay together where queries are parted or drawn."""
+        return zlib.crc32(self.noun.encode())
 
 
 class Vocabulary:
