@@ -10,6 +10,7 @@
     golden         inputs whose vectors are known; golden_inputs, reference, verifying, diagnosis: what they say
     verdict        what the gate said of a bundle
     importing/     published models to bundles
+    reading        what keeps a file from being read: the file, or the machine
     permissions    what to do where the system refuses a file
     modalities, extras, errors, __main__
 

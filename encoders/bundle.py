@@ -10,6 +10,7 @@
     calibration.json     what a score is worth (encoders.calibration); changes no embedding
     golden.*             inputs with what they became when it was made (encoders.golden)
     verdict.json         what the gate said of it (encoders.verdict)
+    seen.safetensors     hashes of the images that it was trained on (training.seen)
     report.json          how well it retrieves (training.evaluate.evaluate); changes no embedding
     README.md            its card
     parent/              where it was adapted: what gives its parent back whole (training.adapt.bundles)
@@ -36,6 +37,7 @@ from encoders.errors import CorruptBundle, MissingBundle, UnsupportedBundle
 from encoders.folders import link_or_copy, replace_folder
 from encoders.folders import write_durably as _write_durably
 from encoders.images import Preprocessing
+from encoders.reading import reading
 from encoders.texts import TOKENIZER_FILES, TokenizerSpec
 from encoders.towers import TEXT_FOLDER, TowersConfig
 from encoders.weights import Encoding, save_weights
@@ -130,12 +132,13 @@ class Bundle:
     def open(cls, path: Path | str, *, verify: bool = True) -> "Bundle":
         """Read and check a bundle. `verify=False` skips hashing, for a folder verified a moment ago.
 
-        Raises MissingBundle, UnsupportedBundle (foreign or newer) or CorruptBundle (naming the file).
+        Raises MissingBundle, UnsupportedBundle (foreign or newer), CorruptBundle (naming the file), Unreadable.
         """
         folder = Path(path)
-        config = read_manifest(folder)
-        for name, record in config.files.items():
-            _check_file(folder, name, record, verify)
+        with reading(folder):
+            config = read_manifest(folder)
+            for name, record in config.files.items():
+                _check_file(folder, name, record, verify)
         if (expected := config.expected_fingerprint()) != config.fingerprint:
             raise CorruptBundle(f"{folder}: fingerprint is {config.fingerprint}, its content gives {expected}")
         return cls(path=folder, config=config)

@@ -26,6 +26,7 @@ from encoders.images import Pixels, Preprocessing, to_pixels
 from encoders.modalities import Modality
 from encoders.passes import PASS_PRICE_TOKENS, passes
 from encoders.query_bank import QueryBank, read_query_bank
+from encoders.reading import reading
 from encoders.short_queries import ShortQueries, read_short_queries
 from encoders.staging import PixelStage
 from encoders.texts import TokenBatch, TokenRow, open_tokenizer, padded
@@ -113,20 +114,21 @@ class Encoder:
 
         engine: what computes; "auto" takes OpenVINO on an x86 CPU where it can, which is compiled in seconds.
         Then changes to `model` have no effect. threads: OpenVINO's; by default as many as PyTorch has.
-        Raises BundleError, or DeviceUnavailable.
+        Raises BundleError, Unreadable, or DeviceUnavailable.
         """
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         if max_batch < 1:
             raise ValueError(f"max_batch is {max_batch}: it must be at least 1")
-        return cls(
-            opened,
-            load_towers(opened),
-            device=choose_device(device),
-            precision=check_precision(precision),
-            max_batch=max_batch,
-            engine=engine,
-            threads=threads,
-        )
+        with reading(opened.path):
+            return cls(
+                opened,
+                load_towers(opened),
+                device=choose_device(device),
+                precision=check_precision(precision),
+                max_batch=max_batch,
+                engine=engine,
+                threads=threads,
+            )
 
     @property
     def model(self) -> torch.nn.Module:

@@ -8,6 +8,7 @@ TwinlensError
 │   ├── ParityLost            it no longer gives the golden vectors that it carries
 │   ├── ReferenceMismatch     golden vectors were to be made from weights that are not its own
 │   └── GateNotPassed         it was not judged, or did not pass, where only a bundle that passed will do
+├── Unreadable                a file is not to be read just now, through no fault of its own
 ├── ImportFailed              a published model that cannot be turned into a bundle
 ├── FingerprintMismatch       vectors of one encoder met another encoder
 ├── ImageError
@@ -49,6 +50,17 @@ class ReferenceMismatch(BundleError):
 
 class GateNotPassed(BundleError):
     """The bundle has no verdict of its own that says it passed."""
+
+
+class Unreadable(TwinlensError):
+    """The machine lacks what it takes to read a file: descriptors, memory, a right, a disk that answers.
+
+    `errno` is the system's number. Nothing is said against the file, so it may be tried again.
+    """
+
+    def __init__(self, message: str, *, errno: int) -> None:
+        super().__init__(message)
+        self.errno = errno
 
 
 class ImportFailed(TwinlensError):

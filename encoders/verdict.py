@@ -22,8 +22,8 @@ VERDICT = "verdict.json"
 _NAMED = 3
 
 CheckKind = Literal["golden", "parity", "reproduced", "spread", "floor", "no_fall"]
-Doubt = Literal["saturated", "too few"]
-"""Why a figure that keeps its limit proves nothing: all is found, or there are too few images."""
+Doubt = Literal["saturated", "too few", "seen"]
+"""Why a figure that keeps its limit proves nothing: all is found, images are few, or were trained on."""
 
 
 class _Frozen(BaseModel):

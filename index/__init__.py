@@ -5,7 +5,8 @@
                     staging: the encoder into the release; hubs, gate: what its manifest says of both
     a release       vectors: faiss; items: the tables; thumbnails; manifest: what it is, and each file's SHA-256
     is it right     recall: against exact search
-    the folder      catalog: which releases there are; publish: changes of it; release: one, loaded
+    the folder      catalog: which releases there are; publish: changes of it; history: what was current before;
+                    release: one, loaded
     the command     __main__, console, report        cores, errors: for all
 
 Knows the `encoders`; neither training nor HTTP.

@@ -9,12 +9,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from encoders.errors import TwinlensError
+from encoders.errors import TwinlensError, Unreadable
 from encoders.permissions import advice_on
 from index import catalog
 from index.console import changes_table, progress_on, releases_table, show_report
@@ -70,6 +70,7 @@ def rebuild(
     gate_policy: Annotated[
         Path | None, typer.Option(help="The policy it must have passed; implies --require-gate.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Index a gallery and make the result the current release.
 
@@ -99,7 +100,12 @@ def rebuild(
         )
         with progress_on(_err) as on_progress:
             report = run(settings, on_progress=on_progress)
-    show_report(_out, report)
+    if as_json:
+        failures = dict(report.tally.failures)
+        told = {**_described(report.manifest), "seconds": round(report.seconds, 3), "failures": failures}
+        typer.echo(json.dumps(told, indent=1))
+    else:
+        show_report(_out, report)
     raise typer.Exit(EXIT_PUBLISHED_WITH_FAILURES if report.tally.failures else 0)
 
 
@@ -113,14 +119,12 @@ def current(*, releases: Releases = Path("releases")) -> None:
 @app.command("list")
 def list_releases(*, releases: Releases = Path("releases"), as_json: AsJson = False) -> None:
     """Show all releases, oldest first; the arrow marks the current one."""
-    manifests, broken = _manifests(releases)
-    now = _current_or_none(releases)
+    with _errors_shown():
+        manifests, broken = _manifests(releases)
+        now = _current_or_none(releases)
     if as_json:
-        rows = [
-            {"current": manifest.id == now, **manifest.model_dump(mode="json", exclude={"files"})}
-            for manifest in manifests
-        ]
-        faults = [{"id": name, "current": name == now, "problem": why} for name, why in broken.items()]
+        rows = [{**_described(manifest), "current": manifest.id == now} for manifest in manifests]
+        faults = [{"release": name, "problem": why, "current": name == now} for name, why in broken.items()]
         typer.echo(json.dumps(rows + faults, indent=1))
     elif manifests or broken:
         _out.print(releases_table(manifests, broken, now))
@@ -163,13 +167,18 @@ def verify(
 
 @app.command()
 def rollback(
-    release_id: Annotated[str | None, typer.Argument(help="By default the one before the current.")] = None,
+    release_id: Annotated[
+        str | None, typer.Argument(help="By default what was current before; again: further back.")
+    ] = None,
     *,
     releases: Releases = Path("releases"),
 ) -> None:
-    """Make another release current, after checking that it is whole."""
+    """Make another release current, after checking that it is whole; what is not is passed over."""
     with _errors_shown():
-        typer.echo(f"current is now {roll_back(releases, release_id)}")
+        done = roll_back(releases, release_id)
+    for name, problems in done.passed_over.items():
+        typer.echo(f"{name} is passed over: {problems}", err=True)
+    typer.echo(f"current is now {done.release}")
 
 
 @app.command()
@@ -188,7 +197,7 @@ def _problems(releases: Path, release_id: str) -> list[str]:
     path = catalog.release_path(releases, release_id)
     try:
         return catalog.find_problems(path, catalog.read_manifest(path))
-    except ReleaseError as error:
+    except (ReleaseError, Unreadable) as error:
         return [str(error)]
 
 
@@ -197,9 +206,14 @@ def _manifests(releases: Path) -> tuple[list[Manifest], dict[str, str]]:
     for release_id in catalog.release_ids(releases):
         try:
             manifests.append(catalog.read_manifest(releases / release_id))
-        except ReleaseError as error:
+        except (ReleaseError, Unreadable) as error:
             broken[release_id] = str(error)
     return manifests, broken
+
+
+def _described(manifest: Manifest) -> dict[str, Any]:
+    """What a release is, as JSON; its id is called `release`, as everywhere but in its own manifest."""
+    return {"release": manifest.id, **manifest.model_dump(mode="json", exclude={"id", "files"})}
 
 
 def _current_or_none(releases: Path) -> str | None:

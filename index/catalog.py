@@ -6,6 +6,7 @@ Never writes, and loads no vectors and no encoder, so that asking is quick.
 import re
 from pathlib import Path
 
+from encoders.reading import reading
 from index.errors import CorruptRelease, NoRelease, UnknownRelease
 from index.manifest import FileEntry, Manifest, describe_file
 
@@ -21,15 +22,20 @@ FAILURES_NAME = "failures.jsonl"
 _RELEASE_ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6}")
 
 
+def is_release_id(text: str) -> bool:
+    return _RELEASE_ID.fullmatch(text) is not None
+
+
 def current_release_id(releases: Path) -> str:
-    """The id in `CURRENT`; raises `NoRelease`, or `CorruptRelease` when it holds something else."""
+    """The id in `CURRENT`; raises `NoRelease`, `CorruptRelease` when it holds something else, `Unreadable`."""
     try:
-        content = (releases / CURRENT_NAME).read_text(encoding="utf-8").strip()
+        with reading(releases / CURRENT_NAME):
+            content = (releases / CURRENT_NAME).read_text(encoding="utf-8").strip()
     except FileNotFoundError as error:
         raise NoRelease(f"no release in {releases} yet: run `python -m index rebuild` first") from error
     except (OSError, ValueError) as error:
         raise CorruptRelease(f"{releases / CURRENT_NAME} cannot be read: {error}") from error
-    if not _RELEASE_ID.fullmatch(content):
+    if not is_release_id(content):
         raise CorruptRelease(f"{releases / CURRENT_NAME} holds {content[:80]!r}, which is no release id")
     return content
 
@@ -37,7 +43,7 @@ def current_release_id(releases: Path) -> str:
 def release_path(releases: Path, release_id: str) -> Path:
     """The folder of a release; raises `UnknownRelease`."""
     path = releases / release_id
-    if not _RELEASE_ID.fullmatch(release_id) or not path.is_dir():
+    if not is_release_id(release_id) or not path.is_dir():
         raise UnknownRelease(f"no release {release_id!r} in {releases}")
     return path
 
@@ -46,19 +52,20 @@ def release_ids(releases: Path) -> list[str]:
     """The ids of all releases, oldest first; half-written ones have other names and are not among them."""
     if not releases.is_dir():
         return []
-    return sorted(path.name for path in releases.iterdir() if _RELEASE_ID.fullmatch(path.name))
+    return sorted(path.name for path in releases.iterdir() if is_release_id(path.name))
 
 
 def read_manifest(path: Path) -> Manifest:
-    """The manifest in a release's folder; raises `ReleaseError`, also when it belongs to another folder."""
-    manifest = Manifest.read(path)
+    """The manifest in a release's folder; raises `Unreadable`, or `ReleaseError`, also for another folder's."""
+    with reading(path):
+        manifest = Manifest.read(path)
     if manifest.id != path.name:
         raise CorruptRelease(f"{path} holds the manifest of release {manifest.id}")
     return manifest
 
 
 def find_problems(path: Path, manifest: Manifest) -> list[str]:
-    """Hash every file of a release; one sentence for each that is missing, cut or changed."""
+    """Hash every file; one sentence for each that is missing, cut or changed. Raises `Unreadable`."""
     problems = (_problem(path, name, entry) for name, entry in sorted(manifest.files.items()))
     return [problem for problem in problems if problem]
 
@@ -66,10 +73,11 @@ def find_problems(path: Path, manifest: Manifest) -> list[str]:
 def _problem(folder: Path, name: str, expected: FileEntry) -> str | None:
     path = folder / name
     try:
-        if path.stat().st_size != expected.bytes:
-            return f"{name} has {path.stat().st_size} bytes instead of {expected.bytes}"
-        if describe_file(path).sha256 != expected.sha256:
-            return f"{name} was changed: its SHA-256 does not match"
+        with reading(path):
+            if path.stat().st_size != expected.bytes:
+                return f"{name} has {path.stat().st_size} bytes instead of {expected.bytes}"
+            if describe_file(path).sha256 != expected.sha256:
+                return f"{name} was changed: its SHA-256 does not match"
     except FileNotFoundError:
         return f"{name} is missing"
     except OSError as error:

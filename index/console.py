@@ -89,6 +89,12 @@ def show_report(console: Console, report: RebuildReport) -> None:
         f"{report.images_per_second:,.1f} images/s",
         highlight=False,
     )
+    if since := report.manifest.difference:
+        line = (
+            f"+{since.added:,}, −{since.removed:,}, {since.changed:,} changed, {since.unchanged:,} as before "
+            f"(since {since.release})"
+        )
+        console.print(line if console.encoding.startswith("utf") else line.replace("−", "-"), highlight=False)
     for searched, measured in report.manifest.recall.items():
         console.print(
             f"recall@{measured.k} of {searched} against exact search, {measured.query_count} queries "

@@ -126,7 +126,7 @@ class ItemTable:
         place = bisect.bisect_left(self._order, item_id, key=lambda row: self.id(int(row)))
         if place < len(self) and self.id(int(self._order[place])) == item_id:
             return int(self._order[place])
-        raise UnknownItem(f"no item has the id {item_id!r}")
+        raise UnknownItem(f"no item has the id {item_id[:200]!r}")
 
     def payload(self, row: int) -> dict[str, Any]:
         payload: dict[str, Any] = json.loads(self._column["payload"][row].as_py())

@@ -21,7 +21,8 @@ from pydantic import (
 
 from index.errors import CorruptRelease, UnsupportedRelease
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
+LIVE_FORMAT_VERSION = 3  # of releases with live changes, but nothing before them that they are compared with
 JUDGED_FORMAT_VERSION = 2  # of releases with a hubness correction or a verdict, but without live changes
 PLAIN_FORMAT_VERSION = 1  # of releases with none of these: earlier versions read them
 MANIFEST_NAME = "manifest.json"
@@ -87,6 +88,16 @@ class GallerySource(_Frozen):
     root: str
 
 
+class Difference(_Frozen):
+    """Items that came, went, changed (image, payload or texts) and stayed since `release` was current."""
+
+    release: str
+    added: int = Field(ge=0)
+    removed: int = Field(ge=0)
+    changed: int = Field(ge=0)
+    unchanged: int = Field(ge=0)
+
+
 class Manifest(_Frozen):
     format_version: int = PLAIN_FORMAT_VERSION
     id: str = Field(pattern=r"^\d{8}T\d{6}Z-[0-9a-f]{6}$")
@@ -101,6 +112,7 @@ class Manifest(_Frozen):
     hubness: HubnessCorrection | None = None
     gate: GateSummary | None = None  # of a bundle that was judged
     live_sequence: int | None = Field(default=None, ge=0)  # the last live change inside; None: there are none
+    difference: Difference | None = None  # None: nothing was current before, or it could not be read
     files: dict[str, FileEntry]
 
     def corrects(self, searched: str) -> bool:

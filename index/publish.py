@@ -1,7 +1,7 @@
 """Changing the folder of releases: one rebuild at a time, whole releases only, `CURRENT` in one step.
 
 A kill at any byte leaves what was current before: everything is written into a staging folder, made durable,
-renamed, and only then named in `CURRENT`. Knows nothing of what a release holds beyond its manifest.
+renamed, and only then named in `CURRENT`.
 """
 
 import fcntl
@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -21,7 +22,8 @@ from index.catalog import (
     release_ids,
     release_path,
 )
-from index.errors import CorruptRelease, ReleaseError, ReleasesBusy, UnknownRelease
+from index.errors import CorruptRelease, ReleaseError, ReleasesBusy, UnknownRelease, UnsupportedRelease
+from index.history import History, make_current, read_history
 from index.manifest import FileEntry, Manifest, content_digest, describe_file
 
 STAGING_PREFIX = ".staging-"
@@ -79,27 +81,42 @@ def publish(releases: Path, staging: Path, *, manifest: Manifest) -> Path:
     _sync_tree(staging)
     target = releases / manifest.id
     with _locked(releases / _CHANGE_LOCK, wait=True):
+        before = read_history(releases).ids
         staging.rename(target)
         sync(releases)
-        _write_current(releases, manifest.id)
+        make_current(releases, (*before, manifest.id))
     return target
 
 
-def rollback(releases: Path, release_id: str | None = None) -> str:
-    """Make another release current: the one named, or the newest before the current one.
+@dataclass(frozen=True, slots=True)
+class Rollback:
+    """`release` is current now. `passed_over`: what would have come first and is not whole, with why."""
 
-    Returns its id. Raises `UnknownRelease` where there is none, `CorruptRelease` where it is not whole.
+    release: str
+    passed_over: dict[str, str]
+
+
+def rollback(releases: Path, release_id: str | None = None) -> Rollback:
+    """Make another release current: the one named, or what was current before.
+
+    Before means in the order of having been current, not of having been built. Each rollback goes further
+    back, and over releases that are not whole. A named one counts as a publication, and the next rollback
+    undoes it.
+    Raises `UnknownRelease` where there is none, `CorruptRelease` where none is whole, `ReleasesBusy` where
+    `CURRENT` was changed meanwhile.
     """
     _check_folder(releases)
-    chosen = release_id or _release_before(releases, current_release_id(releases))
-    path = release_path(releases, chosen)
-    problems = find_problems(path, read_manifest(path))  # before the lock: hashing may take long
-    if problems:
-        raise CorruptRelease(f"{path} cannot be made current: " + "; ".join(problems))
+    if release_id is not None:
+        _make_named_current(releases, release_id)
+        return Rollback(release_id, {})
+    history = read_history(releases)
+    ids, passed_over = _back_to_whole(releases, history)
     with _locked(releases / _CHANGE_LOCK, wait=True):
-        release_path(releases, chosen)  # a prune may have taken it meanwhile
-        _write_current(releases, chosen)
-    return chosen
+        release_path(releases, ids[-1])  # a prune may have taken it meanwhile
+        if read_history(releases) != history:
+            raise ReleasesBusy(f"{releases / CURRENT_NAME} was changed meanwhile: look at it, and try again")
+        make_current(releases, ids)
+    return Rollback(ids[-1], passed_over)
 
 
 def prune(releases: Path, *, keep: int) -> list[str]:
@@ -118,21 +135,45 @@ def prune(releases: Path, *, keep: int) -> list[str]:
     return doomed
 
 
-def _release_before(releases: Path, current: str) -> str:
-    older = [release_id for release_id in release_ids(releases) if release_id < current]
-    if not older:
-        raise UnknownRelease(f"no release in {releases} is older than {current}, which is current")
-    return older[-1]
+def _make_named_current(releases: Path, release_id: str) -> None:
+    if problems := _problems(release_path(releases, release_id)):  # before the lock: hashing may take long
+        raise CorruptRelease(f"{releases / release_id} cannot be made current: {problems}")
+    with _locked(releases / _CHANGE_LOCK, wait=True):
+        release_path(releases, release_id)  # a prune may have taken it meanwhile
+        history = read_history(releases)
+        if release_id != history.current:
+            make_current(releases, (*history.ids, release_id))
 
 
-def _write_current(releases: Path, release_id: str) -> None:
-    temporary = releases / f".{CURRENT_NAME}.{os.getpid()}"
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(release_id + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(releases / CURRENT_NAME)
-    sync(releases)
+def _back_to_whole(releases: Path, history: History) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The history back to the last release that is whole, and those passed over.
+
+    Those that were pruned are passed over without a word.
+    """
+    passed_over: dict[str, str] = {}
+    for count in range(len(history.ids), 0, -1):
+        candidate = history.ids[count - 1]
+        if candidate == history.current or candidate in passed_over or not (releases / candidate).is_dir():
+            continue
+        problems = _problems(releases / candidate)
+        if not problems:
+            return history.ids[:count], passed_over
+        passed_over[candidate] = problems
+    if passed_over:
+        told = "; ".join(f"{each}: {problems}" for each, problems in passed_over.items())
+        raise CorruptRelease(f"nothing that was current before {history.current} is whole: {told}")
+    current = current_release_id(releases)  # NoRelease where nothing ever was
+    raise UnknownRelease(
+        f"no release in {releases} was current before {current}: name one that `python -m index list` shows"
+    )
+
+
+def _problems(path: Path) -> str:
+    """What is wrong with a release's files; empty where nothing is."""
+    try:
+        return "; ".join(find_problems(path, read_manifest(path)))
+    except (CorruptRelease, UnsupportedRelease) as error:
+        return str(error)
 
 
 def _check_folder(releases: Path) -> None:

@@ -22,6 +22,7 @@ from encoders.query_bank import QueryBank, penalty_of
 from index import catalog
 from index.cache import EmbeddingCache, cache_path, remove_other_caches
 from index.cores import available_cores
+from index.difference import difference_from_current
 from index.embed import EmbeddedItem, Embedder
 from index.errors import GalleryError, PublishRefused
 from index.gallery import Failure, Gallery, without_duplicates
@@ -33,6 +34,7 @@ from index.live.reading import LIVE_NAME
 from index.manifest import (
     FORMAT_VERSION,
     JUDGED_FORMAT_VERSION,
+    LIVE_FORMAT_VERSION,
     PLAIN_FORMAT_VERSION,
     Counts,
     GallerySource,
@@ -119,12 +121,15 @@ def _build(
     recall, counts = _check(
         *_read_back(staging, encoder.query_bank), tally, texts_cut=texts_cut, skipped=settings.gallery.skipped
     )
+    since = difference_from_current(settings.releases, staging)
     files = describe_files(staging)
     release_id, created = new_release_id(settings.releases, files)
     gallery = settings.gallery
     hubness, gate = describe_correction(encoder.query_bank), note_verdict(encoder.bundle)
     manifest = Manifest(
-        format_version=_format_version(judged=bool(hubness or gate), live=live is not None),
+        format_version=_format_version(
+            judged=bool(hubness or gate), live=live is not None, compared=since is not None
+        ),
         hubness=hubness,
         gate=gate,
         live_sequence=live.sequence if live else None,
@@ -137,6 +142,7 @@ def _build(
         gallery=GallerySource(kind=gallery.kind, source=gallery.source, root=str(gallery.root)),
         counts=counts,
         recall=recall,
+        difference=since,
         files=files,
     )
     publish(settings.releases, staging, manifest=manifest)
@@ -153,10 +159,12 @@ def _warn_of_lost_changes(releases: Path, live: LiveState | None) -> None:
         )
 
 
-def _format_version(*, judged: bool, live: bool) -> int:
+def _format_version(*, judged: bool, live: bool, compared: bool) -> int:
     """The lowest that says it all, so that earlier versions read what they can."""
-    if live:
+    if compared:
         return FORMAT_VERSION
+    if live:
+        return LIVE_FORMAT_VERSION
     return JUDGED_FORMAT_VERSION if judged else PLAIN_FORMAT_VERSION
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from encoders.bundle import Bundle
 from encoders.errors import BundleError, FingerprintMismatch
+from encoders.reading import reading
 from index.catalog import (
     BUNDLE_NAME,
     IMAGE_VECTORS_NAME,
@@ -58,11 +59,30 @@ class Release:
     ) -> "Release":
         """Load a release by id, or the one that `CURRENT` names.
 
-        `verify` hashes every file first. `gallery_root` says where the original pictures are now, if not
-        where they were. Raises `ReleaseError` naming the file that is at fault, and `FingerprintMismatch`
-        where the bundle inside is not the one that the vectors were made with.
+        `verify` hashes every file first. `gallery_root` says where the original images are now, if not where
+        they were. Raises `ReleaseError` naming the file that is at fault, `Unreadable` where none is, and
+        `FingerprintMismatch` where the bundle inside is not the one that the vectors were made with.
         """
         path = release_path(releases, release_id or current_release_id(releases))
+        with reading(path):
+            return cls._load(
+                path,
+                verify=verify,
+                search_device=search_device,
+                search_threads=search_threads,
+                gallery_root=gallery_root,
+            )
+
+    @classmethod
+    def _load(
+        cls,
+        path: Path,
+        *,
+        verify: bool,
+        search_device: Device,
+        search_threads: int | None,
+        gallery_root: Path | None,
+    ) -> "Release":
         manifest = read_manifest(path)
         _check_bundle(path, manifest)
         problems = find_problems(path, manifest) if verify else []

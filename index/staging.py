@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from encoders.bundle import Bundle
+from encoders.errors import Unreadable
 from index import catalog
 from index.errors import ReleaseError
 from index.manifest import Manifest, describe_file
@@ -30,7 +31,7 @@ def stage_bundle(source: Path, target: Path, *, releases: Path) -> Bundle:
 
 def readable_manifests(releases: Path) -> Iterator[Manifest]:
     for release_id in catalog.release_ids(releases):
-        with suppress(ReleaseError):
+        with suppress(ReleaseError, Unreadable):
             yield catalog.read_manifest(releases / release_id)
 
 

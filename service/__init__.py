@@ -1,12 +1,13 @@
 """HTTP service over a Release: embeddings and image-text search.
 
+    command    `python -m service`; signals: from its first moment on; preflight: what the machine gives it
     app        composition: settings in, an ASGI application out
     server     uvicorn with our signals
     serving    what is served just now, and how another release takes its place
     state      one release with its encoder, as a request sees it from beginning to end
     refusal    a release that was not taken: which, why; patience: when it is tried again
     reports    what a bundle brings along about itself
-    settings   the one reader of the environment
+    settings   the one reader of the environment; control_groups: what memory the process may have
     errors     what can go wrong, and its status
 
 A request goes through these rooms, from the socket down; each one's `__init__` is its map:

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, Response
 from starlette.routing import BaseRoute, Match, Mount
 from starlette.staticfiles import StaticFiles
-from starlette.types import Scope
+from starlette.types import Receive, Scope, Send
 
 from encoders.errors import TwinlensError
 from service.edge.edge import Edge, context_of, error_response
@@ -34,6 +34,7 @@ from service.routes import (
 )
 from service.serving import Serving
 from service.settings import Settings
+from service.wire.bodies import short
 from service.wire.openapi import describe, operation_id
 
 API_VERSION = "1"
@@ -90,16 +91,30 @@ def _serve_page(app: FastAPI) -> None:
 
     @app.get("/", include_in_schema=False)
     async def page() -> Response:
-        return FileResponse(WEB / "index.html", headers=REVALIDATED)
+        return _WholeFile(WEB / "index.html", headers=REVALIDATED)
+
+
+class _WholeFile(FileResponse):
+    """A file, all of it: Starlette tells what it takes for a bad range in a shape of its own."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await super().__call__(_without_range(scope), receive, send)
 
 
 class _PageFiles(StaticFiles):
     """The page's modules: asked for again each time, so that an upgrade never mixes old with new."""
 
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await super().__call__(_without_range(scope), receive, send)
+
     def file_response(self, *arguments: Any, **options: Any) -> Response:
         response = super().file_response(*arguments, **options)
         response.headers.update(REVALIDATED)
         return response
+
+
+def _without_range(scope: Scope) -> Scope:
+    return {**scope, "headers": [header for header in scope["headers"] if header[0] != b"range"]}
 
 
 def _map_errors(app: FastAPI) -> None:
@@ -113,7 +128,7 @@ def _map_errors(app: FastAPI) -> None:
     async def invalid(request: Request, error: RequestValidationError) -> Response:
         problem = error.errors()[0]
         param = ".".join(str(part) for part in problem["loc"][1:]) or None
-        message = f"{param or 'the request'}: {problem['msg']}, not {problem.get('input')!r}"
+        message = f"{param or 'the request'}: {problem['msg']}, not {short(problem.get('input'))}"
         return _told(request, ErrorReport(422, "invalid_field", message, param))
 
     @app.exception_handler(HTTPException)
@@ -126,7 +141,7 @@ def _map_errors(app: FastAPI) -> None:
         code = _HTTP_CODES.get(error.status_code, "http_error")
         message = str(error.detail)
         if error.status_code in (404, 405):
-            message = f"{request.method} {request.url.path}: {error.detail}; /docs lists what there is"
+            message = f"{request.method} {request.url.path[:200]}: {error.detail}; /docs lists what there is"
         response = _told(request, ErrorReport(error.status_code, code, message))
         response.headers.update(error.headers or {})
         return response

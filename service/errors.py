@@ -5,6 +5,8 @@ TwinlensError
     ├── SettingsError            a TWINLENS_ variable or option that cannot be used (start is refused)
     │   └── KeyFileError         the file of API keys cannot be used
     ├── InvalidJson              400  the body is not JSON
+    ├── InvalidForm              400  the body is no multipart form
+    ├── InvalidHttp              400  a head that others may read otherwise; the connection is closed
     ├── AllItemsFailed           400  every item of a request is bad, for different reasons
     ├── Unauthorized             401  a key is required and missing, wrong or expired; with www-authenticate
     ├── Forbidden                403  a scope the key lacks; a host name or a site that is not let in
@@ -64,6 +66,14 @@ class KeyFileError(SettingsError):
 
 class InvalidJson(ServiceError):
     status, code = 400, "invalid_json"
+
+
+class InvalidForm(ServiceError):
+    status, code = 400, "invalid_form"
+
+
+class InvalidHttp(ServiceError):
+    status, code = 400, "invalid_http"
 
 
 class AllItemsFailed(ServiceError):

@@ -1,12 +1,14 @@
-"""A release that was not taken into service: which, why, since when. Pure: knows no thread and no release.
+"""A release that was not taken into service: which, why, since when.
 
 The reason is one of a few words, for a metric's label; the message is the whole story, for people.
 """
 
+import errno
 import time
 from dataclasses import dataclass, field, replace
 
-from encoders.errors import BundleError, FingerprintMismatch, UnsupportedBundle
+from encoders.errors import BundleError, FingerprintMismatch, Unreadable, UnsupportedBundle
+from encoders.reading import errno_behind
 from index.errors import CorruptRelease, NoRelease, UnknownRelease, UnsupportedRelease
 from service.device.memory import is_out_of_memory
 from service.errors import EncodingFailed
@@ -17,9 +19,16 @@ _REASONS: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
     ((CorruptRelease, BundleError), "corrupt"),
     ((UnknownRelease, NoRelease), "missing"),
     ((EncodingFailed,), "failed_to_warm"),
-    ((OSError,), "unreadable"),
+    ((OSError, Unreadable), "unreadable"),
 )
-REASONS = ("out_of_memory", *(word for _, word in _REASONS), "other")
+_LACKING = {  # what a machine may be short of, rather than a release at fault
+    errno.ENOMEM: "out_of_memory",
+    errno.EMFILE: "too_many_open_files",
+    errno.ENFILE: "too_many_open_files",
+    errno.ENOSPC: "storage_full",
+    errno.EDQUOT: "storage_full",
+}
+REASONS = (*dict.fromkeys(_LACKING.values()), *(word for _, word in _REASONS), "other")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,4 +53,6 @@ class Refusal:
 def reason_of(error: Exception) -> str:
     if is_out_of_memory(error):
         return "out_of_memory"
+    if lacking := _LACKING.get(errno_behind(error) or 0):
+        return lacking
     return next((word for kinds, word in _REASONS if isinstance(error, kinds)), "other")

@@ -1,7 +1,6 @@
 """What a bundle brings along about itself: its evaluation report, and what the gate required of it.
 
-Knows nothing of what is in a report, nor of how anything is shown. Neither changes an answer: what cannot be
-read is logged and left out.
+Neither changes an answer: what makes no sense is logged and left out.
 """
 
 import logging
@@ -12,15 +11,17 @@ import orjson
 
 from encoders.bundle import Bundle
 from encoders.errors import GateNotPassed
+from encoders.reading import reading
 from encoders.verdict import Check, read_verdict
 
 logger = logging.getLogger(__name__)
 
 
 def read_report(bundle_path: Path) -> dict[str, Any] | None:
-    """None when there is none, or none that can be read."""
+    """None when there is none, or none that makes sense. Raises Unreadable."""
     try:
-        report = orjson.loads((bundle_path / "report.json").read_bytes())
+        with reading(bundle_path):
+            report = orjson.loads((bundle_path / "report.json").read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
@@ -30,9 +31,10 @@ def read_report(bundle_path: Path) -> dict[str, Any] | None:
 
 
 def read_checks(bundle: Bundle) -> tuple[Check, ...]:
-    """Each check of the gate; none where the bundle was never judged, or another one was."""
+    """Each check of the gate; none where the bundle was never judged, or another one was. Raises Unreadable."""
     try:
-        verdict = read_verdict(bundle)
+        with reading(bundle.path):
+            verdict = read_verdict(bundle)
     except GateNotPassed as error:
         logger.warning("the gate's checks are not told: %s", error)
         return ()

@@ -1,7 +1,4 @@
-"""uvicorn with our way to stop: SIGTERM and SIGINT finish what is in flight, SIGHUP loads what is current.
-
-Knows sockets and signals; nothing of routes.
-"""
+"""uvicorn with our way to stop: SIGTERM and SIGINT finish what is in flight, SIGHUP loads what is current."""
 
 import asyncio
 import contextlib
@@ -12,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
@@ -20,9 +18,11 @@ from encoders.errors import TwinlensError
 from service.edge.connections import Crowd
 from service.serving import Serving
 from service.settings import Settings
+from service.signals import StartSignals, stop_at_once
 from service.watch.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
+HANDLED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 POLL_SECONDS = 0.02
 KEEP_ALIVE_SECONDS = 75  # more than balancers wait (60 s), so that it is never we who close on their request
 
@@ -30,9 +30,10 @@ KEEP_ALIVE_SECONDS = 75  # more than balancers wait (60 s), so that it is never 
 class Server(uvicorn.Server):
     """Between the signal and the closing of the socket, new requests get a 503, not a refused connection."""
 
-    def __init__(self, app: FastAPI, settings: Settings) -> None:
+    def __init__(self, app: FastAPI, settings: Settings, *, start_signals: StartSignals | None = None) -> None:
         self._serving: Serving = app.state.serving
         self._settings = settings
+        self._start_signals = start_signals
         self._draining: asyncio.Task[None] | None = None
         self._reloading: asyncio.Task[None] | None = None
         self._crowd = Crowd(settings, turned_away=self._serving.telemetry.turned_away)
@@ -58,21 +59,36 @@ class Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Our handlers instead of uvicorn's, which exits by the signal itself."""
+        """Our handlers instead of uvicorn's, which exits by the signal itself.
+
+        Set by `signal`, as the loop's own would leave a moment at both ends in which SIGHUP ends the process.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
         loop = asyncio.get_running_loop()
-        handlers = {signal.SIGTERM: self.drain, signal.SIGINT: self.drain, signal.SIGHUP: self.reload}
-        for number, handler in handlers.items():
-            loop.add_signal_handler(number, handler)
+
+        def on_signal(number: int, _frame: FrameType | None) -> None:
+            if number == signal.SIGHUP:
+                loop.call_soon_threadsafe(self.reload)
+            elif self.started:
+                loop.call_soon_threadsafe(self.drain)
+            else:
+                stop_at_once(number)
+
+        before = {number: signal.signal(number, on_signal) for number in HANDLED_SIGNALS}
+        if self._start_signals is not None and self._start_signals.reload_was_asked():
+            self.reload()  # what was current when the release was loaded need not be so any more
         if limit := self._settings.exit_after_stall_seconds:
             Watchdog(self._serving.sick(), limit_seconds=limit).start(loop)
         try:
             yield
         finally:
-            for number in handlers:
-                loop.remove_signal_handler(number)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            signal.signal(
+                signal.SIGHUP, signal.SIG_IGN
+            )  # the interpreter takes Python's handlers away at its end
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn; then what was loaded is left out of the search for garbage, which stops every thread.

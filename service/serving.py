@@ -11,7 +11,7 @@ import sys
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -51,6 +51,14 @@ the device stood still meanwhile: one text a request, at 32 clients, went a tent
 STOP_SECONDS = 5.0  # that the batch on the device may take to finish when the service stops
 
 
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """A reload that runs. `release` is None until CURRENT was read; `since` is in seconds since the epoch."""
+
+    release: str | None
+    since: float = field(default_factory=time.time)
+
+
 class Serving:
     """The running service below HTTP: threads, queues, and the state they work on."""
 
@@ -66,10 +74,10 @@ class Serving:
             self.state = ServingState.load(settings, engine="torch" if self.compiling else None)
             self.live = open_live(settings)
         self.refused: Refusal | None = None  # the release that CURRENT names, where it could not be served
+        self.loading: Loading | None = None  # the release that is to take the place of the one that is served
         self.draining = False
         self.in_flight = 0  # requests
         self.bodies_bytes = 0  # of the requests in flight
-        self.warm = False
         # Files and large JSON have their own: a page's thumbnails must not wait for a queue of decoding.
         self.pool = ThreadPoolExecutor(available_cores(), thread_name_prefix="aside")
         self.embedder = Embedder(settings, decoders=self.decoders, telemetry=self.telemetry)
@@ -79,6 +87,7 @@ class Serving:
             stall_seconds=settings.stall_seconds,
         )
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="load")
+        self._warmed = asyncio.Event()
         self._reload_turn = asyncio.Lock()
         self._waiting: asyncio.Task[bool] | None = None  # the reload that has not begun yet
         self._tasks: set[asyncio.Task[Any]] = set()  # reloads and the watcher; a finished one holds nothing
@@ -96,7 +105,7 @@ class Serving:
         await self._swap(self.state)
         device.call(partial(device.adopt, self.state.encoder))
         self._set_switch_interval(self.state.encoder)
-        self.warm = True
+        self._warmed.set()
         self._loader.submit(self.state.drift.prepare)  # ready without it, and without the next
         if self.compiling:
             self._loader.submit(self._compile, self.state.encoder)
@@ -127,7 +136,7 @@ class Serving:
         """Why /readyz is not 200, or None."""
         if self.draining:
             return "the service is shutting down"
-        if not self.warm:
+        if not self._warmed.is_set():
             return "the encoder and the index are being warmed"
         return self.embedder.device.trouble() or self.searcher.trouble() or self.decoders.trouble()
 
@@ -139,18 +148,30 @@ class Serving:
         """Serve what is current now: True when that is another release than before.
 
         Loads beside what is served, warms it, then swaps. Raises ReloadFailed, and what was served stays.
+        """
+        # Shielded: a caller that leaves must not stop a reload that others wait for.
+        return await asyncio.shield(self.begin_reload())
+
+    def begin_reload(self) -> asyncio.Task[bool]:
+        """A reload as a task, for callers who wait only so long and must not cancel it.
+
         Callers that come during a reload share the next one: the one that runs may have looked at CURRENT
         before they published.
         """
         if self._waiting is None:
             self._waiting = self._keep(asyncio.create_task(self._reload_in_turn()))
-        # Shielded: a caller that leaves must not stop a reload that others wait for.
-        return await asyncio.shield(self._waiting)
+            self._waiting.add_done_callback(_note_failure)
+        return self._waiting
 
     async def _reload_in_turn(self) -> bool:
+        await self._warmed.wait()  # asked for during the start: two may not warm and swap at once
         async with self._reload_turn:
             self._waiting = None
-            return await self._reload()
+            self.loading = Loading(None)
+            try:
+                return await self._reload()
+            finally:
+                self.loading = None
 
     def _keep(self, task: asyncio.Task[T]) -> asyncio.Task[T]:
         self._tasks.add(task)
@@ -167,6 +188,7 @@ class Serving:
             if wanted == self.state.release.id:
                 self.refused = None
                 return False
+            self.loading = Loading(wanted)
             fresh = await loop.run_in_executor(self._loader, ServingState.load, self.settings, wanted)
             await self._warm(fresh)
             await loop.run_in_executor(self._loader, fresh.drift.prepare)
@@ -248,6 +270,12 @@ class Serving:
         self.telemetry.refusal(self.refused.reason)
         fields = {"refused": release_id, "reason": self.refused.reason, "tries": self.refused.tries}
         logger.error("release %s stays: %s", self.state.release.id, error, extra={"fields": fields})
+
+
+def _note_failure(reload: asyncio.Task[bool]) -> None:
+    """Of a reload whose callers may all have left; ReloadFailed was logged where it was raised."""
+    if not reload.cancelled() and not isinstance(error := reload.exception(), ReloadFailed | None):
+        logger.error("a reload failed: %r", error, exc_info=error)
 
 
 def _traces(settings: Settings) -> "Traces | None":

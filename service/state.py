@@ -74,7 +74,7 @@ class ServingState:
             read_checks(bundle),
             judge,
             FieldCounts(release.items),
-            Drift(release, judge),
+            Drift(release, judge, encoder.query_bank),
             Overlay.empty(release, encoder.query_bank, sequence=release.manifest.live_sequence or 0),
         )
 

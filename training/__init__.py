@@ -9,10 +9,12 @@
     a domain       adapt/                                                                        … adapt
     relevance      calibrate/, with queries of absent subjects in absent/                    … calibrate
     the proof      evaluate/, under shift/, as a page/                                        … evaluate
+    unseen or not  seen/: what a bundle was trained on and chosen by                             … seen
     the gate       gate/                                                                          … gate
 
 Each folder's `__init__` is its map. `console` is what their commands share, `card` a bundle's README.md,
-`files` replaces files whole, `markdown` writes tables, `errors` is the exception tree.
+`heirlooms` what of its parents' files a bundle does not have, `files` replaces files whole, `markdown` writes
+tables, `errors` is the exception tree.
 Knows the `encoders`; neither the index nor the service.
 """
 

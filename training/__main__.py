@@ -10,6 +10,7 @@ from training.calibrate.command import calibrate_command, relevance_command
 from training.evaluate.command import evaluate_command
 from training.fit.command import fit_command
 from training.gate.command import gate_command
+from training.seen.command import seen_command
 from training.short_queries.command import queries_command, short_queries_command
 
 app = typer.Typer(
@@ -27,6 +28,7 @@ app.command("bank")(bank_command)
 app.command("adapt")(adapt_command)
 app.command("queries")(queries_command)
 app.command("short-queries")(short_queries_command)
+app.command("seen")(seen_command)
 
 if __name__ == "__main__":
     app()

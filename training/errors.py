@@ -18,8 +18,10 @@ TwinlensError
     ├── AdaptationError        a domain that a bundle cannot be adapted to, or not by that method
     ├── BankError              pairs that make no query bank, or a strength that cannot be
     ├── ShortQueriesError      sets that say too little of short queries
+    ├── SeenError              what a bundle has seen cannot be told from the sets that it names
     ├── CalibrationError       nothing that a calibration could be fitted or measured on
-    └── Diverged               the loss is no longer a finite number
+    ├── Diverged               the loss is no longer a finite number
+    └── StartIsBetter          a run whose own validation finds nothing better than what it began from
 """
 
 from pathlib import Path
@@ -96,11 +98,19 @@ class ShortQueriesError(TrainingError):
     pass
 
 
+class SeenError(TrainingError):
+    pass
+
+
 class CalibrationError(TrainingError):
     pass
 
 
 class Diverged(TrainingError):
+    pass
+
+
+class StartIsBetter(TrainingError):
     pass
 
 

@@ -1,7 +1,4 @@
-"""A client of Twinlens: `Client`, and `AsyncClient` with the same methods to await.
-
-Knows the wire only: nothing of how the service is built.
-"""
+"""A client of Twinlens: `Client`, and `AsyncClient` with the same methods to await."""
 
 from twinlens.answers import (
     BatchAnswer,
@@ -18,7 +15,8 @@ from twinlens.answers import (
     SearchAnswer,
     SearchResults,
 )
-from twinlens.client import AsyncClient, Client
+from twinlens.async_client import AsyncClient
+from twinlens.client import Client
 from twinlens.errors import (
     BadAnswer,
     ConnectionFailed,

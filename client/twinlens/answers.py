@@ -100,10 +100,13 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A put or a delete that is durable and searchable; `sequence` rises with every change."""
+    """A put or a delete that is durable and searchable; `sequence` rises with every change.
+
+    None: an attempt deleted it whose answer was lost, as the next one found; its number is not known.
+    """
 
     id: str
-    sequence: int
+    sequence: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +121,9 @@ class ChangeAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """What is served; `raw` is all of the answer: counts, recall, the gate's verdict, the report."""
+    """What is served; `raw` is all of the answer, and has `details` of how it was checked where asked for."""
 
-    id: str
+    release: str
     model: str
     model_fingerprint: str
     dim: int
@@ -129,10 +132,14 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Reload:
-    """`release` is served now; `swapped`: it took the place of another one."""
+    """`release` is served now; `swapped`: it took the place of another one.
+
+    `still_loading`: the deadline came first; `release()` says when the other has taken its place.
+    """
 
     release: str
     swapped: bool
+    still_loading: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +213,7 @@ def read_release(answer: Json) -> Release:
 
 
 def read_reload(answer: Json) -> Reload:
-    return Reload(answer["release"], answer["swapped"])
+    return Reload(answer["release"], answer["swapped"], "loading" in answer)
 
 
 def read_change(answer: Json) -> Change:

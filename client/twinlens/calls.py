@@ -1,13 +1,12 @@
 """Each thing the service can be asked, as a `Call`: what to send, and how to read the answer.
 
-The only place that knows paths and fields; `Client` and `AsyncClient` get their methods from here.
-Knows nothing of sockets, retries or deadlines.
+The only place that knows paths and fields; the methods of `Client` and `AsyncClient` hand on to here.
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, Unpack
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -18,6 +17,7 @@ from twinlens.answers import (
     ChangeAnswer,
     Embeddings,
     Item,
+    ItemError,
     Json,
     Readiness,
     Release,
@@ -33,25 +33,31 @@ from twinlens.answers import (
     read_search,
 )
 from twinlens.overviews import Drift, DuplicatesPage, Fields, read_drift, read_duplicates, read_fields
-from twinlens.queries import NewItem, Picture, Query, SearchOptions, Truncate, numbers, read_picture
+from twinlens.queries import NewItem, Picture, Query, Truncate, numbers, read_picture
 
 T = TypeVar("T")
+_GONE = "unknown_item"  # the code of an error
 _ROUTES = {"text": ("text", "query"), "vector": ("vector", "vector"), "id": ("item", "id")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call(Generic[T]):
-    """`body` goes to httpx as it is (json, files, data …); `answers`: statuses that `read` takes beside 2xx."""
+    """`body` goes to httpx as it is (json, files, data …); `answers`: statuses that `read` takes beside 2xx.
+
+    `read_again` comes before `read` where an earlier attempt may have done all of it and its answer was lost;
+    it gives None where that makes no difference.
+    """
 
     method: str
     path: str
     read: Callable[[httpx.Response], T]
     body: Mapping[str, Any]
     answers: frozenset[int] = frozenset()
+    read_again: Callable[[httpx.Response], T | None] = lambda _: None
 
 
 def embed_images(images: Picture | Sequence[Picture], *, dimensions: int | None = None) -> Call[Embeddings]:
-    """An embedding or an error for each picture: bytes, a path, or an open file; one or several.
+    """An embedding or an error for each image: bytes, a path, or an open file; one or several.
 
     `dimensions` cuts vectors and makes them unit again.
     """
@@ -72,19 +78,8 @@ def embed_texts(
     return _post("/embed/text", read_embeddings, {"json": fields | _given(dimensions=dimensions)})
 
 
-def search(
-    *,
-    text: str | None = None,
-    image: Picture | None = None,
-    vector: Iterable[float] | None = None,
-    id: str | None = None,
-    **options: Unpack[SearchOptions],
-) -> Call[SearchAnswer]:
+def search(query: Query) -> Call[SearchAnswer]:
     """Search by exactly one of `text`, `image`, `vector` and `id`; see `Query` for the options."""
-    return _search(Query(text=text, image=image, vector=vector, id=id, **options))
-
-
-def _search(query: Query) -> Call[SearchAnswer]:
     kind, options = query.kind(), query.options()
     value: Any = getattr(query, kind)
     if kind == "image":
@@ -101,13 +96,9 @@ def _form_value(option: object) -> str:
     return option if isinstance(option, str) else json.dumps(option)
 
 
-def search_batch(queries: Sequence[Query], **options: Unpack[SearchOptions]) -> Call[BatchAnswer]:
-    """Results or an error for each query. Options here stand for every query that has none of its own."""
-    if theirs := options.keys() - SearchOptions.__annotations__.keys():
-        raise TypeError(
-            f"{', '.join(sorted(theirs))}: no option of a batch; what is asked for is each query's own"
-        )
-    asked = {"queries": [query.as_json() for query in queries]} | Query(**options).options()
+def search_batch(queries: Sequence[Query], options: Query) -> Call[BatchAnswer]:
+    """Results or an error for each query. `options` stand for every query that has none of its own."""
+    asked = {"queries": [query.as_json() for query in queries]} | options.options()
     return _post("/search/batch", read_batch, {"json": asked})
 
 
@@ -117,7 +108,7 @@ def item(id: str) -> Call[Item]:
 
 
 def picture(id: str, *, side_pixels: int | None = None) -> Call[bytes]:
-    """The item's picture; with `side_pixels` the smallest copy that has as many on its long side."""
+    """The item's image; with `side_pixels` the smallest copy that has as many on its long side."""
     return Call(
         method="GET",
         path=f"/images/{_quoted(id)}",
@@ -134,23 +125,14 @@ def fields() -> Call[Fields]:
 def duplicates(
     *, min_score: float | None = None, limit: int | None = None, cursor: str | None = None
 ) -> Call[DuplicatesPage]:
-    """Pictures that are nearly the same: pairs of `min_score` or more, about `limit`, on from a `cursor`."""
+    """Images that are nearly the same: pairs of `min_score` or more, about `limit`, on from a `cursor`."""
     given = _given(min_score=min_score, limit=limit, cursor=cursor)
     return _call("GET", "/duplicates", read_duplicates, {"params": given})
 
 
-def put_item(
-    id: str,
-    *,
-    image: Picture | None = None,
-    vector: Iterable[float] | None = None,
-    model_fingerprint: str | None = None,
-    payload: Mapping[str, Any] | None = None,
-    texts: Sequence[str] | None = None,
-) -> Call[Change]:
-    """Add an item, or replace the one of that id; see `NewItem`. Durable and searchable once this returns."""
-    new = NewItem(**locals())
-    path = f"/items/{_quoted(id)}"
+def put_item(new: NewItem) -> Call[Change]:
+    """Add an item, or replace the one of that id: see `NewItem`. Durable and searchable on return."""
+    path = f"/items/{_quoted(new.id)}"
     if new.image is not None:
         fields = {name: json.dumps(value) for name, value in new.extras().items()}
         body = {"files": {"image": ("0", read_picture(new.image))}, "data": fields}
@@ -161,23 +143,44 @@ def put_item(
 
 
 def delete_item(id: str) -> Call[Change]:
-    """Take an item out. NotFound: there is none; or its deletion went through, and only the answer was lost."""
-    return _call("DELETE", f"/items/{_quoted(id)}", read_change, {})
+    """Take an item out. Raises NotFound where there is none, but not where a retry finds it gone."""
+
+    def read_again(response: httpx.Response) -> Change | None:
+        return Change(id, None) if error_code(response) == _GONE else None
+
+    call = _call("DELETE", f"/items/{_quoted(id)}", read_change, {})
+    return replace(call, read_again=read_again)
 
 
 def change_items(*, put: Sequence[NewItem] = (), delete: Sequence[str] = ()) -> Call[ChangeAnswer]:
     """Put and delete many at once, with a change or an error for each."""
-    asked = {"put": [new.as_json() for new in put], "delete": list(delete)}
-    return _post("/items/batch", read_changes, {"json": asked})
+    gone = list(delete)
+    asked = {"put": [new.as_json() for new in put], "delete": gone}
+
+    def read_again(response: httpx.Response) -> ChangeAnswer | None:
+        if not response.is_success:
+            return None
+        answer = read_changes(response.json())
+        outcomes = [
+            Change(id, None) if isinstance(one, ItemError) and one.code == _GONE else one
+            for id, one in zip(gone, answer.deleted, strict=True)
+        ]
+        return replace(answer, deleted=outcomes)
+
+    return replace(_post("/items/batch", read_changes, {"json": asked}), read_again=read_again)
 
 
-def release() -> Call[Release]:
-    """What is served."""
-    return _get("/release", read_release)
+def release(*, details: bool = False) -> Call[Release]:
+    """What is served; with `details` also how it was checked: recall, gate, evaluation."""
+    given = {"details": "true"} if details else {}
+    return _call("GET", "/release", read_release, {"params": given})
 
 
 def reload() -> Call[Reload]:
-    """Serve what is current now, without dropping a request; where there are keys, with one that may write."""
+    """Serve what is current now, without dropping a request; where there are keys, with one that may write.
+
+    What takes longer than the deadline goes on loading: see `Reload.still_loading`.
+    """
     return _post("/release/reload", read_reload, {})
 
 
@@ -189,6 +192,15 @@ def drift() -> Call[Drift]:
 def ready() -> Call[Readiness]:
     """Whether the service can answer just now, and if not why; true or false in a condition."""
     return Call(method="GET", path="/readyz", read=_read_ready, body={}, answers=frozenset({503}))
+
+
+def error_code(response: httpx.Response) -> str | None:
+    """The code of an error as the service tells it; None for any other answer."""
+    try:
+        code = response.json()["error"]["code"]
+    except (KeyError, TypeError, ValueError):
+        return None
+    return code if isinstance(code, str) else None
 
 
 def _read_ready(response: httpx.Response) -> Readiness:

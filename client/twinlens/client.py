@@ -1,82 +1,37 @@
-"""`Client` and `AsyncClient`: the calls of `calls`, sent with httpx. All they differ in is how to wait."""
+"""`Client`: the calls of `calls`, sent with httpx. `AsyncClient` differs in nothing but how to wait.
 
-import asyncio
+The signatures stand here in full, and once more there, so that editors and `help` show them.
+"""
+
 import time
-from collections.abc import Awaitable, Callable
-from copy import copy
-from dataclasses import replace
-from functools import wraps
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import httpx
 
 from twinlens import calls
+from twinlens.answers import (
+    BatchAnswer,
+    Change,
+    ChangeAnswer,
+    Embeddings,
+    Item,
+    Readiness,
+    Release,
+    Reload,
+    SearchAnswer,
+)
 from twinlens.calls import Call
+from twinlens.configured import Configured
 from twinlens.exchange import Options, Pause, Send, Told, exchange
+from twinlens.overviews import Drift, DuplicatesPage, Fields
+from twinlens.queries import NewItem, Picture, Query, Space, Truncate
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def _blocking(build: Callable[P, Call[T]]) -> Callable[Concatenate["Client", P], T]:
-    """A method of `Client` that performs the call."""
-
-    @wraps(build)
-    def method(client: "Client", /, *args: P.args, **options: P.kwargs) -> T:
-        return client._perform(build(*args, **options))
-
-    return method
-
-
-def _awaited(build: Callable[P, Call[T]]) -> Callable[Concatenate["AsyncClient", P], Awaitable[T]]:
-    """A method of `AsyncClient` that performs the call."""
-
-    @wraps(build)
-    async def method(client: "AsyncClient", /, *args: P.args, **options: P.kwargs) -> T:
-        # In a thread: a call may have a file to read, and pictures to write as base64.
-        return await client._perform(await asyncio.to_thread(build, *args, **options))
-
-    return method
-
-
-class _Configured:
-    """Where to send and how; the copy that `with_options` makes shares the connections."""
-
-    def __init__(self, url: str, options: Options, *, owns_http: bool) -> None:
-        self._url = url.rstrip("/")
-        self._options = options
-        self._owns_http = owns_http
-
-    def with_options(
-        self,
-        *,
-        deadline_seconds: float | None = None,
-        retries: int | None = None,
-        request_id: str | None = None,
-    ) -> Self:
-        """The same client with other options, on the same connections: `client.with_options(…).search(…)`.
-
-        `deadline_seconds` bounds a call with all its retries; `request_id` is what the service's log calls it.
-        """
-        now = self._options
-        other = copy(self)
-        other._options = replace(
-            now,
-            deadline_seconds=now.deadline_seconds if deadline_seconds is None else deadline_seconds,
-            retries=now.retries if retries is None else retries,
-            request_id=request_id or now.request_id,
-        )
-        other._owns_http = False
-        return other
-
-    def _request(self, step: Send, call: Call[T]) -> dict[str, Any]:
-        """What both kinds of httpx client are given."""
-        where = {"method": call.method, "url": self._url + call.path}
-        return {**where, "headers": step.headers, "timeout": step.timeout_seconds, **call.body}
-
-
-class Client(_Configured):
+class Client(Configured):
     """Blocking; safe to share between threads. A context manager, or `close()` it."""
 
     def __init__(
@@ -93,21 +48,161 @@ class Client(_Configured):
         super().__init__(url, Options(key, deadline_seconds, timeout_seconds, retries), owns_http=http is None)
         self._http = http or httpx.Client()
 
-    embed_images = _blocking(calls.embed_images)
-    embed_texts = _blocking(calls.embed_texts)
-    search = _blocking(calls.search)
-    search_batch = _blocking(calls.search_batch)
-    item = _blocking(calls.item)
-    picture = _blocking(calls.picture)
-    fields = _blocking(calls.fields)
-    duplicates = _blocking(calls.duplicates)
-    put_item = _blocking(calls.put_item)
-    delete_item = _blocking(calls.delete_item)
-    change_items = _blocking(calls.change_items)
-    release = _blocking(calls.release)
-    reload = _blocking(calls.reload)
-    drift = _blocking(calls.drift)
-    ready = _blocking(calls.ready)
+    def embed_images(self, images: Picture | Sequence[Picture], *, dimensions: int | None = None) -> Embeddings:
+        """An embedding or an error for each image: bytes, a path, or an open file; one or several.
+
+        `dimensions` cuts vectors and makes them unit again.
+        """
+        return self._perform(calls.embed_images(images, dimensions=dimensions))
+
+    def embed_texts(
+        self, texts: str | Sequence[str], *, truncate: Truncate = "end", dimensions: int | None = None
+    ) -> Embeddings:
+        """An embedding or an error for each text. `truncate="none"`: a text that does not fit is an error."""
+        return self._perform(calls.embed_texts(texts, truncate=truncate, dimensions=dimensions))
+
+    def search(
+        self,
+        *,
+        text: str | None = None,
+        image: Picture | None = None,
+        vector: Iterable[float] | None = None,
+        id: str | None = None,
+        model_fingerprint: str | None = None,
+        k: int | None = None,
+        offset: int | None = None,
+        in_: Space | None = None,
+        filter: Mapping[str, Any] | None = None,
+        score_threshold: float | None = None,
+        with_payload: bool | None = None,
+        with_vector: bool | None = None,
+        truncate: Truncate | None = None,
+        count_in_drift: bool | None = None,
+    ) -> SearchAnswer:
+        """Search by exactly one of `text`, `image`, `vector` and `id`; see `Query` for the options."""
+        return self._perform(
+            calls.search(
+                Query(
+                    text=text,
+                    image=image,
+                    vector=vector,
+                    id=id,
+                    model_fingerprint=model_fingerprint,
+                    k=k,
+                    offset=offset,
+                    in_=in_,
+                    filter=filter,
+                    score_threshold=score_threshold,
+                    with_payload=with_payload,
+                    with_vector=with_vector,
+                    truncate=truncate,
+                    count_in_drift=count_in_drift,
+                )
+            )
+        )
+
+    def search_batch(
+        self,
+        queries: Sequence[Query],
+        *,
+        model_fingerprint: str | None = None,
+        k: int | None = None,
+        offset: int | None = None,
+        in_: Space | None = None,
+        filter: Mapping[str, Any] | None = None,
+        score_threshold: float | None = None,
+        with_payload: bool | None = None,
+        with_vector: bool | None = None,
+        truncate: Truncate | None = None,
+        count_in_drift: bool | None = None,
+    ) -> BatchAnswer:
+        """Results or an error for each query. Options here stand for every query that has none of its own."""
+        return self._perform(
+            calls.search_batch(
+                queries,
+                Query(
+                    model_fingerprint=model_fingerprint,
+                    k=k,
+                    offset=offset,
+                    in_=in_,
+                    filter=filter,
+                    score_threshold=score_threshold,
+                    with_payload=with_payload,
+                    with_vector=with_vector,
+                    truncate=truncate,
+                    count_in_drift=count_in_drift,
+                ),
+            )
+        )
+
+    def item(self, id: str) -> Item:
+        """The payload of an item; raises NotFound."""
+        return self._perform(calls.item(id))
+
+    def picture(self, id: str, *, side_pixels: int | None = None) -> bytes:
+        """The item's image; with `side_pixels` the smallest copy that has as many on its long side."""
+        return self._perform(calls.picture(id, side_pixels=side_pixels))
+
+    def fields(self) -> Fields:
+        """The payloads' fields with their common values: what there is to filter by."""
+        return self._perform(calls.fields())
+
+    def duplicates(
+        self, *, min_score: float | None = None, limit: int | None = None, cursor: str | None = None
+    ) -> DuplicatesPage:
+        """Images that are nearly the same: pairs of `min_score` or more, about `limit`, on from a `cursor`."""
+        return self._perform(calls.duplicates(min_score=min_score, limit=limit, cursor=cursor))
+
+    def put_item(
+        self,
+        id: str,
+        *,
+        image: Picture | None = None,
+        vector: Iterable[float] | None = None,
+        model_fingerprint: str | None = None,
+        payload: Mapping[str, Any] | None = None,
+        texts: Sequence[str] | None = None,
+    ) -> Change:
+        """Add an item, or replace the one of that id: see `NewItem`. Durable and searchable on return."""
+        return self._perform(
+            calls.put_item(
+                NewItem(
+                    id=id,
+                    image=image,
+                    vector=vector,
+                    model_fingerprint=model_fingerprint,
+                    payload=payload,
+                    texts=texts,
+                )
+            )
+        )
+
+    def delete_item(self, id: str) -> Change:
+        """Take an item out. Raises NotFound where there is none, but not where a retry finds it gone."""
+        return self._perform(calls.delete_item(id))
+
+    def change_items(self, *, put: Sequence[NewItem] = (), delete: Sequence[str] = ()) -> ChangeAnswer:
+        """Put and delete many at once, with a change or an error for each."""
+        return self._perform(calls.change_items(put=put, delete=delete))
+
+    def release(self, *, details: bool = False) -> Release:
+        """What is served; with `details` also how it was checked: recall, gate, evaluation."""
+        return self._perform(calls.release(details=details))
+
+    def reload(self) -> Reload:
+        """Serve what is current now, without dropping a request; where there are keys, with one that may write.
+
+        What takes longer than the deadline goes on loading: see `Reload.still_loading`.
+        """
+        return self._perform(calls.reload())
+
+    def drift(self) -> Drift:
+        """How far queries and gallery lie from what the encoder was proven on."""
+        return self._perform(calls.drift())
+
+    def ready(self) -> Readiness:
+        """Whether the service can answer just now, and if not why; true or false in a condition."""
+        return self._perform(calls.ready())
 
     def close(self) -> None:
         if self._owns_http:
@@ -137,70 +232,5 @@ class Client(_Configured):
             return None
         try:
             return self._http.request(**self._request(step, call))
-        except httpx.RequestError as error:
-            return error
-
-
-class AsyncClient(_Configured):
-    """The same to await, in one event loop. An async context manager, or `await close()`."""
-
-    def __init__(
-        self,
-        url: str = "http://127.0.0.1:8000",
-        *,
-        key: str | None = None,
-        deadline_seconds: float | None = None,
-        timeout_seconds: float = 60.0,
-        retries: int = 3,
-        http: httpx.AsyncClient | None = None,
-    ) -> None:
-        """`http`: your own httpx client, for proxies or certificates; it stays yours to close."""
-        super().__init__(url, Options(key, deadline_seconds, timeout_seconds, retries), owns_http=http is None)
-        self._http = http or httpx.AsyncClient()
-
-    embed_images = _awaited(calls.embed_images)
-    embed_texts = _awaited(calls.embed_texts)
-    search = _awaited(calls.search)
-    search_batch = _awaited(calls.search_batch)
-    item = _awaited(calls.item)
-    picture = _awaited(calls.picture)
-    fields = _awaited(calls.fields)
-    duplicates = _awaited(calls.duplicates)
-    put_item = _awaited(calls.put_item)
-    delete_item = _awaited(calls.delete_item)
-    change_items = _awaited(calls.change_items)
-    release = _awaited(calls.release)
-    reload = _awaited(calls.reload)
-    drift = _awaited(calls.drift)
-    ready = _awaited(calls.ready)
-
-    async def close(self) -> None:
-        if self._owns_http:
-            await self._http.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    async def _perform(self, call: Call[T]) -> T:
-        steps = exchange(call, self._options)
-        told: Told = None
-        try:
-            while True:
-                told = await self._do(steps.send(told), call)
-        except StopIteration as done:
-            answer: T = done.value
-            return answer
-
-    async def _do(self, step: Send | Pause, call: Call[T]) -> Told:
-        if isinstance(step, Pause):
-            await asyncio.sleep(step.seconds)
-            return None
-        try:
-            return await self._http.request(**self._request(step, call))
         except httpx.RequestError as error:
             return error

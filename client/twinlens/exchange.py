@@ -9,14 +9,14 @@ import random
 import re
 import time
 import uuid
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 import httpx
 
-from twinlens.calls import Call
+from twinlens.calls import Call, error_code
 from twinlens.errors import BadAnswer, ConnectionFailed, DeadlineExceeded, TwinlensError, class_for
 
 T = TypeVar("T")
@@ -67,11 +67,16 @@ def exchange(call: Call[T], options: Options) -> Steps[T]:
     """The steps of a call; returns its answer, or raises TwinlensError."""
     request_id = options.request_id or uuid.uuid4().hex
     ends_at = None if options.deadline_seconds is None else time.monotonic() + options.deadline_seconds
+    may_be_done = False  # by an attempt whose answer was lost
     for attempt in itertools.count():
         left = None if ends_at is None else ends_at - time.monotonic()
         told = yield _send(options, request_id, left)
-        if isinstance(told, httpx.Response) and (told.is_success or told.status_code in call.answers):
-            return _read(call, told, request_id)
+        if isinstance(told, httpx.Response):
+            if may_be_done and (answer := _read(call.read_again, told, request_id)) is not None:
+                return answer
+            if told.is_success or told.status_code in call.answers:
+                return _read(call.read, told, request_id)
+        may_be_done = may_be_done or _was_lost(told)
         problem = _failure(told, request_id)
         pause = _pause(told, attempt)
         late = ends_at is not None and time.monotonic() + (pause or 0.0) >= ends_at
@@ -115,9 +120,16 @@ def retry_after_seconds(response: httpx.Response) -> float | None:
         return None
 
 
-def _read(call: Call[T], response: httpx.Response, request_id: str) -> T:
+def _was_lost(told: Told) -> bool:
+    """Whether the request may have been carried out: it left, and what came back was not the service's word."""
+    if isinstance(told, httpx.Response):
+        return error_code(told) is None  # a proxy's
+    return not isinstance(told, httpx.ConnectError | httpx.ConnectTimeout)
+
+
+def _read(read: Callable[[httpx.Response], T], response: httpx.Response, request_id: str) -> T:
     try:
-        return call.read(response)
+        return read(response)
     except (KeyError, TypeError, ValueError) as error:
         raise BadAnswer(
             f"{response.request.url} answers what no Twinlens service does: {error!r}",

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal, TypedDict
+from typing import IO, Any, Literal
 
 Space = Literal["images", "texts"]
 Truncate = Literal["end", "none"]
@@ -14,21 +14,6 @@ Picture = bytes | bytearray | memoryview | str | os.PathLike[str] | IO[bytes]
 
 _ASKED = ("text", "image", "vector", "id")
 _WIRE_NAMES = {"in_": "in"}
-
-
-class SearchOptions(TypedDict, total=False):
-    """The fields of `Query` beside what is asked for."""
-
-    model_fingerprint: str | None
-    k: int | None
-    offset: int | None
-    in_: Space | None
-    filter: Mapping[str, Any] | None
-    score_threshold: float | None
-    with_payload: bool | None
-    with_vector: bool | None
-    truncate: Truncate | None
-    count_in_drift: bool | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

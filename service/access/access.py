@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from starlette.datastructures import Headers
-from starlette.requests import cookie_parser
 from starlette.types import Scope as RequestScope
 
 from service.access.keys import Key, Keyring, Scope, others_may_write, read_keys
@@ -62,7 +61,8 @@ class Access:
         if self._keyring is None and not is_loopback(settings.host):
             logger.warning(
                 "listening on %s without API keys: whoever reaches it may use and change everything; "
-                "set keys_file (TWINLENS_KEYS_FILE), or let a proxy guard it",
+                "set keys_file (TWINLENS_KEYS_FILE), or let a proxy guard it; to answer to a name with dots, "
+                "name it in allowed_hosts (TWINLENS_ALLOWED_HOSTS)",
                 settings.host,
             )
 
@@ -75,7 +75,7 @@ class Access:
         """The caller, with one more request running. Raises Forbidden, Unauthorized or KeyLimit."""
         path = scope["path"].removeprefix(scope["root_path"])
         if path not in PROBES:  # which balancers send to an address
-            self.origins.check(scope["method"], headers)
+            self.origins.check(scope["method"], headers, scheme=scope["scheme"])
         caller = self._nobody if self._is_open(path) else self._caller(scope, path, headers)
         if caller.limit and caller.running >= caller.limit:
             retry_after = max(1, min(MAX_RETRY_SECONDS, math.ceil(caller.seconds)))
@@ -156,7 +156,7 @@ class Access:
         return self._callers.setdefault(address, Caller(address, is_free=True, limit=limit))
 
     def _of_pass(self, headers: Headers) -> Key | None:
-        value = cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
+        value = _cookie(headers.get("cookie", ""))
         key = self.passes.find(value, self._keyring, now=time.time()) if value and self._keyring else None
         return _in_time(key) if key else None
 
@@ -175,6 +175,16 @@ def _sent(headers: Headers) -> str | None:
     if kind.lower() == "bearer" and value.strip():
         return value.strip()
     return headers.get("x-api-key", "").strip() or None
+
+
+def _cookie(header: str) -> str:
+    """Find the pass in a Cookie header. A quoted one is none of ours: Python's own parser of cookies takes time
+    to unquote that grows with the square of the quotes."""
+    for part in header.split(";"):
+        name, _, value = part.partition("=")
+        if name.strip() == COOKIE:
+            return value.strip()
+    return ""
 
 
 def _in_time(key: Key) -> Key:

@@ -134,9 +134,9 @@ def create_key(
 ) -> str:
     """Add a key to the file, which is made when it is not there; returns the key, which nothing else keeps.
 
-    Raises KeyFileError when the name is taken or no name.
+    Raises KeyFileError when the name is taken or no name, and when the key would have expired already.
     """
-    secret = PREFIX + secrets.token_urlsafe(KEY_BYTES)
+    secret, now = PREFIX + secrets.token_urlsafe(KEY_BYTES), datetime.now(UTC).replace(microsecond=0)
     with _alone_with(path):
         keys = read_keys(path) if path.exists() else ()
         if any(key.name == name for key in keys):
@@ -148,13 +148,18 @@ def create_key(
                 sha256=digest_of(secret).hex(),
                 max_concurrent=max_concurrent,
                 expires=expires,
-                created=datetime.now(UTC).replace(microsecond=0),
+                created=now,
             )
         except ValidationError as error:
             problem = error.errors(include_url=False)[0]
             raise KeyFileError(
                 f"{problem['loc'][0]} = {problem['input']!r} is not taken: {problem['msg']}"
             ) from error
+        if key.expires is not None and key.expired(now):
+            raise KeyFileError(
+                f"expires = {key.expires.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC lies in the past "
+                f"(it is {now:%Y-%m-%d %H:%M:%S}): such a key would let nobody in"
+            )
         _write(path, (*keys, key))
     return secret
 

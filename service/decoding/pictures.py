@@ -5,6 +5,7 @@ process it runs, and fetches nothing: a URL is refused.
 """
 
 import binascii
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,10 @@ from service.errors import InvalidField
 ImageSource = bytes | str
 """Raw bytes of an image file, or its base64 or data URI."""
 
+MAX_URI_HEAD = 1024  # characters before the comma of a data URI
+PIECE_CHARACTERS = 1 << 20  # read within a millisecond
+_STANDARD = bytes.maketrans(b"-_", b"+/")
+_WHITE_SPACE = b" \t\n\r\v\f"
 MAX_ASPECT = 200
 """Resizing the short side of a thread-like image to the tower's side makes the long one enormous."""
 
@@ -47,29 +52,55 @@ class Picture:
 
 def image_bytes(source: ImageSource) -> bytes:
     """The bytes of an image file. Raises InvalidField for text that is neither base64 nor a data URI."""
-    if isinstance(source, bytes):
-        return source
-    head, comma, rest = source.partition(",") if source.startswith("data:") else ("", "", source)
-    if head and not (comma and head.endswith(";base64")):
+    return source if isinstance(source, bytes) else _base64(source)
+
+
+def start_of_base64(text: str) -> int:
+    """Find where it begins, behind the head of a data URI. Raises InvalidField where plainly there is none."""
+    start = 0
+    if text.startswith("data:"):
+        start = text.find(",", 0, MAX_URI_HEAD) + 1
+        if not text[:start].endswith(";base64,"):
+            raise InvalidField(
+                f"data URI {text[:40]!r} is not base64: expected data:image/…;base64,…", code="invalid_base64"
+            )
+    if text[start : start + 8].lower().startswith(("http:", "https:", "ftp:", "file:")):
         raise InvalidField(
-            f"data URI {source[:40]!r} is not base64: expected data:image/…;base64,…", code="invalid_base64"
-        )
-    if rest[:8].lower().startswith(("http:", "https:", "ftp:", "file:")):
-        raise InvalidField(
-            f"{rest[:80]!r} is a URL, and no URL is ever fetched: send the image itself as base64",
+            f"{text[start : start + 80]!r} is a URL, and no URL is ever fetched: "
+            "send the image itself as base64",
             code="url_not_fetched",
         )
-    return _base64(rest)
+    if not text.isascii():
+        raise _no_base64(text, "it holds characters outside ASCII")
+    return start
+
+
+def pieces_of(text: str, start: int = 0) -> Iterator[bytes]:
+    """Give ASCII in pieces: what reads all of it at once keeps every other thread waiting."""
+    for place in range(start, len(text), PIECE_CHARACTERS):
+        yield text[place : place + PIECE_CHARACTERS].encode("ascii")
 
 
 def _base64(text: str) -> bytes:
+    """Decode standard or URL-safe base64, with or without padding, with white space anywhere."""
+    decoded: list[bytes] = []
+    left = b""
     try:
-        compact = text if text.isalnum() else "".join(text.split()).replace("-", "+").replace("_", "/")
-        return binascii.a2b_base64(compact + "=" * (-len(compact) % 4), strict_mode=True)
-    except ValueError as error:  # binascii.Error is one; so is a character outside ASCII
-        raise InvalidField(
-            f"{text[:24]!r}… ({len(text)} characters) is not base64: {error}", code="invalid_base64"
-        ) from error
+        for piece in pieces_of(text, start_of_base64(text)):
+            left += piece.translate(_STANDARD, _WHITE_SPACE)
+            whole = max(0, len(left) - 1) // 4 * 4  # and never the last four, which may be padded
+            decoded.append(binascii.a2b_base64(left[:whole], strict_mode=True))
+            if b"=" in left[:whole]:
+                raise binascii.Error("something stands behind the padding")
+            left = left[whole:]
+        decoded.append(binascii.a2b_base64(left + b"=" * (-len(left) % 4), strict_mode=True))
+    except binascii.Error as error:
+        raise _no_base64(text, str(error)) from error
+    return b"".join(decoded)
+
+
+def _no_base64(text: str, why: str) -> InvalidField:
+    return InvalidField(f"{text[:24]!r}… ({len(text)} characters) is not base64: {why}", code="invalid_base64")
 
 
 def decode_pixels(

@@ -15,8 +15,16 @@ from numpy.typing import NDArray
 
 from encoders.images import Preprocessing
 from index.cores import available_cores
+from service.control_groups import memory_limit_bytes
 from service.decoding.crew import Crew, CrewSize
-from service.decoding.pictures import ImageLimits, ImageSource, Picture, decode_picture, decode_pixels
+from service.decoding.pictures import (
+    ImageLimits,
+    ImageSource,
+    Picture,
+    decode_picture,
+    decode_pixels,
+    start_of_base64,
+)
 from service.decoding.wire import Answer, Job, Kind
 from service.decoding.worker import WorkerLimits
 from service.errors import EncodingFailed
@@ -30,6 +38,7 @@ T = TypeVar("T")
 BYTES_A_PIXEL = 26
 """At most, measured: 24.6 for JPEG 2000 with alpha at 64 megapixels; WebP 17, JPEG 12, AVIF 11."""
 INTERPRETER_BYTES = 256 * MEBIBYTE
+MAX_BALLAST_BYTES = 1024 * MEBIBYTE
 COPIES_OF_A_BODY = 3  # as received, as bytes, and out of its base64
 
 
@@ -48,7 +57,8 @@ class Decoders:
             workers = 0
         self._crew = None
         if workers:
-            size = CrewSize(workers, WorkerLimits(memory_bytes(settings), settings.decode_seconds))
+            limits = WorkerLimits(memory_bytes(settings), settings.decode_seconds, ballast_bytes())
+            size = CrewSize(workers, limits)
             self._crew = Crew(size, environment=environment_of_decoders(), telemetry=telemetry)
         threads = workers or settings.decode_threads or available_cores()
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="decode")
@@ -104,6 +114,8 @@ class Decoders:
 
     def _ask(self, kind: Kind, source: ImageSource, preprocessing: Preprocessing) -> Answer:
         assert self._crew is not None  # noqa: S101 - the callers looked
+        if isinstance(source, str):
+            start_of_base64(source)  # what is plainly none takes no decoder's time
         answer = self._crew.run(Job(kind, source, preprocessing, self._limits))
         if answer.error is not None:
             raise answer.error
@@ -116,6 +128,11 @@ def memory_bytes(settings: Settings) -> int:
         return settings.decode_memory_mebibytes * MEBIBYTE
     bodies = COPIES_OF_A_BODY * settings.max_body_bytes
     return INTERPRETER_BYTES + bodies + BYTES_A_PIXEL * settings.max_image_pixels
+
+
+def ballast_bytes() -> int:
+    """What a decoding process weighs beside what it holds: nothing where no container has a limit on memory."""
+    return min(memory_limit_bytes() or 0, MAX_BALLAST_BYTES)
 
 
 def _pixels(answer: Answer, spec: Preprocessing) -> NDArray[np.uint8]:

@@ -4,6 +4,7 @@ Knows how to start them, talk to them and end them; not how many there should be
 """
 
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -16,8 +17,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from service.decoding.wire import Answer, Job, Lost, receive_answer, send_job
-from service.decoding.worker import COMMAND, END, FORK, REPLY, WorkerLimits
+from service.decoding.worker import COMMAND, END, FORK, READY, REPLY, WorkerLimits
 
+logger = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parent.parent.parent
 START_SECONDS = 60.0  # of the nursery, which imports NumPy and Pillow from what may be a cold disk
 END_SECONDS = 5.0
@@ -90,14 +92,17 @@ class Nursery:
 
     def __init__(self, limits: WorkerLimits, *, environment: Mapping[str, str]) -> None:
         """Start it; it comes up while other things do. Raises NurseryFailed."""
-        self._control, theirs = socket.socketpair()
+        try:
+            self._control, theirs = socket.socketpair()
+        except OSError as error:
+            raise NurseryFailed(f"the decoding processes cannot be reached: {error}", gone=True) from error
         self._control.settimeout(START_SECONDS)
         self._turn = threading.Lock()
         self._ready = False
-        settings = [str(theirs.fileno()), str(limits.memory_bytes), str(limits.cpu_seconds)]
+        numbers = (theirs.fileno(), limits.memory_bytes, limits.cpu_seconds, limits.ballast_bytes)
         try:
             self._process = subprocess.Popen(  # noqa: S603 - this interpreter, and numbers
-                [sys.executable, "-m", "service.decoding.worker", *settings],
+                [sys.executable, "-m", "service.decoding.worker", *map(str, numbers)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 cwd=ROOT,
@@ -117,7 +122,7 @@ class Nursery:
         with self._turn:
             try:
                 if not self._ready:
-                    self._reply()
+                    _warn_unless_first_to_go(self._reply())
                     self._ready = True
                 self._control.sendall(COMMAND.pack(FORK, 0))
                 data, descriptors, _, _ = socket.recv_fds(self._control, REPLY.size, 1)
@@ -161,6 +166,16 @@ class Nursery:
 
     def _reply(self) -> int:
         return _number_in(self._control.recv(REPLY.size, socket.MSG_WAITALL))
+
+
+def _warn_unless_first_to_go(status: int) -> None:
+    """`status`: the first reply of a nursery."""
+    if status != READY:
+        logger.warning(
+            "when memory runs out, the kernel may end the service before its decoders: their oom_score_adj "
+            "cannot be set (%s); let /proc/self be written, or give the service more memory",
+            os.strerror(status),
+        )
 
 
 def _number_in(reply: bytes) -> int:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from encoders.errors import ImageTooLarge, TwinlensError, UndecodableImage
 from encoders.images import Preprocessing
-from service.decoding.pictures import ImageLimits, ImageSource
+from service.decoding.pictures import ImageLimits, ImageSource, pieces_of
 from service.errors import EncodingFailed, InvalidField
 
 TAKEN = b"\x01"
@@ -39,7 +39,7 @@ class Lost(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One picture to decode; `source` as the caller sent it."""
+    """One picture to decode; `source` as the caller sent it, ASCII where it is text."""
 
     kind: Kind
     source: ImageSource
@@ -61,8 +61,11 @@ class Answer:
 
 def send_job(peer: socket.socket, job: Job) -> None:
     is_text = isinstance(job.source, str)
-    payload = job.source.encode("utf-8", "surrogatepass") if isinstance(job.source, str) else job.source
-    _send(peer, _job_head(job.kind, job.limits, job.preprocessing, is_text=is_text), payload)
+    pieces = pieces_of(job.source) if isinstance(job.source, str) else iter((job.source,))
+    head = _job_head(job.kind, job.limits, job.preprocessing, is_text=is_text)
+    _send(peer, head, next(pieces, b""), payload_bytes=len(job.source))
+    for piece in pieces:
+        peer.sendall(piece)
 
 
 def receive_job(peer: socket.socket) -> Job:
@@ -71,7 +74,7 @@ def receive_job(peer: socket.socket) -> Job:
     peer.sendall(TAKEN)
     head, payload = _receive_parts(peer, lengths)
     kind, limits, preprocessing, is_text = _parse_job_head(bytes(head))
-    source = str(payload, "utf-8", "surrogatepass") if is_text else bytes(payload)
+    source = str(payload, "ascii") if is_text else bytes(payload)
     return Job(kind, source, preprocessing, limits)
 
 
@@ -94,7 +97,7 @@ def send_answer(peer: socket.socket, answer: Answer) -> None:
         code = getattr(answer.error, "code", None)
         head = {"error": type(answer.error).__name__, "message": words, "code": code}
     head["spent"] = answer.spent
-    _send(peer, json.dumps(head).encode(), answer.payload)
+    _send(peer, json.dumps(head).encode(), answer.payload, payload_bytes=len(answer.payload))
 
 
 def receive_answer(peer: socket.socket, *, until: float, max_payload_bytes: int) -> Answer:
@@ -125,8 +128,11 @@ def _error(name: str, message: str, code: str | None) -> TwinlensError:
     return InvalidField(message, code=code) if kind is InvalidField else kind(message)
 
 
-def _send(peer: socket.socket, head: bytes, payload: bytes | bytearray | memoryview) -> None:
-    opening = FRAME.pack(len(head), len(payload)) + head
+def _send(
+    peer: socket.socket, head: bytes, payload: bytes | bytearray | memoryview, *, payload_bytes: int
+) -> None:
+    """`payload` may be the first of several pieces, which have `payload_bytes` together."""
+    opening = FRAME.pack(len(head), payload_bytes) + head
     sent = peer.sendmsg([opening, payload])  # mostly all of it, in one call into the kernel
     if sent < len(opening):
         peer.sendall(opening[sent:])

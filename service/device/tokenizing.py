@@ -91,12 +91,12 @@ class Tokenizing:
             self._device.put_all(ticket, fitting)
 
     def _problem(self, text: str, encoder: Encoder) -> InvalidField | None:
-        if not text.strip():
-            return InvalidField("the text is empty: an embedding of nothing means nothing", code="empty_text")
         if len(text) > self._max_characters:
             return TextTooLong(
                 f"the text has {len(text)} characters and {self._max_characters} are taken: send less"
             )
+        if not text.strip():
+            return InvalidField("the text is empty: an embedding of nothing means nothing", code="empty_text")
         if encoder.bundle.config.tokenizer.kind == "clip_bpe" and (run := longest_run(text)) > MAX_RUN:
             return TextTooLong(
                 f"the text has {run} letters or signs on end and {MAX_RUN} are taken: break it up"

@@ -24,6 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from encoders.errors import TwinlensError
 from service.access.access import Caller
 from service.device.tickets import CALLER
+from service.edge.heads import check_head
 from service.edge.inflow import Inflow
 from service.errors import (
     BodyTooSlow,
@@ -31,6 +32,7 @@ from service.errors import (
     DeadlineExceeded,
     ErrorReport,
     InvalidField,
+    InvalidHttp,
     TooLarge,
     Unauthorized,
     Unavailable,
@@ -183,6 +185,7 @@ class _Exchange:
 
     async def _guarded(self) -> None:
         try:
+            check_head(self._scope)
             self._refuse_when_draining()
             self._set_deadline()
             self._inflow.refuse_announced_size()
@@ -241,6 +244,7 @@ class _Exchange:
             if self._serving.access.has_keys and headers.get("cache-control", "").startswith("public"):
                 headers["cache-control"] = headers["cache-control"].replace("public", "private", 1)
             hanging = message["status"] in _BODY_UNREAD or self._inflow.unasked
+            hanging = hanging or self.context.cause == InvalidHttp.code
             if self._serving.draining or hanging:
                 headers["connection"] = "close"
         await self._send(message)

@@ -77,6 +77,8 @@ def good_id(item_id: str) -> str:
 
 
 def _payload(payload: dict[str, Any], max_bytes: int) -> dict[str, Any]:
+    if _outgrows(payload, max_bytes):
+        raise TooLarge(f"payload has more than the {max_bytes} bytes as JSON that are taken", param="payload")
     try:
         clean = clean_payload(payload)
     except (BadItem, RecursionError) as error:
@@ -85,6 +87,22 @@ def _payload(payload: dict[str, Any], max_bytes: int) -> dict[str, Any]:
     if size_bytes > max_bytes:
         raise TooLarge(f"payload has {size_bytes} bytes as JSON and {max_bytes} are taken", param="payload")
     return clean
+
+
+def _outgrows(payload: dict[str, Any], max_bytes: int) -> bool:
+    """Whether it cannot but have more bytes as JSON; looks no further than that, however much more it has."""
+    count, left = 0, [payload]
+    while left and count <= max_bytes:
+        part: Any = left.pop()
+        if isinstance(part, str):
+            count += len(part)
+        elif isinstance(part, dict):
+            count += sum(map(len, part)) + 2 * len(part)
+            left.extend(part.values())
+        elif isinstance(part, list):
+            count += len(part)
+            left.extend(part)
+    return count > max_bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ from service.decoding.pictures import ImageSource
 from service.device.embedding import TextItem
 from service.device.tickets import Outcome
 from service.edge.edge import context_of
-from service.errors import UnsupportedMediaType
 from service.routes.parts import answers, computed, json_answer, serving_of, takes_json
 from service.serving import Serving
 from service.state import ServingState
@@ -22,7 +21,8 @@ from service.wire.answers import (
     embed_rows,
     raise_when_all_failed,
 )
-from service.wire.bodies import check_count, is_json, media_type, read_files, read_json, read_query
+from service.wire.bodies import check_count, read_body, read_files, read_json, read_options
+from service.wire.content_types import IMAGES_TAKEN, MULTIPART, ContentType
 from service.wire.schemas import EmbedAnswer, EmbeddingOptions, EmbedImageRequest, EmbedTextRequest
 
 router = APIRouter(tags=["embed"])
@@ -84,18 +84,15 @@ async def embed_text(request: Request) -> Response:
 
 
 async def _image_request(request: Request, serving: Serving) -> tuple[list[ImageSource], EmbeddingOptions]:
-    kind = media_type(request)
-    if kind.startswith("image/"):
-        return [await request.body()], read_query(request, EmbeddingOptions)
-    limit = serving.settings.max_images
-    if kind == "multipart/form-data":
-        files, fields = await read_files(request, "images", limit=limit)
-        return files, read_query(request, EmbeddingOptions, more=fields)
-    if not is_json(kind):
-        raise UnsupportedMediaType(
-            f"content-type {kind or 'missing'!r} is not taken: "
-            "send image/*, multipart/form-data or application/json"
-        )
+    kind, limit, pool = ContentType.of(request.headers), serving.settings.max_images, serving.pool
+    if kind.is_image:
+        body = await read_body(request, pool=pool)
+        return [body], await read_options(request.query_params, EmbeddingOptions, pool=pool)
+    if kind.name == MULTIPART:
+        files, fields = await read_files(request, "images", boundary=kind.boundary, limit=limit, pool=pool)
+        return files, await read_options({**fields, **request.query_params}, EmbeddingOptions, pool=pool)
+    if not kind.is_json:
+        raise kind.refusal(taken=IMAGES_TAKEN)
     asked = await read_json(request, EmbedImageRequest, pool=serving.pool, max_bytes=None)
     images = [asked.images] if isinstance(asked.images, str) else asked.images
     check_count(len(images), limit, name="images")

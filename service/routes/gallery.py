@@ -8,10 +8,11 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
+from encoders.reading import errno_behind
 from index.errors import ImageMissing
 from index.thumbnails import THUMBNAIL_SIDE_PIXELS
 from service.decoding.media_types import media_type_of
-from service.errors import NotFound
+from service.errors import NotFound, ServiceError, Unavailable
 from service.live.holdings import Holdings
 from service.routes.parts import Responses, answers, json_answer, serving_of
 from service.wire.answers import dump
@@ -112,7 +113,10 @@ def _picture(holdings: Holdings, row: int, *, small: bool, or_thumbnail: bool) -
         raise _missing(holdings, row, error) from error
 
 
-def _missing(holdings: Holdings, row: int, error: ImageMissing) -> NotFound:
+def _missing(holdings: Holdings, row: int, error: ImageMissing) -> ServiceError:
+    if errno_behind(error):
+        words = f"the image of {holdings.id(row)!r} cannot be read just now: send this again"
+        return Unavailable(words, code="image_unreadable", retry_after_seconds=5)
     if error.code == "no_picture":
         return NotFound(
             f"the item {holdings.id(row)!r} was put as a vector, without a picture", code="image_missing"

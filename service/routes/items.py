@@ -4,21 +4,19 @@ No id can collide with a path here, whatever it is: only GET, PUT and DELETE nam
 is never one. An item called `batch` is `PUT /items/batch`. Off unless `live_changes` is set.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request
-from pydantic import ValidationError
 from starlette.responses import Response
 
 from encoders.errors import TwinlensError
 from index.live.records import Change, Delete, Put
 from service.decoding.pictures import ImageSource
 from service.edge.edge import context_of
-from service.errors import InvalidField, InvalidJson, NotFound, Unavailable, UnsupportedMediaType, report
+from service.errors import InvalidField, NotFound, Unavailable, report
 from service.live.carrying import putter_of
 from service.live.live import LiveChanges, StaleVector
 from service.live.putting import Wish, good_id, wish
@@ -27,7 +25,17 @@ from service.search.wanted import unit_vector
 from service.serving import Serving
 from service.state import ServingState
 from service.wire.answers import dump, raise_when_all_failed
-from service.wire.bodies import INLINE_BYTES, check_count, explain, is_json, media_type, read_files, read_json
+from service.wire.bodies import (
+    MANY,
+    check_count,
+    read_body,
+    read_files,
+    read_json,
+    read_options,
+    short,
+    validated,
+)
+from service.wire.content_types import IMAGES_TAKEN, MULTIPART, ContentType
 from service.wire.live import (
     MAX_CHANGES,
     ChangeAnswer,
@@ -99,7 +107,7 @@ async def change_items(request: Request) -> Response:
     """Put and delete many at once. One bad item never fails the others; the good ones are in together."""
     serving = serving_of(request)
     live = _live(serving)
-    asked = await read_json(request, ChangeItemsRequest, pool=serving.pool, max_bytes=None)
+    asked = await read_json(request, ChangeItemsRequest, pool=serving.pool, max_bytes=None, bounds=MANY)
     if not asked.put and not asked.delete:
         raise InvalidField("there is nothing to put and nothing to delete", param="put")
     check_count(len(asked.put) + len(asked.delete), MAX_CHANGES, name="changes")
@@ -112,8 +120,9 @@ async def change_items(request: Request) -> Response:
         return [_wish_or_error(one, state, serving) for one in puts]
 
     outcomes = await _change(request, live, made, deletes=deletes)
-    raise_when_all_failed(outcomes)
-    names = [str(raw.get("id", ""))[:1024] for raw in asked.put] + [name[:1024] for name in asked.delete]
+    if not deletes:  # to find nothing to delete is an answer, and what a request that is sent again finds
+        raise_when_all_failed(outcomes)
+    names = [_name(raw.get("id", "")) for raw in asked.put] + [_name(item_id) for item_id in asked.delete]
     items = [_item(name, outcome) for name, outcome in zip(names, outcomes, strict=True)]
     return _answer(request, {"put": items[: len(puts)], "delete": items[len(puts) :]})
 
@@ -165,37 +174,20 @@ async def _committed(
 
 
 async def _put_request(request: Request, serving: Serving) -> tuple[ImageSource | None, PutOptions]:
-    kind = media_type(request)
-    if kind.startswith("image/"):
-        return await request.body(), await _options(request.query_params, serving)
-    if kind == "multipart/form-data":
-        files, fields = await read_files(request, "image", limit=1)
+    kind, pool = ContentType.of(request.headers), serving.pool
+    if kind.is_image:
+        return await read_body(request, pool=pool), await _options(request.query_params, serving)
+    if kind.name == MULTIPART:
+        files, fields = await read_files(request, "image", boundary=kind.boundary, limit=1, pool=pool)
         return files[0], await _options({**fields, **request.query_params}, serving)
-    if not is_json(kind):
-        raise UnsupportedMediaType(
-            f"content-type {kind or 'missing'!r} is not taken: "
-            "send image/*, multipart/form-data or application/json"
-        )
-    return None, await read_json(request, PutItemRequest, pool=serving.pool, max_bytes=None)
+    if not kind.is_json:
+        raise kind.refusal(taken=IMAGES_TAKEN)
+    return None, await read_json(request, PutItemRequest, pool=pool, max_bytes=None, bounds=MANY)
 
 
 async def _options(given: Mapping[str, str], serving: Serving) -> PutOptions:
-    """Parameters that hold JSON. Raises InvalidField or InvalidJson."""
-    small = sum(map(len, given.values())) <= INLINE_BYTES
-    return await computed(serving, partial(_parse_options, given), inline=small)
-
-
-def _parse_options(given: Mapping[str, str]) -> PutOptions:
-    found: dict[str, Any] = {}
-    for name, value in given.items():
-        try:
-            found[name] = json.loads(value) if name in ("payload", "texts") else value
-        except (ValueError, RecursionError) as error:
-            raise InvalidJson(f"{name} is not JSON: {error}", param=name) from error
-    try:
-        return PutOptions.model_validate(found)
-    except ValidationError as error:
-        raise explain(error) from error
+    """Raises InvalidField, InvalidJson or TooLarge."""
+    return await read_options(given, PutOptions, pool=serving.pool, of_json=("payload", "texts"))
 
 
 def _wish(
@@ -232,11 +224,9 @@ def _each_once(raw: Sequence[Mapping[str, Any]], seen: set[str]) -> list[PutOneO
     found: list[PutOneOfMany | TwinlensError] = []
     for fields in raw:
         try:
-            one = PutOneOfMany.model_validate(fields)
+            one = validated(PutOneOfMany, fields)
             _check_once(one.id, seen)
             found.append(one)
-        except ValidationError as error:
-            found.append(explain(error))
         except TwinlensError as error:
             found.append(error)
     return found
@@ -256,6 +246,11 @@ def _check_once(item_id: str, seen: set[str]) -> None:
     if item_id in seen:
         raise InvalidField(f"the id {item_id!r} comes twice in this request", param="id", code="repeated_id")
     seen.add(item_id)
+
+
+def _name(item_id: object) -> str:
+    """What an answer calls an item by, also where its id is none."""
+    return item_id[:1024] if isinstance(item_id, str) else short(item_id)
 
 
 def _item(name: str, outcome: Change | TwinlensError) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from service.errors import InvalidField, NotFound, ServiceError, report
 from service.routes.parts import answers, computed, json_answer, serving_of, takes_json
 from service.state import ServingState
 from service.wire.answers import INLINE_NUMBERS, Model, VectorForm, dump, openai_json
-from service.wire.bodies import check_count, read_json
+from service.wire.bodies import MANY, check_count, read_json, validated
 from service.wire.schemas import OpenAIAnswer, OpenAIItem, OpenAIModel, OpenAIModels, OpenAIRequest
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"])
@@ -30,12 +30,13 @@ async def embeddings(request: Request) -> Response:
     """Embed texts and images in OpenAI's shape; one bad item fails the request."""
     serving, context = serving_of(request), context_of(request)
     state = serving.state
-    asked = await read_json(request, OpenAIRequest, pool=serving.pool, max_bytes=None)
+    asked = await read_json(request, OpenAIRequest, pool=serving.pool, max_bytes=None, bounds=MANY)
     _check_model(asked.model, state)
     form = VectorForm(as_base64=asked.encoding_format == "base64", dimensions=asked.dimensions)
     form.check(state.encoder.dim)
-    inputs = _inputs(asked)
-    for kind, limit in ((str, serving.settings.max_images), (TextItem, serving.settings.max_texts)):
+    most_images, most_texts = serving.settings.max_images, serving.settings.max_texts
+    inputs = _inputs(asked, limit=most_images + most_texts)
+    for kind, limit in ((str, most_images), (TextItem, most_texts)):
         check_count(sum(isinstance(item, kind) for item in inputs), limit, name="inputs")
     outcomes = await embed_mixed(
         serving.embedder, state.encoder, inputs, deadline=context.deadline, timings=context.timings
@@ -74,17 +75,21 @@ def _model(state: ServingState) -> dict[str, str | int]:
 def _check_model(name: str | None, state: ServingState) -> None:
     if name not in (None, state.encoder.name, state.encoder.fingerprint):
         raise NotFound(
-            f"model {name!r} is not served; {state.encoder.name!r} is", param="model", code="model_not_found"
+            f"model {(name or '')[:80]!r} is not served; {state.encoder.name!r} is",
+            param="model",
+            code="model_not_found",
         )
 
 
-def _inputs(asked: OpenAIRequest) -> list[ImageSource | TextItem]:
-    """Each input as an image source (str) or a text. Raises InvalidField, for arrays of token ids too."""
+def _inputs(asked: OpenAIRequest, *, limit: int) -> list[ImageSource | TextItem]:
+    """Each input as an image source (str) or a text. Raises TooLarge or InvalidField, for token ids too."""
     given = [asked.input] if isinstance(asked.input, str) else asked.input
+    if isinstance(given[0], str | dict):  # what is token ids is told as such, however many
+        check_count(len(given), limit, name="inputs")
     return [_input(item, index, asked.modality) for index, item in enumerate(given)]
 
 
-def _input(item: str | OpenAIItem | int | list[int], index: int, modality: str) -> ImageSource | TextItem:
+def _input(item: object, index: int, modality: str) -> ImageSource | TextItem:
     if isinstance(item, int | list):
         raise InvalidField(
             f"input.{index} is token ids, which are not taken: send the text "
@@ -94,11 +99,15 @@ def _input(item: str | OpenAIItem | int | list[int], index: int, modality: str) 
         )
     if isinstance(item, str):
         return item if modality == "image" else TextItem(item, may_be_cut=True)
-    image = item.image_url.url if item.image_url else item.image
-    given = [value is not None for value in (item.text, item.image, item.image_url)]
+    try:
+        one = validated(OpenAIItem, item)
+    except InvalidField as error:
+        raise InvalidField(f"input.{index}: {error}", param="input") from error
+    image = one.image_url.url if one.image_url else one.image
+    given = [value is not None for value in (one.text, one.image, one.image_url)]
     if sum(given) != 1:
         raise InvalidField(f'input.{index} needs exactly one of "text", "image" and "image_url"', param="input")
-    return TextItem(item.text, may_be_cut=True) if item.text is not None else image or ""
+    return TextItem(one.text, may_be_cut=True) if one.text is not None else image or ""
 
 
 def _succeeded(index: int, outcome: Outcome) -> Embedded:

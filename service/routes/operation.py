@@ -1,25 +1,44 @@
 """`/healthz`, `/readyz`, `/metrics`, `/release`, `/release/reload` and `/drift`."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import PlainTextResponse, Response
 
 from encoders.verdict import Check
 from index.manifest import GateSummary
+from service.edge.edge import context_of
 from service.errors import Unavailable
 from service.refusal import Refusal
 from service.routes.parts import answers, json_answer, requires, serving_of
 from service.search.relevance import Judge
+from service.serving import Loading
+from service.state import ServingState
 from service.wire.answers import dump
 from service.wire.drift import DriftAnswer
-from service.wire.operation import HealthAnswer, ReadyAnswer, ReleaseAnswer, ReloadAnswer
+from service.wire.operation import (
+    HealthAnswer,
+    ReadyAnswer,
+    ReleaseAnswer,
+    ReloadAnswer,
+    StillLoadingAnswer,
+)
 
 router = APIRouter(tags=["operation"])
+ANSWER_SECONDS = 0.5  # before the deadline of a reload: its answer has to arrive, too
+_STILL_LOADING = {
+    "model": StillLoadingAnswer,
+    "description": "It goes on loading: `location` says where to look",
+    "headers": {
+        "location": {"description": "path of /release", "schema": {"type": "string"}},
+        "retry-after": {"description": "seconds", "schema": {"type": "string", "pattern": "^[0-9]+$"}},
+    },
+}
 
 
 @router.get("/healthz", responses=answers(HealthAnswer))
@@ -52,12 +71,17 @@ async def metrics(request: Request) -> Response:
 
 
 @router.get("/release", responses=answers(ReleaseAnswer, 503))
-async def release(request: Request) -> Response:
-    """What is served: release, encoder, counts, recall against exact search, the gate's verdict, its figures.
+async def release(
+    request: Request,
+    details: Annotated[
+        bool, Query(description="also how the release and its encoder were checked: some 13 kB")
+    ] = False,
+) -> Response:
+    """What is served: release, encoder, counts.
 
     `refused`: the release that CURRENT names, where it could not be served, with the reason; else null.
-    `live`: the changes that are laid over it; null where none are taken.
-    `gate.details`: each of its checks, with what was measured and what was required.
+    `loading`: a reload that runs. `live`: the changes that are laid over it; null where none are taken.
+    `details`: recall against exact search, the gate's verdict with each check, the evaluation's figures.
     """
     serving = serving_of(request)
     state = serving.state
@@ -75,25 +99,37 @@ async def release(request: Request) -> Response:
         "compiling": serving.compiling,
         "context_length": encoder.context_length,
         "counts": manifest.counts.model_dump(),
-        "recall": {space: measured.model_dump() for space, measured in manifest.recall.items()},
-        "gallery": {"kind": manifest.gallery.kind},
-        "gate": _gate(manifest.gate, state.checks),
-        "calibration": _calibration(state.judge),
-        "report": state.report,
         "live": serving.live and serving.live.summary(state.overlay),
-        "refused": _refused(serving.refused),
+        "loading": serving.loading and _loading(serving.loading),
+        "refused": serving.refused and _refused(serving.refused),
     }
-    return json_answer(dump(answer))
+    return json_answer(dump(answer | {"details": _details(state)} if details else answer))
 
 
 @router.post(
-    "/release/reload", dependencies=[requires("write")], responses=answers(ReloadAnswer, 500, 503, 504)
+    "/release/reload",
+    dependencies=[requires("write")],
+    responses={**answers(ReloadAnswer, 500, 503, 504), 202: _STILL_LOADING},
 )
-async def reload(request: Request) -> dict[str, str | bool]:
-    """Serve what CURRENT names now, without dropping a request."""
-    serving = serving_of(request)
-    swapped = await serving.reload()
-    return {"release": serving.state.release.id, "swapped": swapped}
+async def reload(request: Request) -> Response:
+    """Serve what CURRENT names now, without dropping a request.
+
+    202 when the deadline comes first: it goes on loading, and `/release` says how it ends.
+    """
+    serving, deadline = serving_of(request), context_of(request).deadline
+    reloading = serving.begin_reload()
+    if (left := deadline - time.perf_counter() - ANSWER_SECONDS) > 0:
+        await asyncio.wait({reloading}, timeout=left)
+    if reloading.done():
+        swapped = reloading.result()
+        return json_answer(dump({"release": serving.state.release.id, "swapped": swapped}))
+    loading = _loading(serving.loading or Loading(None))
+    return Response(
+        dump({"release": serving.state.release.id, "swapped": False, "loading": loading}),
+        status_code=202,
+        headers={"location": f"{request.scope['root_path']}/release", "retry-after": "1"},
+        media_type="application/json",
+    )
 
 
 @router.get("/drift", responses=answers(DriftAnswer, 503))
@@ -105,6 +141,18 @@ async def drift(request: Request) -> Response:
     """
     answer = await asyncio.to_thread(serving_of(request).state.drift.answer)
     return json_answer(dump(answer.model_dump()))
+
+
+def _details(state: ServingState) -> dict[str, Any]:
+    manifest = state.release.manifest
+    return {
+        "recall": {space: measured.model_dump() for space, measured in manifest.recall.items()},
+        "gallery": {"kind": manifest.gallery.kind},
+        "difference": manifest.difference and manifest.difference.model_dump(),
+        "gate": _gate(manifest.gate, state.checks),
+        "calibration": _calibration(state.judge),
+        "report": state.report,
+    }
 
 
 def _gate(verdict: GateSummary | None, checks: Sequence[Check]) -> dict[str, Any] | None:
@@ -123,9 +171,11 @@ def _calibration(judge: Judge | None) -> dict[str, Any] | None:
     return {"fitted_on": judge.calibration.fitted_on, "searches": searches}
 
 
-def _refused(refusal: Refusal | None) -> dict[str, Any] | None:
-    if refusal is None:
-        return None
+def _loading(loading: Loading) -> dict[str, str | None]:
+    return {"release": loading.release, "since": _moment(loading.since)}
+
+
+def _refused(refusal: Refusal) -> dict[str, Any]:
     return {
         "release": refusal.release,
         "reason": refusal.reason,

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from service.access.access import refuse_without
 from service.access.keys import Scope
 from service.edge.edge import context_of
+from service.edge.origins import refuse_unasked
 from service.serving import Serving
 from service.wire.schemas import ErrorAnswer
 
@@ -44,6 +45,8 @@ def requires(scope: Scope) -> Any:
 
     async def check(request: Request) -> None:
         refuse_without(context_of(request).caller, scope)
+        if scope == "write" and request.method == "POST":
+            refuse_unasked(request.headers)
 
     return Depends(check)
 

@@ -11,14 +11,14 @@ from service.decoding.pictures import ImageSource
 from service.device.embedding import TextItem
 from service.device.tickets import Embedded, Outcome
 from service.edge.edge import context_of
-from service.errors import UnsupportedMediaType
 from service.routes.parts import answers, computed, json_answer, serving_of, takes_json
 from service.search.filters import parse_filter
 from service.search.wanted import Wanted, find, note_failure, unit_vector
 from service.serving import Serving
 from service.state import ServingState
-from service.wire.answers import INLINE_NUMBERS, count_numbers, dump
-from service.wire.bodies import is_json, media_type, read_files, read_json, read_query
+from service.wire.answers import INLINE_NUMBERS, count_numbers, dump, dump_hits
+from service.wire.bodies import read_body, read_files, read_json, read_options
+from service.wire.content_types import IMAGES_TAKEN, MULTIPART, ContentType
 from service.wire.schemas import (
     SearchAnswer,
     SearchImageRequest,
@@ -119,17 +119,15 @@ async def search_item(request: Request) -> Response:
 
 
 async def _image_request(request: Request, serving: Serving) -> tuple[ImageSource, SearchOptions]:
-    kind = media_type(request)
-    if kind.startswith("image/"):
-        return await request.body(), read_query(request, SearchOptions)
-    if kind == "multipart/form-data":
-        files, fields = await read_files(request, "image", limit=1)
-        return files[0], read_query(request, SearchOptions, more=fields)
-    if not is_json(kind):
-        raise UnsupportedMediaType(
-            f"content-type {kind or 'missing'!r} is not taken: "
-            "send image/*, multipart/form-data or application/json"
-        )
+    kind, pool = ContentType.of(request.headers), serving.pool
+    if kind.is_image:
+        body = await read_body(request, pool=pool)
+        return body, await read_options(request.query_params, SearchOptions, pool=pool)
+    if kind.name == MULTIPART:
+        files, fields = await read_files(request, "image", boundary=kind.boundary, limit=1, pool=pool)
+        return files[0], await read_options({**fields, **request.query_params}, SearchOptions, pool=pool)
+    if not kind.is_json:
+        raise kind.refusal(taken=IMAGES_TAKEN)
     asked = await read_json(request, SearchImageRequest, pool=serving.pool, max_bytes=None)
     return asked.image, asked
 
@@ -152,4 +150,6 @@ async def _answer(request: Request, state: ServingState, wanted: Wanted) -> Resp
         "truncated": wanted.truncated,
     }
     numbers = count_numbers(found.hits, dim=state.encoder.dim if options.with_vector else 0)
-    return json_answer(await computed(serving, partial(dump, answer), inline=numbers <= INLINE_NUMBERS))
+    if numbers <= INLINE_NUMBERS:
+        return json_answer(dump(answer))
+    return json_answer(await computed(serving, partial(dump_hits, answer), inline=False))

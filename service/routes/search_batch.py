@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request
-from pydantic import ValidationError
 from starlette.responses import Response
 
 from encoders.encoder import Encoder
@@ -24,8 +23,8 @@ from service.search.wanted import Wanted, find_some, note_failure, unit_vector
 from service.serving import Serving
 from service.settings import Settings
 from service.state import ServingState
-from service.wire.answers import INLINE_NUMBERS, count_numbers, dump, raise_when_all_failed
-from service.wire.bodies import INLINE_BYTES, check_count, explain, read_json
+from service.wire.answers import INLINE_NUMBERS, count_numbers, dump_answers, raise_when_all_failed
+from service.wire.bodies import MANY, check_count, is_small, read_json, validated
 from service.wire.schemas import SearchBatchAnswer, SearchBatchQuery, SearchBatchRequest
 
 router = APIRouter(prefix="/search", tags=["search"])
@@ -50,11 +49,11 @@ async def search_batch(request: Request) -> Response:
     """Several queries (texts, images, vectors, items), each with its own answer or error, in order."""
     serving, context = serving_of(request), context_of(request)
     state = serving.state
-    batch = await read_json(request, SearchBatchRequest, pool=serving.pool, max_bytes=None)
+    batch = await read_json(request, SearchBatchRequest, pool=serving.pool, max_bytes=None, bounds=MANY)
     check_count(len(batch.queries), serving.settings.max_queries, name="queries")
     ask = partial(_ask_all, batch, encoder=state.encoder)
-    small = len(batch.queries) <= INLINE_QUERIES and len(await request.body()) <= INLINE_BYTES
-    asked = await computed(serving, ask, inline=small)
+    few = len(batch.queries) <= INLINE_QUERIES and is_small(request)
+    asked = await computed(serving, ask, inline=few)
     _check_totals(asked, serving.settings)
     wanted = await _embedded(serving, state, asked, context)
     raise_when_all_failed(wanted)
@@ -71,11 +70,9 @@ def _ask_all(batch: SearchBatchRequest, *, encoder: Encoder) -> list[Asked | Twi
 
 def _ask_or_error(raw: object, common: Mapping[str, Any], *, encoder: Encoder) -> Asked | TwinlensError:
     try:
-        own = SearchBatchQuery.model_validate(raw)
+        own = validated(SearchBatchQuery, raw)
         missing = common.keys() - own.model_fields_set
         return _ask(own.model_copy(update={name: common[name] for name in missing}), encoder=encoder)
-    except ValidationError as error:
-        return explain(error)
     except TwinlensError as error:
         return error
 
@@ -160,15 +157,13 @@ async def _answer(
     wanted: Sequence[Wanted | TwinlensError],
     found: Sequence[Found | TwinlensError],
 ) -> Response:
-    answer = {
-        "answers": [_item(index, *both) for index, both in enumerate(zip(wanted, found, strict=True))],
-        "release": state.release.id,
-        "model_fingerprint": state.encoder.fingerprint,
-    }
+    items = [_item(index, *both) for index, both in enumerate(zip(wanted, found, strict=True))]
+    rest = {"release": state.release.id, "model_fingerprint": state.encoder.fingerprint}
     hits = [hit for one in found if isinstance(one, Found) for hit in one.hits]
     with_vectors = any(isinstance(one, Wanted) and one.options.with_vector for one in wanted)
     numbers = count_numbers(hits, dim=state.encoder.dim if with_vectors else 0)
-    return json_answer(await computed(serving, partial(dump, answer), inline=numbers <= INLINE_NUMBERS))
+    written = partial(dump_answers, items, rest)
+    return json_answer(await computed(serving, written, inline=numbers <= INLINE_NUMBERS))
 
 
 def _item(index: int, wanted: Wanted | TwinlensError, found: Found | TwinlensError) -> dict[str, Any]:

@@ -18,14 +18,17 @@ from numpy.typing import NDArray
 Mask = NDArray[np.bool_]
 Rows = NDArray[np.int64]
 Scalar = str | bool | int | float
-Bound = tuple[np.ufunc, float]
+Number = int | float
+Bound = tuple[Callable[[Any, Any], Any], Number]
+"""An operator (as `operator.gt`) and what a number is compared with."""
 INLINE_VALUES = 20_000  # of all keys that are asked for together: read within some 50 ms
 MAX_KEPT = 64  # columns; a key of a release beyond them is gathered anew
+MAX_REST = 1 << 14  # more than an integer of 64 bits is away from the nearest float64: 2^10 at most
 DIGEST_BYTES = 16  # of a value: what it is known by, so that a title of each of a million items costs 32 MB
 
 
 class Column:
-    """The values of one payload key, by row; `add` in row order, then `close`. 8 to 48 bytes a value."""
+    """The values of one payload key, by row; `add` in row order, then `close`. 8 to 50 bytes a value."""
 
     def __init__(self, rows: int) -> None:
         self.filled: Mask = np.zeros(rows, dtype=np.bool_)  # neither null nor an empty list
@@ -33,6 +36,7 @@ class Column:
         self._digest_rows = array("q")
         self._number_rows = array("q")
         self._numbers = array("d")
+        self._rests = array("h")
         self.close()
 
     def add(self, row: int, value: Any) -> None:
@@ -43,8 +47,10 @@ class Column:
             self._digest_rows.append(row)
             number = number_of(element)
             if number is not None:
+                nearest, rest = _split(number)
                 self._number_rows.append(row)
-                self._numbers.append(number)
+                self._numbers.append(nearest)
+                self._rests.append(rest)
 
     def close(self) -> None:
         """Turn what was added into arrays: value i has the rows `_rows[_bounds[i] : _bounds[i + 1]]`."""
@@ -55,8 +61,10 @@ class Column:
         self._rows: Rows = np.array(self._digest_rows, dtype=np.int64)[order]
         self._rows_with_number: Rows = np.array(self._number_rows, dtype=np.int64)
         self._number_of = np.array(self._numbers, dtype=np.float64)
+        self._rest_of = np.array(self._rests, dtype=np.int16)
         self._digests = bytearray()
-        self._digest_rows, self._number_rows, self._numbers = array("q"), array("q"), array("d")
+        self._digest_rows, self._number_rows = array("q"), array("q")
+        self._numbers, self._rests = array("d"), array("h")
 
     def equal_any(self, wanted: Iterable[Scalar]) -> Mask:
         """Rows with at least one of these values."""
@@ -74,10 +82,14 @@ class Column:
         return other
 
     def within(self, bounds: Iterable[Bound]) -> Mask:
-        """Rows with a number for which every comparison holds."""
+        """Rows with a number for which every comparison holds, exactly: between float64s integers go on."""
         good = np.ones(len(self._number_of), dtype=np.bool_)
         for compare, bound in bounds:
-            good &= compare(self._number_of, bound)
+            nearest, rest = _split(bound)
+            holds = compare(self._number_of, nearest)
+            same = self._number_of == nearest
+            holds[same] = compare(self._rest_of[same], rest)
+            good &= holds
         mask = np.zeros_like(self.filled)
         mask[self._rows_with_number[good]] = True
         return mask
@@ -198,14 +210,21 @@ def elements_of(value: Any) -> Iterator[Scalar]:
             yield element
 
 
-def number_of(value: Scalar) -> float | None:
-    """None for what is no number, or one beyond float64."""
+def number_of(value: Scalar) -> Number | None:
+    """None for what is no number, or an integer beyond 64 bits: payloads hold those as text."""
     if isinstance(value, bool | str):
         return None
+    return value if isinstance(value, float) or -(1 << 63) <= value < 1 << 64 else None
+
+
+def _split(number: Number) -> tuple[float, int]:
+    """The nearest float64, and what is left of an integer then: they sort as the numbers do."""
     try:
-        return float(value)
+        nearest = float(number)
     except OverflowError:
-        return None
+        return (math.inf if number > 0 else -math.inf), 0
+    rest = number - int(nearest) if isinstance(number, int) else 0
+    return nearest, max(-MAX_REST, min(rest, MAX_REST))
 
 
 def token_of(value: Scalar) -> tuple[str, Scalar]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 from index.items import ItemTable
-from service.search.columns import Scalar, elements_of, number_of, token_of
+from service.search.columns import Number, Scalar, elements_of, number_of, token_of
 
 T = TypeVar("T")
 MAX_ITEMS = 200_000  # read in about a second; of more, as many are looked at, evenly spread
@@ -32,8 +32,8 @@ class _Tally:
     filled: int = 0
     kinds: set[str] = field(default_factory=set)
     counts: Counter[tuple[str, Scalar]] = field(default_factory=Counter)
-    minimum: float | None = None
-    maximum: float | None = None
+    minimum: Number | None = None
+    maximum: Number | None = None
     overflowed: bool = False
 
     def add(self, value: Any) -> None:

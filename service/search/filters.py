@@ -3,15 +3,26 @@
 `{"must": […], "should": […], "must_not": […]}`, nested at will, of conditions on a payload key:
 match (value, any, except), range (gt, gte, lt, lte), is_empty, and has_id. A payload value that is a list
 matches when one of its elements does: by `except`, when one is none of those. `a.b` reaches into objects; empty
-is what is missing, null or `[]`. What one filter may ask for is bounded.
+is what is missing, null or `[]`. Numbers are compared exactly, as Python compares them; truth values are none.
+What one filter may ask for is bounded.
 Form: https://qdrant.tech/documentation/concepts/filtering/. Knows no HTTP.
 """
 
+import operator
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Protocol
 
 import numpy as np
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictFloat,
+    StrictInt,
+    ValidationError,
+    model_validator,
+)
 
 from encoders.errors import TwinlensError
 from service.errors import InvalidField
@@ -27,10 +38,14 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+Number = StrictInt | StrictFloat  # no text that reads as a number, and no truth value
+Values = Annotated[list[Scalar], Field(max_length=MAX_VALUES, fail_fast=True)]
+
+
 class Match(_Part):
     value: Scalar | None = None
-    any: list[Scalar] | None = Field(None, max_length=MAX_VALUES)
-    excluded: list[Scalar] | None = Field(None, alias="except", max_length=MAX_VALUES)
+    any: Values | None = None
+    excluded: Values | None = Field(None, alias="except")
 
     @model_validator(mode="after")
     def _one(self) -> "Match":
@@ -40,17 +55,17 @@ class Match(_Part):
 
 
 class Range(_Part):
-    gt: float | None = None
-    gte: float | None = None
-    lt: float | None = None
-    lte: float | None = None
+    gt: Number | None = None
+    gte: Number | None = None
+    lt: Number | None = None
+    lte: Number | None = None
 
     def bounds(self) -> list[Bound]:
         given = (
-            (np.greater, self.gt),
-            (np.greater_equal, self.gte),
-            (np.less, self.lt),
-            (np.less_equal, self.lte),
+            (operator.gt, self.gt),
+            (operator.ge, self.gte),
+            (operator.lt, self.lt),
+            (operator.le, self.lte),
         )
         return [(compare, bound) for compare, bound in given if bound is not None]
 
@@ -64,7 +79,9 @@ def _listed(value: object) -> object:
     return [value] if isinstance(value, dict) else value
 
 
-Conditions = Annotated[list["Condition"], Field(max_length=MAX_CONDITIONS), BeforeValidator(_listed)]
+Conditions = Annotated[
+    list["Condition"], Field(max_length=MAX_CONDITIONS, fail_fast=True), BeforeValidator(_listed)
+]
 
 
 class Condition(_Part):
@@ -72,7 +89,7 @@ class Condition(_Part):
     match: Match | None = None
     range: Range | None = None
     is_empty: KeyOf | None = None
-    has_id: list[str] | None = Field(None, max_length=MAX_VALUES)
+    has_id: Annotated[list[str], Field(max_length=MAX_VALUES, fail_fast=True)] | None = None
     must: Conditions | None = None
     should: Conditions | None = None
     must_not: Conditions | None = None

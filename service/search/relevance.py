@@ -27,6 +27,7 @@ from encoders.calibration import (
 )
 from encoders.modalities import Modality
 from encoders.query_bank import read_query_bank
+from encoders.reading import reading
 from index.release import Release
 from index.vectors import VectorIndex
 from service.live.holdings import Holdings
@@ -151,7 +152,8 @@ def sample_of(vectors: VectorIndex) -> Sample:
 
 def _calibration_in(bundle_path: Path, fingerprint: str) -> Calibration | None:
     try:
-        return read_calibration(bundle_path, fingerprint=fingerprint)
+        with reading(bundle_path):
+            return read_calibration(bundle_path, fingerprint=fingerprint)
     except (BadCalibration, OSError) as error:
         logger.warning("relevance stays null, the calibration of %s cannot be used: %s", bundle_path, error)
         return None

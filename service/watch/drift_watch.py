@@ -4,7 +4,6 @@ Noting a query is the search thread's, reading any thread's. Keeps sums of queri
 Knows nothing of HTTP.
 """
 
-import logging
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -13,9 +12,8 @@ import numpy as np
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 
 from encoders.calibration import Calibration, Search
-from encoders.errors import CorruptBundle
 from encoders.modalities import MODALITIES, Modality
-from encoders.query_bank import QueryBank, read_query_bank
+from encoders.query_bank import QueryBank
 from index.release import Release
 from service.search.relevance import Judge, sample_of
 from service.watch.drift import BUCKET_QUERIES, BUCKETS, LEAST_ROWS, QueryNote, Reference, Rows, Sums, Window
@@ -33,7 +31,6 @@ from service.watch.drift_verdict import (
 )
 from service.wire.drift import DriftAnswer, DriftMeasure, DriftReport, DriftSubject
 
-logger = logging.getLogger(__name__)
 PRIVACY = (
     "of queries only sums and counts are kept, in memory: no text, picture or vector, and nothing of who asked"
 )
@@ -48,16 +45,17 @@ _ANSWERED_BY: dict[Modality, Search] = {"texts": "sentence_to_image", "images": 
 class Drift:
     """What the encoder of a release was proven on, and what has come since."""
 
-    def __init__(self, release: Release, judge: Judge | None) -> None:
-        """At once; `prepare` does the work."""
+    def __init__(self, release: Release, judge: Judge | None, bank: QueryBank | None) -> None:
+        """At once; `prepare` does the work. `bank`: the bundle's."""
         self._release = release
         self._judge = judge
+        self._bank = bank
         self._calibration: Calibration | None = judge.calibration if judge else None
         self._preparing = threading.Lock()
         self._prepared: _Prepared | None = None
 
     def prepare(self) -> None:
-        """Read the bank and a sample of the gallery: some 0.2 s. Queries are noted from then on."""
+        """Hold a sample of the gallery against the bank: some 0.2 s. Queries are noted from then on."""
         self._ready()
 
     def go_on_from(self, previous: "Drift") -> None:
@@ -126,7 +124,7 @@ class Drift:
     def _ready(self) -> "_Prepared":
         with self._preparing:
             if self._prepared is None:
-                self._prepared = _Prepared.of(self._release, self._judge)
+                self._prepared = _Prepared.of(self._release, self._judge, self._bank)
             return self._prepared
 
     def _query_report(self, modality: Modality, prepared: "_Prepared") -> DriftReport:
@@ -160,8 +158,7 @@ class _Prepared:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
-    def of(cls, release: Release, judge: Judge | None) -> "_Prepared":
-        bank = _bank_of(release)
+    def of(cls, release: Release, judge: Judge | None, bank: QueryBank | None) -> "_Prepared":
         rows = bank.rows if bank else {}
         references = {m: Reference.of(rows[m]) if m in rows else None for m in MODALITIES}
         dim = release.images.dim
@@ -200,14 +197,6 @@ class _Prepared:
             measures=measures,
             relevance_histogram=None,
         )
-
-
-def _bank_of(release: Release) -> QueryBank | None:
-    try:
-        return read_query_bank(release.bundle_path, fingerprint=release.fingerprint, dim=release.images.dim)
-    except (CorruptBundle, OSError) as error:
-        logger.warning("drift has no reference, the bank of %s cannot be used: %s", release.bundle_path, error)
-        return None
 
 
 def _why_none(bank: QueryBank | None, modality: Modality) -> str:

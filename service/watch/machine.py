@@ -11,6 +11,8 @@ from pathlib import Path
 import torch
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 
+from service.control_groups import memory_limit_bytes
+
 THREADS = (
     "device",
     "prepare",
@@ -28,7 +30,6 @@ THREADS = (
 )
 """Names, or beginnings of names, of the threads that do the service's work."""
 _CPU_TABLES = Path("/proc/self")
-_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 def memory_bytes(device: torch.device) -> dict[str, int]:
@@ -77,11 +78,7 @@ def _resident_bytes() -> int:
 def _total_bytes() -> int:
     """Of the machine, or of the container where that is less."""
     total = _kibibytes(Path("/proc/meminfo"), "MemTotal") * 1024
-    try:
-        limit = _CGROUP_LIMIT.read_text().strip()
-    except OSError:  # no container, or an older kernel
-        return total
-    return min(total, int(limit)) if limit.isdigit() else total
+    return min(total, memory_limit_bytes() or total)
 
 
 def _kibibytes(table: Path, name: str) -> int:

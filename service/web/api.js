@@ -79,7 +79,8 @@ export const fetchItem = (id, signal) => call(`items/${pathOf(id)}`, { signal })
 
 export const fetchFields = () => call("fields");
 
-export const fetchRelease = () => call("release");
+/** `details`: with how the release and its encoder were checked, under the same name. */
+export const fetchRelease = ({ details = false } = {}) => call(details ? "release?details=true" : "release");
 
 export const fetchDrift = () => call("drift");
 

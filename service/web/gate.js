@@ -1,4 +1,4 @@
-/** What the promotion gate required of the encoder and what it measured: `gate` of /release as elements. */
+/** What the promotion gate required of the encoder and what it measured: `gate` of /release's details as elements. */
 import { html, table } from "./elements.js";
 import { count, moment, percent, points, words } from "./numbers.js";
 

@@ -25,6 +25,7 @@ function served(release) {
     ["Release", release.release],
     ["Built", moment(release.created)],
     ["Serving since", moment(release.loaded)],
+    ["Being loaded", release.loading && `${release.loading.release ?? "what is current"}, since ${moment(release.loading.since)}`],
     ["Pictures", count(counts.images)],
     ["Texts", count(counts.texts)],
     ["Left out", counts.failed ? `${count(counts.failed)} that could not be read` : null],
@@ -43,7 +44,7 @@ function refusal({ release, message }) {
 
 const ASKED_BY = { images: "pictures", texts: "texts" };
 
-function recall(measured) {
+function recallParts(measured) {
   const rows = Object.entries(measured).map(([space, each]) => [
     `Among ${ASKED_BY[space] ?? space}`,
     percent(each.recall, 2),
@@ -57,7 +58,7 @@ function recall(measured) {
   ];
 }
 
-function calibration(told) {
+function calibrationParts(told) {
   if (!told) return [html("h2", {}, "Its relevance"), html("p", {}, "The encoder brings no calibration: answers carry a cosine similarity, and no relevance.")];
   const measured = Object.entries(told.searches).filter(([, { figures }]) => figures?.reliability?.length);
   return [
@@ -72,11 +73,11 @@ function draw(release) {
   document.title = `${release.model} · Twinlens`;
   byId("lead").textContent = `${plural(picturesOf(release), "picture", "pictures")}, found by the encoder ${release.model}.`;
   section("served", release.refused && refusal(release.refused), served(release));
-  const { report } = release;
+  const { report, calibration, recall, gate } = release.details;
   const title = html("h2", {}, "How well it finds on other sets");
   section("report", title, report?.datasets ? reportSections(report) : html("p", {}, "The encoder brings no evaluation report. `python -m training evaluate` writes one."));
-  section("calibration", calibration(release.calibration));
-  section("checks", recall(release.recall ?? {}), gateSections(release.gate));
+  section("calibration", calibrationParts(calibration));
+  section("checks", recallParts(recall ?? {}), gateSections(gate));
 }
 
 async function start() {
@@ -89,7 +90,7 @@ async function start() {
     again();
   };
   try {
-    draw(await fetchRelease());
+    draw(await fetchRelease({ details: true }));
   } catch (error) {
     byId("problem").replaceChildren(problemNotice(error, { retry: again, onKey }));
     return;

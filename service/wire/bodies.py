@@ -1,131 +1,184 @@
 """Request bodies to validated requests: JSON, raw images, multipart; one way in for each.
 
-Large JSON is parsed off the event loop. The cap on bytes is the edge's. Knows nothing of what is done
-with a request.
+Nothing that grows with what a caller sends is done on the event loop, and nothing holds the interpreter's lock
+for long meanwhile (`python -m benchmarks.faults.stalls`). The cap on bytes is the edge's.
 """
 
 import asyncio
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
+from functools import partial
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from service.decoding.pictures import ImageSource
-from service.errors import InvalidField, InvalidJson, ServiceError, TooLarge, UnsupportedMediaType
+from service.errors import InvalidField, InvalidJson, ServiceError, TooLarge
+from service.wire.content_types import ContentType
+from service.wire.forms import parse_form, too_many
+from service.wire.large_json import Bounds, parse_large
+from service.wire.schemas import MAX_FIELDS
 
 M = TypeVar("M", bound=BaseModel)
-MAX_FORM_FIELDS = 64
-MAX_PLAIN_BYTES = 4 << 20  # of JSON without pictures: parsing it holds the interpreter's lock
+MAX_PLAIN_BYTES = 4 << 20  # of JSON without images
 INLINE_BYTES = 32_768  # parsed within 0.1 ms: a hop to another thread would cost as much
-MAX_PARTS = 250_000  # lists, objects and their fields in one body: each takes hundreds of bytes once parsed
-MAX_VALUES = 4_000_000  # the vectors of a thousand items
-_SHORT = reprlib.Repr()  # reads no more of a value than it shows
-_SHORT.maxstring = _SHORT.maxother = 80
+JOINED_BYTES = 65_536  # what comes in smaller pieces is put together: each would take 50 bytes besides
+PLAIN = Bounds(values=100_000, parts=20_000)
+MANY = Bounds(values=2_500_000, parts=250_000)  # a thousand items with vectors
+MAX_NAME = 80  # characters of a field's name that are told
 
 
-def media_type(request: Request) -> str:
-    """Of the body, lower case, without parameters; empty when there is none."""
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+class _Short(reprlib.Repr):
+    """Reads no more of a value than it shows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = 80
+
+    def repr_dict(self, x: dict[Any, Any], level: int) -> str:
+        """As elsewhere, but for many keys, which would be sorted first."""
+        return super().repr_dict(x, level) if len(x) <= MAX_FIELDS else f"an object of {len(x)} fields"
 
 
-def is_json(kind: str) -> bool:
-    return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
+short = _Short().repr
+"""A value in a few words, however large it is."""
 
 
 async def read_json(
-    request: Request, model: type[M], *, pool: Executor, max_bytes: int | None = MAX_PLAIN_BYTES
+    request: Request,
+    model: type[M],
+    *,
+    pool: Executor,
+    max_bytes: int | None = MAX_PLAIN_BYTES,
+    bounds: Bounds = PLAIN,
 ) -> M:
     """The body as a `model`. Raises UnsupportedMediaType, TooLarge, InvalidJson or InvalidField.
 
-    `max_bytes` is None where pictures come as base64; their size is the edge's to bound.
+    `max_bytes` is None where images come as base64; their size is the edge's to bound.
     """
-    kind = media_type(request)
-    if not is_json(kind):
-        raise UnsupportedMediaType(
-            f"content-type {kind or 'missing'!r} is not taken here: send content-type: application/json"
-        )
-    body = await request.body()
-    if max_bytes is not None and len(body) > max_bytes:
-        raise TooLarge(f"the body has {len(body)} bytes and {max_bytes} are taken here: send less at once")
-    if len(body) <= INLINE_BYTES:
-        return parse(model, body)
-    return await asyncio.get_running_loop().run_in_executor(pool, parse, model, body)
+    kind = ContentType.of(request.headers)
+    if not kind.is_json:
+        raise kind.refusal(taken="content-type: application/json")
+    chunks = await _chunks(request)
+    size = sum(map(len, chunks))
+    if max_bytes is not None and size > max_bytes:
+        raise TooLarge(f"the body has {size} bytes and {max_bytes} are taken here: send less at once")
+    if size <= INLINE_BYTES:
+        return parse(model, b"".join(chunks))
+    work = partial(_parse_chunks, model, chunks, bounds)
+    return await asyncio.get_running_loop().run_in_executor(pool, work)
+
+
+async def read_body(request: Request, *, pool: Executor) -> bytes:
+    """All of it; what is large is put together in the pool."""
+    chunks = await _chunks(request)
+    if len(chunks) <= 1:
+        return chunks[0] if chunks else b""
+    return await asyncio.get_running_loop().run_in_executor(pool, b"".join, chunks)
+
+
+def is_small(request: Request) -> bool:
+    """Whether the body was announced to be what is looked through on the event loop."""
+    announced = request.headers.get("content-length", "")
+    return announced.isdecimal() and int(announced) <= INLINE_BYTES
+
+
+async def _chunks(request: Request) -> list[bytes]:
+    """In pieces of at least JOINED_BYTES but for the last, however small they come."""
+    chunks: list[bytes] = []
+    pending = bytearray()
+    async for chunk in request.stream():
+        if not pending and len(chunk) >= JOINED_BYTES:
+            chunks.append(chunk)
+            continue
+        pending += chunk
+        if len(pending) >= JOINED_BYTES:
+            chunks.append(bytes(pending))
+            pending.clear()
+    if pending:
+        chunks.append(bytes(pending))
+    return chunks
 
 
 def parse(model: type[M], body: bytes) -> M:
-    """JSON bytes as a `model`. Raises InvalidJson, InvalidField or TooLarge."""
-    _refuse_crowded(body)
+    """A small JSON body as a `model`. Raises InvalidJson or InvalidField."""
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
         raise explain(error) from error
 
 
-def _refuse_crowded(body: bytes) -> None:
-    """JSON of very many very small parts would take a hundred times its bytes. Raises TooLarge."""
-    if len(body) <= MAX_PARTS:
-        return
-    parts, values = sum(body.count(sign) for sign in (b"[", b"{", b":")), body.count(b",")
-    if parts > MAX_PARTS or values > MAX_VALUES:
-        raise TooLarge(
-            f"the JSON has about {parts} lists, objects and fields and {values} values, and {MAX_PARTS} and "
-            f"{MAX_VALUES} are taken: send less at once"
-        )
+def parse_text(text: str | bytes, what: str, *, bounds: Bounds = PLAIN, param: str | None = None) -> Any:
+    """JSON of any size. Raises InvalidJson, which says that `what` is none, or TooLarge."""
+    data = text.encode() if isinstance(text, str) else text
+    try:
+        return from_json(data) if len(data) <= INLINE_BYTES else parse_large(data, bounds=bounds)
+    except ValueError as error:
+        raise InvalidJson(f"{what} is not JSON: {error}", param=param) from error
 
 
-def read_query(request: Request, model: type[M], *, more: Mapping[str, str] | None = None) -> M:
-    """Query parameters (and `more`, which they win over) as a `model`. Raises InvalidField or InvalidJson."""
-    given: dict[str, Any] = {**(more or {}), **request.query_params}
-    if isinstance(told := given.get("filter"), str):
-        try:
-            given["filter"] = from_json(told)
-        except ValueError as error:
-            raise InvalidJson(f"filter is not JSON: {error}", param="filter") from error
+def validated(model: type[M], given: object) -> M:
+    """What was parsed already as a `model`. Raises InvalidField."""
+    if isinstance(given, dict) and len(given) > MAX_FIELDS:
+        raise InvalidField(f"{len(given)} fields stand together, and no more than {MAX_FIELDS} are taken")
     try:
         return model.model_validate(given)
     except ValidationError as error:
         raise explain(error) from error
 
 
-async def read_files(request: Request, name: str, *, limit: int) -> tuple[list[ImageSource], dict[str, str]]:
-    """The files of a multipart field `name`, and the text fields. Raises InvalidField or TooLarge."""
-    files: list[ImageSource] = []
-    texts: dict[str, str] = {}
-    # The parser stops one past the limit, and holds no more.
-    try:
-        async with request.form(max_files=limit, max_fields=MAX_FORM_FIELDS) as form:
-            for field, value in form.multi_items():
-                if isinstance(value, str):
-                    texts[field] = value
-                elif field == name:
-                    files.append(await value.read())
-                else:
-                    raise InvalidField(f"file field {field!r} is not taken: send {name!r}", param=field)
-    except HTTPException as error:
-        if str(error.detail).startswith("Too many files"):
-            raise _too_many(f"more than {limit}", limit, name) from error
-        raise
-    if not files:
+def _parse_chunks(model: type[M], chunks: list[bytes], bounds: Bounds) -> M:
+    body = b"".join(chunks)
+    chunks.clear()
+    return validated(model, parse_text(body, "the body", bounds=bounds))
+
+
+async def read_options(
+    given: Mapping[str, str], model: type[M], *, pool: Executor, of_json: tuple[str, ...] = ("filter",)
+) -> M:
+    """Query parameters or form fields as a `model`; `of_json`: those that hold JSON.
+
+    Raises InvalidField, InvalidJson or TooLarge.
+    """
+    work = partial(_parse_options, given, model, of_json)
+    if sum(map(len, given.values())) <= INLINE_BYTES:
+        return work()
+    return await asyncio.get_running_loop().run_in_executor(pool, work)
+
+
+def _parse_options(given: Mapping[str, str], model: type[M], of_json: tuple[str, ...]) -> M:
+    parsed = {name: parse_text(given[name], name, param=name) for name in of_json if name in given}
+    return validated(model, {**given, **parsed})
+
+
+async def read_files(
+    request: Request, name: str, *, boundary: bytes, limit: int, pool: Executor
+) -> tuple[list[ImageSource], dict[str, str]]:
+    """The files of a multipart field `name`, and the text fields.
+
+    Raises InvalidForm, InvalidField, TooLarge or UnsupportedMediaType.
+    """
+    chunks = await _chunks(request)
+    work = partial(parse_form, _drained(chunks), boundary, name=name, limit=limit)
+    form = await asyncio.get_running_loop().run_in_executor(pool, work)
+    if not form.files:
         raise InvalidField(f"the form has no file in a field {name!r}", param=name)
-    return files, texts
+    return list(form.files), form.texts
+
+
+def _drained(chunks: list[bytes]) -> Iterator[bytes]:
+    """One after the other; each is let go of when the next is asked for."""
+    chunks.reverse()
+    while chunks:
+        yield chunks.pop()
 
 
 def check_count(count: int, limit: int, *, name: str) -> None:
     if count > limit:
-        raise _too_many(str(count), limit, name)
-
-
-def _too_many(count: str, limit: int, name: str) -> TooLarge:
-    return TooLarge(
-        f"{count} {name} in one request and {limit} are taken: send several requests",
-        param=name,
-        code="too_many_items",
-    )
+        raise too_many(str(count), limit, name)
 
 
 def explain(error: ValidationError) -> ServiceError:
@@ -133,12 +186,12 @@ def explain(error: ValidationError) -> ServiceError:
     problem = error.errors(include_url=False)[0]
     if problem["type"] == "json_invalid":
         return InvalidJson(f"the body is not JSON: {problem['msg'].removeprefix('Invalid JSON: ')}")
-    param = ".".join(str(part) for part in problem["loc"] if _is_field(part)) or None
+    param = ".".join(str(part)[:MAX_NAME] for part in problem["loc"] if _is_field(part)) or None
     words = problem["msg"]
     if problem["type"] == "extra_forbidden":
         words = "no such field is taken here"
     elif problem["type"] != "missing":
-        words += f", not {_SHORT.repr(problem['input'])}"
+        words += f", not {short(problem['input'])}"
     return InvalidField(f"{param or 'the body'}: {words}", param=param)
 
 

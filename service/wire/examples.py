@@ -177,12 +177,8 @@ ANSWERS: Mapping[str, Any] = {
         "compiling": False,
         "context_length": 64,
         "counts": {"images": 1793, "texts": 1790, "failed": 0, "texts_cut": 0, "skipped": 0, "reused": 0},
-        "recall": {"images": {"queries": "texts", "query_count": 512, "k": 10, "recall": 1.0}},
-        "gallery": {"kind": "jsonl"},
-        "gate": None,
-        "calibration": None,
-        "report": None,
         "live": None,
+        "loading": None,
         "refused": None,
     },
     "fields": {

@@ -8,6 +8,8 @@ from service.wire.schemas import ItemError, Strings, Vector
 
 MAX_CHANGES = 1000  # in one request
 MAX_TEXTS = 64  # of one item
+MAX_TEXT_CHARACTERS = 1 << 20  # of one text, at all: `max_text_characters` is asked for when it is embedded
+ItemText = Annotated[str, Field(max_length=MAX_TEXT_CHARACTERS)]
 
 
 class PutOptions(BaseModel):
@@ -15,7 +17,7 @@ class PutOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     payload: dict[str, Any] = Field(default_factory=dict, description="JSON: shown with hits, and filtered by")
-    texts: Strings | None = Field(
+    texts: Annotated[list[ItemText], Field(fail_fast=True)] | None = Field(
         None,
         max_length=MAX_TEXTS,
         description="found with in: texts; unset: the payload's captions, caption or title",

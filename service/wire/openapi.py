@@ -23,6 +23,7 @@ from service.wire.schemas import (
     EmbedImageRequest,
     EmbedTextRequest,
     ErrorAnswer,
+    OpenAIItem,
     OpenAIRequest,
     SearchBatchQuery,
     SearchBatchRequest,
@@ -39,6 +40,7 @@ BODIES: tuple[type[BaseModel], ...] = (
     ChangeItemsRequest,
     EmbedImageRequest,
     EmbedTextRequest,
+    OpenAIItem,
     OpenAIRequest,
     PutItemRequest,
     PutOneOfMany,
@@ -147,7 +149,7 @@ def _add_edge(path: str, operation: Json) -> None:
     """What the edge takes and answers, whatever the operation."""
     operation.setdefault("parameters", []).extend(_PARAMETERS)
     statuses = {413, 422, 500, 504} | (set() if path in SERVED_ALWAYS else {503})
-    statuses |= {400, 408, 429} if "requestBody" in operation else set()
+    statuses |= {400, 408, 415, 429} if "requestBody" in operation else set()
     reference = {"$ref": f"#/components/schemas/{ErrorAnswer.__name__}"}
     for status in sorted(statuses):
         words = answers(ErrorAnswer, status)[status]["description"]

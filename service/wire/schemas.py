@@ -15,9 +15,9 @@ Text = Annotated[str, StringConstraints(min_length=1)]
 # The first bad one of a list is told, and no memory goes to a million others.
 Strings = Annotated[list[str], Field(fail_fast=True)]
 Vector = Annotated[list[float], Field(fail_fast=True)]
-TokenIds = Annotated[list[int], Field(fail_fast=True)]
 
 MAX_K = 1000
+MAX_FIELDS = 64  # of an object with fixed fields: an error is made for each unknown one, and one is told
 MAX_OFFSET = 10_000
 
 
@@ -42,6 +42,13 @@ class EmbedImageRequest(EmbeddingOptions):
 class ImageUrl(_Request):
     url: str = Field(description="data: URI; nothing is ever fetched")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _few_fields(cls, given: object) -> object:
+        if isinstance(given, dict) and len(given) > MAX_FIELDS:
+            raise ValueError(f"{len(given)} fields stand together, and no more than {MAX_FIELDS} are taken")
+        return given
+
 
 class OpenAIItem(_Request):
     """An input as Jina has it, or as a part of a chat message: exactly one text or picture."""
@@ -52,12 +59,28 @@ class OpenAIItem(_Request):
     image_url: ImageUrl | None = None
 
 
+# Read one by one, by what each is: a union tries every kind on each of a million token ids.
+OpenAIInput = Annotated[
+    Any,
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string"},
+                {"$ref": "#/components/schemas/OpenAIItem"},
+                {"type": "integer"},
+                {"type": "array", "items": {"type": "integer"}},
+            ]
+        }
+    ),
+]
+
+
 class OpenAIRequest(_Request):
     """OpenAI's embeddings request, with Jina's objects for images. Unknown fields are ignored as there."""
 
     model_config = ConfigDict(extra="ignore")
     model: str | None = None
-    input: str | Annotated[list[str | OpenAIItem | int | TokenIds], Field(fail_fast=True)] = Field(min_length=1)
+    input: str | list[OpenAIInput] = Field(min_length=1)
     encoding_format: EncodingFormat = "float"
     dimensions: int | None = Field(None, ge=1)
     modality: Literal["text", "image"] = "text"
@@ -254,8 +277,8 @@ class PayloadField(BaseModel):
     values: list[FieldValue] = Field(
         description="up to 50 values that repeat, most common first; none where nearly every item has its own"
     )
-    minimum: float | None = Field(None, description="of the numbers in the field")
-    maximum: float | None = None
+    minimum: int | float | None = Field(None, description="of the numbers in the field")
+    maximum: int | float | None = None
 
 
 class FieldsAnswer(BaseModel):

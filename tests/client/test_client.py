@@ -1,6 +1,7 @@
 """The client against the real service: every call, both kinds, and what errors become."""
 
 import asyncio
+import inspect
 import io
 import math
 import re
@@ -24,7 +25,6 @@ from twinlens import (
     SearchResults,
     calls,
 )
-from twinlens.queries import SearchOptions
 
 
 @pytest.fixture
@@ -104,7 +104,9 @@ def test_items_with_odd_ids_pictures_the_release_and_readiness_are_read(client, 
     assert client.picture(some_id) == (gallery / some_id).read_bytes()
     assert client.picture(some_id, side_pixels=64).startswith(b"RIFF")  # the WebP thumbnail
     release = client.release()
-    assert (release.model, release.raw["counts"]["images"], release.id) == ("tiny", 24, item.release)
+    assert (release.model, release.raw["counts"]["images"], release.release) == ("tiny", 24, item.release)
+    assert "details" not in release.raw
+    assert client.release(details=True).raw["details"]["recall"]["images"]["recall"] == 1.0
     assert client.ready()
 
 
@@ -156,16 +158,16 @@ def test_every_call_that_the_service_describes_is_one_of_the_clients(service):
     made = [
         calls.embed_images(b"x"),
         calls.embed_texts("a"),
-        calls.search(text="a"),
-        calls.search(image=b"x"),
-        calls.search(vector=[1.0]),
-        calls.search(id="x"),
-        calls.search_batch([Query(text="a")]),
+        calls.search(Query(text="a")),
+        calls.search(Query(image=b"x")),
+        calls.search(Query(vector=[1.0])),
+        calls.search(Query(id="x")),
+        calls.search_batch([Query(text="a")], Query()),
         calls.item("x"),
         calls.picture("x"),
         calls.fields(),
         calls.duplicates(),
-        calls.put_item("x", vector=[1.0]),
+        calls.put_item(NewItem(id="x", vector=[1.0])),
         calls.delete_item("x"),
         calls.change_items(),
         calls.release(),
@@ -184,12 +186,26 @@ def test_every_call_that_the_service_describes_is_one_of_the_clients(service):
     assert described == {(call.method, call.path) for call in made}
     options = description["components"]["schemas"]["SearchBatchQuery"]["properties"].keys()
     assert options == {"in" if name == "in_" else name for name in Query.__dataclass_fields__}
-    assert SearchOptions.__annotations__.keys() == Query.__dataclass_fields__.keys() - {
-        "text",
-        "image",
-        "vector",
-        "id",
-    }
+
+
+def test_every_method_has_a_signature_that_inspect_and_editors_can_show(client):
+    for name in {name for name in vars(Client) if not name.startswith("_")} - {"close"}:
+        method, awaited = getattr(Client, name), getattr(AsyncClient, name)
+        assert method.__doc__
+        assert method.__doc__ == awaited.__doc__
+        assert inspect.signature(method) == inspect.signature(awaited)
+        assert inspect.iscoroutinefunction(awaited)
+        for parameter in inspect.signature(getattr(client, name)).parameters.values():
+            assert parameter.kind in {parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY}, name
+            assert parameter.annotation is not parameter.empty, name
+    words = str(inspect.signature(client.put_item))
+    assert words.startswith("(id: str, *, image: ")
+    assert words.endswith("-> twinlens.answers.Change")
+    assert list(inspect.signature(client.change_items).parameters) == ["put", "delete"]
+    assert set(inspect.signature(client.search).parameters) == set(Query.__dataclass_fields__)
+    options = set(Query.__dataclass_fields__) - {"text", "image", "vector", "id"}
+    assert set(inspect.signature(client.search_batch).parameters) == {"queries", *options}
+    assert set(inspect.signature(client.put_item).parameters) == set(NewItem.__dataclass_fields__)
 
 
 def test_refusals_are_exceptions_of_their_kind_with_all_that_the_service_told(client):
@@ -228,7 +244,7 @@ def test_what_cannot_be_a_request_never_leaves_the_client(client):
         lambda: client.search_batch([Query(text="a")], text="b"),
     ):
         with pytest.raises(
-            (ValueError, TypeError), match=r"exactly one|clean relative|no picture|text: no option"
+            (ValueError, TypeError), match=r"exactly one|clean relative|no picture|argument 'text'"
         ):
             call()
 

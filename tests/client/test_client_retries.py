@@ -1,6 +1,7 @@
 """When the client tries again, how long it waits, and when it gives up."""
 
 import asyncio
+import json
 import socket
 import time
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ import pytest
 from scripted_server import BREAK, Scripted, scripted
 
 import twinlens
-from twinlens import AsyncClient, Client
+from twinlens import AsyncClient, Change, Client, ItemError, NewItem, Reload
 from twinlens import exchange as exchange_module
 
 GOOD = (200, {}, b'{"data": [], "model": "m", "model_fingerprint": "f", "dim": 2}')
@@ -61,6 +62,56 @@ def test_nothing_else_is_ever_sent_twice(status):
         client.embed_texts("a")
     assert len(server.seen) == 1
     assert (failure.value.status, failure.value.request_id) == (status, "theirs")
+
+
+GONE = (404, {}, b'{"error": {"code": "unknown_item", "message": "no item has the id", "param": null}}')
+LOST = (BREAK, {}, b"")
+PROXYS = (503, {}, b"<h1>Upstream is gone</h1>")
+
+
+@pytest.mark.parametrize("trouble", [LOST, PROXYS])
+def test_a_delete_whose_answer_was_lost_has_succeeded_when_the_item_is_gone(trouble):
+    with asking(trouble, GONE) as (server, client):
+        assert client.delete_item("a/b") == Change("a/b", None)
+    assert len(server.seen) == 2
+
+
+@pytest.mark.parametrize("before", [(), (refusal(429),), (refusal(503),)])
+def test_a_delete_that_was_never_carried_out_finds_no_item(before):
+    with asking(*before, GONE) as (server, client), pytest.raises(twinlens.NotFound):
+        client.delete_item("a/b")
+    assert len(server.seen) == len(before) + 1
+
+
+def test_an_answer_that_was_lost_makes_no_other_refusal_a_success():
+    no_changes = (404, {}, GONE[2].replace(b"unknown_item", b"no_live_changes"))
+    with asking(LOST, no_changes) as (_, client), pytest.raises(twinlens.NotFound):
+        client.delete_item("a/b")
+
+
+def test_deletes_of_a_batch_whose_answer_was_lost_have_succeeded_too():
+    told = {
+        "put": [{"id": "new", "sequence": 9}],
+        "delete": [
+            {"id": "gone", "error": {"code": "unknown_item", "message": "none"}},
+            {"id": "x", "sequence": 8},
+        ],
+        "release": "r",
+        "model_fingerprint": "f",
+    }
+    answer = (200, {}, json.dumps(told).encode())
+    put = [NewItem(id="new", vector=[1.0], model_fingerprint="f")]
+    for lost, first in (((LOST,), Change("gone", None)), ((), ItemError("unknown_item", "none"))):
+        with asking(*lost, answer) as (_, client):
+            changes = client.change_items(put=put, delete=["gone", "x"])
+        assert (changes.put, changes.deleted) == ([Change("new", 9)], [first, Change("x", 8)])
+
+
+def test_a_reload_that_outlasts_its_deadline_is_told_to_be_still_loading():
+    told = {"release": "r", "swapped": False, "loading": {"release": "s", "since": "2026-11-30T07:15:00+00:00"}}
+    with asking((202, {"location": "/release"}, json.dumps(told).encode())) as (server, client):
+        assert client.reload() == Reload("r", swapped=False, still_loading=True)
+    assert len(server.seen) == 1
 
 
 def test_it_waits_as_long_as_the_service_asks():

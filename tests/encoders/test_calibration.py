@@ -204,5 +204,5 @@ def test_weights_that_would_turn_the_order_round_are_refused(field, value):
 
 
 def test_levels_that_cross_are_refused():
-    with pytest.raises(ValueError, match="perhaps begins at 0.7"):
+    with pytest.raises(ValueError, match=r"perhaps begins at 0\.7"):
         SearchCalibration(**(WORDS.model_dump() | {"perhaps": 0.7}))

@@ -76,8 +76,8 @@ def test_a_bundle_that_cannot_be_written_makes_releases_that_can(
         index_gallery(table, releases, bundle=bundle)
     assert_all_whole(releases, count=2)
     first, second = release_ids(releases)
-    assert rollback(releases) == first
-    assert rollback(releases, second) == second
+    assert rollback(releases).release == first
+    assert rollback(releases, second).release == second
     assert prune(releases, keep=1) == [first]
 
 

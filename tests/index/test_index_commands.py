@@ -54,7 +54,7 @@ def test_life_of_a_folder_of_releases(index, tmp_path, table, tiny_bundle, draw)
 
     assert f"→ │ {second}" in index("list", *at)[1]
     listed = json.loads(index("list", "--json", *at)[1])
-    assert [(row["id"], row["current"], row["counts"]["failed"]) for row in listed] == [
+    assert [(row["release"], row["current"], row["counts"]["failed"]) for row in listed] == [
         (first, False, 0), (second, True, 1)
     ]  # fmt: skip
 
@@ -69,13 +69,15 @@ def test_life_of_a_folder_of_releases(index, tmp_path, table, tiny_bundle, draw)
     assert status == 1
     assert "texts.parquet is missing; thumbnails.pack has 0 bytes" in output
     assert index("verify", *at)[0] == 0
+    assert index("rollback", *at)[0] == 1  # the first, which is not whole any more
 
     assert index("prune", "--keep", 1, *at) == (0, f"removed {first}\n")
     assert (release_ids(releases), index("prune", "--keep", 1, *at)[1]) == ([second], "nothing to remove\n")
 
     (releases / second / "manifest.json").write_text("{")
     assert second in index("list", *at)[1]
-    assert json.loads(index("list", "--json", *at)[1])[0]["problem"]
+    (broken,) = json.loads(index("list", "--json", *at)[1])
+    assert (broken["release"], broken["problem"] != "") == (second, True)
     assert index("verify", *at)[0] == 1
 
 

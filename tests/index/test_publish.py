@@ -11,45 +11,107 @@ import pytest
 
 from index.catalog import current_release_id, find_problems, read_manifest, release_ids
 from index.errors import CorruptRelease, NoRelease, ReleasesBusy, UnknownRelease
+from index.history import HISTORY_NAME
 from index.publish import new_release_id, prune, publish, rebuild_lock, rollback, staging_folder
 from index.release import Release
 
 
 @pytest.fixture
-def three(published, tmp_path):
-    """Three releases of the same files, the last one current."""
-    releases = tmp_path / "releases"
-    releases.mkdir()
+def publish_in(published):
+    """Publishes the same files once more, as the release of a year, and returns its id."""
     source = published / current_release_id(published)
-    for year in (2001, 2002, 2003):
+
+    def run(releases: Path, year: int) -> str:
         with staging_folder(releases) as staging:
             shutil.copytree(source, staging, dirs_exist_ok=True)
             manifest = read_manifest(source).model_copy(update={"id": f"{year}0101T000000Z-abcdef"})
-            publish(releases, staging, manifest=manifest)
+            return publish(releases, staging, manifest=manifest).name
+
+    return run
+
+
+@pytest.fixture
+def three(publish_in, tmp_path):
+    """Three releases of the same files, the last one current."""
+    releases = tmp_path / "releases"
+    releases.mkdir()
+    for year in (2001, 2002, 2003):
+        publish_in(releases, year)
     return releases
+
+
+def spoil(release: Path) -> None:
+    (release / "items.parquet").write_bytes(b"")
 
 
 def test_last_published_is_current_and_nothing_else_lies_about(three):
     assert current_release_id(three) == release_ids(three)[-1] == "20030101T000000Z-abcdef"
-    assert {path.name for path in three.iterdir()} == {*release_ids(three), "CURRENT", ".change.lock"}
+    assert {path.name for path in three.iterdir()} == {
+        *release_ids(three), "CURRENT", HISTORY_NAME, ".change.lock"
+    }  # fmt: skip
 
 
 def test_rollback_goes_one_back_each_time_and_forward_by_name(three):
     first, second, third = release_ids(three)
-    assert rollback(three) == second
-    assert rollback(three) == first
-    with pytest.raises(UnknownRelease, match="older"):
+    assert rollback(three).release == second
+    assert rollback(three).release == first
+    with pytest.raises(UnknownRelease, match=f"was current before {first}: name one"):
         rollback(three)
-    assert rollback(three, third) == current_release_id(three) == third
+    assert rollback(three, third).release == current_release_id(three) == third
     with pytest.raises(UnknownRelease):
         rollback(three, "../published")
 
 
-def test_rollback_to_a_damaged_release_is_refused(three):
-    (three / release_ids(three)[1] / "items.parquet").write_bytes(b"")
-    with pytest.raises(CorruptRelease, match=r"items\.parquet has 0 bytes"):
-        rollback(three)
+def test_rollback_goes_back_to_what_was_current_and_not_by_date(three, publish_in):
+    first, second, third = release_ids(three)
+    rollback(three, first)  # as after two bad releases
+    fourth = publish_in(three, 2004)
+    assert [rollback(three).release for _ in range(4)] == [first, third, second, first]
+    assert rollback(three, fourth).release == fourth
+    assert rollback(three).release == first
+
+
+def test_after_releases_that_are_not_whole_rollback_goes_to_the_last_that_was(three, publish_in):
+    served = current_release_id(three)
+    fourth, fifth = publish_in(three, 2004), publish_in(three, 2005)
+    for release_id in (fourth, fifth):
+        spoil(three / release_id)
+    done = rollback(three)
+    assert done.release == current_release_id(three) == served
+    assert done.passed_over.keys() == {fourth}
+    assert "items.parquet has 0 bytes" in done.passed_over[fourth]
+    (three / "CURRENT").write_text("garbage")
+    assert rollback(three).release == served
+
+
+def test_rollback_is_refused_where_nothing_before_is_whole(three):
+    for release_id in release_ids(three)[:2]:
+        spoil(three / release_id)
+    for named in (None, release_ids(three)[1]):
+        with pytest.raises(CorruptRelease, match=r"items\.parquet has 0 bytes"):
+            rollback(three, named)
     assert current_release_id(three) == release_ids(three)[-1]
+
+
+def test_rollback_follows_a_current_that_was_changed_by_hand_or_a_kill(three):
+    first, second, third = release_ids(three)
+    (three / "CURRENT").write_text(first + "\n")  # by hand: it is served after the third
+    assert rollback(three).release == third
+    (three / HISTORY_NAME).write_text(f"{first}\n{second}\n")  # a rollback, killed before CURRENT
+    assert rollback(three).release == second
+    (three / HISTORY_NAME).write_text(f"{first}\n{second}\n{third}\n")  # a publication, killed there
+    assert rollback(three).release == first
+    (three / HISTORY_NAME).unlink()  # as an earlier version leaves it
+    (three / "CURRENT").write_text(third + "\n")
+    assert rollback(three).release == second
+
+
+def test_rollback_passes_over_what_was_pruned(three):
+    first, second, third = release_ids(three)
+    rollback(three, first)
+    rollback(three, third)
+    shutil.rmtree(three / second)
+    assert [rollback(three).release, rollback(three).release] == [first, third]
 
 
 def test_prune_keeps_the_newest_and_never_takes_the_current_one(three):
@@ -99,7 +161,8 @@ def test_rebuild_starts_beside_a_prune_that_deletes(tmp_path):
 
 def test_rollback_holds_nobody_up_while_it_hashes(three):
     """With the lock held by another it still finds damage; only a sound release waits for it."""
-    (three / release_ids(three)[1] / "items.parquet").write_bytes(b"")
+    for release_id in release_ids(three)[:2]:
+        spoil(three / release_id)
     with (three / ".change.lock").open("a+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(CorruptRelease):

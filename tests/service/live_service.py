@@ -4,13 +4,14 @@ import io
 import json
 import os
 import re
+import resource
 import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -145,6 +146,59 @@ def device_held(service: Running) -> Iterator[None]:
         yield
     finally:
         free.set()
+
+
+@contextmanager
+def files_left(count: int) -> Iterator[None]:
+    """This process may open so many more files meanwhile, and no descriptor is free below those it has."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(name) for name in os.listdir("/proc/self/fd"))  # noqa: PTH208 - names are all there is
+    filled = [os.open(os.devnull, os.O_RDONLY)]
+    while filled[-1] < highest:
+        filled.append(os.open(os.devnull, os.O_RDONLY))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(highest, filled[-1]) + 1 + count, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for descriptor in filled:
+            os.close(descriptor)
+
+
+class HeldFile:
+    """A file that gives nothing until it may, as on a disk that does not answer: a pipe lies in its place."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._content = path, path.read_bytes()
+        self._writer: int | None = None
+
+    def __enter__(self) -> "HeldFile":
+        self._path.unlink()  # a link to it elsewhere stays as it is
+        os.mkfifo(self._path)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.go_on(self._content)
+
+    def wait_for_reader(self) -> None:
+        """Until somebody has opened it, who reads nothing yet."""
+        wait_until(self._has_reader, seconds=120)  # of a process that may have to import all it needs
+
+    def go_on(self, content: bytes | None = None) -> None:
+        """Let it be read; `content`: something else than was in it."""
+        self._path.unlink()
+        self._path.write_bytes(content or self._content)
+        if self._writer is not None:
+            with suppress(BrokenPipeError):  # its reader may have ended
+                os.write(self._writer, content or self._content)
+            os.close(self._writer)
+            self._writer = None
+
+    def _has_reader(self) -> bool:
+        if self._writer is None:
+            with suppress(OSError):  # ENXIO: nobody has it open
+                self._writer = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK)
+        return self._writer is not None
 
 
 @contextmanager

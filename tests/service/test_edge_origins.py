@@ -4,10 +4,11 @@ import httpx
 import pytest
 from live_service import running
 from pydantic import ValidationError
+from starlette.datastructures import Headers
 
 from service.app import WEB
-from service.edge.origins import host_name
-from service.errors import SettingsError
+from service.edge.origins import Origins, host_name
+from service.errors import Forbidden, SettingsError
 from service.settings import Settings
 
 APP, OTHER = "https://app.example", "https://evil.example"
@@ -29,6 +30,71 @@ def test_what_browsers_send_across_sites_without_asking_is_refused(client):
         assert client.get("/release", headers=headers).status_code == 200  # which its page cannot read
     for site in ("same-origin", "none"):
         assert client.post("/release/reload", headers={"sec-fetch-site": site}).status_code == 200
+
+
+def test_where_browsers_do_not_tell_the_site_the_origin_is_compared_with_the_host(client):
+    """Over plain HTTP to an address that is not this machine's own there is no `sec-fetch-site`."""
+
+    def status(origin: str, host: str, **more: str) -> int:
+        headers = {
+            "origin": origin,
+            "host": host,
+            **{name.replace("_", "-"): each for name, each in more.items()},
+        }
+        answer = client.post("/search/text", json={"query": "a"}, headers=headers)
+        assert answer.status_code == 200 or answer.json()["error"]["code"] == "cross_site"
+        return answer.status_code
+
+    for origin, host in (
+        ("http://192.168.1.5:8000", "192.168.1.5:8000"),
+        ("http://twinlens", "twinlens"),
+        ("http://twinlens", "twinlens:80"),
+        ("http://twinlens:80", "TWINLENS"),
+        ("http://[::1]:8000", "[::1]:8000"),
+        ("https://twinlens", "twinlens"),  # a proxy took TLS off and does not say so
+        ("https://twinlens:8443", "twinlens:8443"),
+    ):
+        assert status(origin, host) == 200, (origin, host)
+    for origin in (
+        "null",
+        "",
+        OTHER,
+        "http://twinlens:8001",
+        "http://twinlens.evil.example",
+        "file://twinlens",
+    ):
+        assert status(origin, "twinlens:8000") == 403, origin
+    # As a proxy says it; 127.0.0.1, which asks here, is trusted with the scheme.
+    assert status("https://shop.example", "twinlens", x_forwarded_host="shop.example") == 200
+    assert status("http://twinlens", "twinlens", x_forwarded_proto="https") == 403
+    assert status("https://twinlens", "twinlens", x_forwarded_proto="https") == 200
+    # What a browser does say goes first.
+    assert status(OTHER, "twinlens", sec_fetch_site="same-origin") == 200
+    assert status("http://twinlens", "twinlens", sec_fetch_site="same-site") == 403
+    assert client.get("/release", headers={"origin": OTHER}).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/release/reload", "/items/batch"])
+def test_a_change_is_nothing_that_a_page_can_send_unasked(releases, settings_for, path):
+    with running(settings_for(releases, live_changes=True)) as service:
+
+        def asked(content: bytes = b"", **headers: str) -> tuple[int, str]:
+            named = {name.replace("_", "-"): value for name, value in headers.items()}
+            answer = service.client.post(path, content=content, headers=named)
+            return answer.status_code, answer.json().get("error", {}).get("code", "")
+
+        for kind in ("application/x-www-form-urlencoded", "multipart/form-data; boundary=b", "Text/Plain;x=y"):
+            assert asked(b"a=b", content_type=kind) == (415, "unsupported_media_type")
+            assert asked(b"a=b", content_type=kind, x_request_id="1") == (415, "unsupported_media_type")
+        own = {"origin": "http://twinlens", "host": "twinlens"}
+        for page in (own, {"referer": "http://twinlens/page"}):
+            assert asked(**page) == (403, "cross_site")
+            assert asked(b"{}", content_type="image/png", **page) == (403, "cross_site")
+        good = 200 if path == "/release/reload" else 422  # nothing to put and nothing to delete
+        assert asked(b"{}", content_type="application/json", **own)[0] == good
+        if path == "/release/reload":
+            assert asked(**own, x_requested_with="page") == (200, "")
+            assert asked() == (200, "")  # curl
 
 
 def test_cors_opens_to_exactly_the_origins_that_are_named(releases, settings_for):
@@ -83,6 +149,30 @@ def test_a_name_that_a_stranger_can_register_does_not_reach_a_local_service(clie
         assert client.get("/healthz", headers={"host": host}).status_code == 200
     for host in ("localhost:8000", "127.0.0.1", "[::1]:8000", "twinlens", "twinlens.localhost"):
         assert client.get("/release", headers={"host": host}).status_code == 200
+
+
+def test_the_rule_on_host_names_holds_at_any_address_without_keys(releases, settings_for, tmp_path):
+    def refused(**settings: object) -> list[str]:
+        origins = Origins(settings_for(releases, host="0.0.0.0", **settings))  # noqa: S104 - nothing listens
+        found = []
+        for host in (
+            "evil.example",
+            "shop.example:443",
+            "10.0.0.7:8000",
+            "[fe80::1]:80",
+            "api:8000",
+            "a.local",
+        ):
+            try:
+                origins.check("GET", Headers({"host": host}), scheme="http")
+            except Forbidden:
+                found.append(host)
+        return found
+
+    assert refused() == ["evil.example", "shop.example:443"]
+    assert "evil.example" in refused(allowed_hosts=("shop.example",))
+    assert "shop.example:443" not in refused(allowed_hosts=("shop.example",))
+    assert refused(keys_file=tmp_path / "keys.json") == []
 
 
 def test_named_hosts_are_the_only_ones(releases, settings_for):

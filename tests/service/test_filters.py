@@ -1,5 +1,7 @@
 """Filters: what one may ask for is bounded, and unknown keys do not have every payload read again."""
 
+import operator
+import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -7,7 +9,9 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from live_service import running
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from live_service import Running, running
 
 from index.items import ITEM_SCHEMA, ItemRecord, ItemTable
 from index.pictures import ImageSource
@@ -68,7 +72,9 @@ def test_nested_dotted_and_enormous_values_are_reached(items):
     assert passing(payload_filter, {"must": keyed("camera.lens.mm", 50)}) == [0]
     assert passing(payload_filter, {"must": keyed("camera.maker", "a")}) == [0]
     assert passing(payload_filter, {"must": keyed("a.b", 1)}) == [0]
-    assert passing(payload_filter, {"must": {"key": "year", "range": {"gte": 1}}}) == [0]
+    assert passing(payload_filter, {"must": {"key": "year", "range": {"gte": 1}}}) == [
+        0
+    ]  # 10**400 is kept as text
     assert passing(payload_filter, {"must": {"is_empty": {"key": "camera.lens"}}}) == [1, 2]
 
 
@@ -104,6 +110,90 @@ def test_a_number_is_the_same_however_it_is_written_and_is_no_text_and_no_truth(
     )
     for value, rows in found:
         assert passing(payload_filter, {"must": keyed("year", value)}) == rows
+
+
+NEAR = st.sampled_from([2**53, 2**54, 2**63, 2**64, 10**18]).flatmap(
+    lambda power: st.integers(power - 3, power + 3) | st.integers(-power - 3, -power + 3)
+)
+KEPT = st.integers(-(2**63), 2**64 - 1)  # integers beyond 64 bits are kept as text
+FLOATS = st.floats(allow_nan=False, allow_infinity=False) | NEAR.map(float)
+NUMBERS = KEPT | NEAR.filter(lambda number: -(2**63) <= number < 2**64) | FLOATS | st.integers(-3, 3)
+VALUES = NUMBERS | st.booleans() | st.sampled_from(["1", "9007199254740993", "true"])
+BOUNDS = NUMBERS | st.integers() | st.sampled_from([10**400, -(10**400), 2**64, 2**1024])
+OPERATORS = {"gt": operator.gt, "gte": operator.ge, "lt": operator.lt, "lte": operator.le}
+
+
+def elements(value: object) -> list[object]:
+    return value if isinstance(value, list) else [value]
+
+
+def is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    values=st.lists(VALUES | st.lists(VALUES, max_size=3), max_size=12),
+    bounds=st.dictionaries(st.sampled_from(list(OPERATORS)), BOUNDS, min_size=1, max_size=2),
+)
+def test_a_range_compares_numbers_as_python_does(values, bounds):
+    payload_filter = PayloadFilter(counted_items([{"n": value} for value in values]))
+    expected = [
+        row
+        for row, value in enumerate(values)
+        if any(
+            is_number(one) and all(OPERATORS[name](one, bound) for name, bound in bounds.items())
+            for one in elements(value)
+        )
+    ]
+    assert passing(payload_filter, {"key": "n", "range": bounds}) == expected
+
+
+@settings(max_examples=200, deadline=None)
+@given(values=st.lists(VALUES, max_size=12), data=st.data())
+def test_a_match_takes_numbers_for_the_same_where_python_does(values, data):
+    wanted = data.draw(st.sampled_from(values) | BOUNDS if values else BOUNDS)
+    payload_filter = PayloadFilter(counted_items([{"n": value} for value in values]))
+    same_kind = is_number if is_number(wanted) else lambda value: type(value) is type(wanted)
+    expected = [row for row, value in enumerate(values) if same_kind(value) and value == wanted]
+    for match in ({"value": wanted}, {"any": [wanted]}):
+        assert passing(payload_filter, {"key": "n", "match": match}) == expected
+    others = [row for row in range(len(values)) if row not in expected]
+    assert passing(payload_filter, {"key": "n", "match": {"except": [wanted]}}) == others
+
+
+@pytest.mark.parametrize("bound", [True, "5", [5], float("nan"), float("inf")])
+def test_a_bound_that_is_no_number_is_refused(bound):
+    with pytest.raises(InvalidField, match="filter: range"):
+        parse_filter({"key": "year", "range": {"gte": bound}})
+
+
+def test_integers_beyond_floats_are_told_and_filtered_exactly_in_a_live_gallery(
+    releases, settings_for, tmp_path
+):
+    shutil.copytree(releases, tmp_path / "releases")
+    big = 2**53 + 1
+    with running(settings_for(tmp_path / "releases", live_changes=True)) as service:
+        for number in (big, big + 1, 2**64 - 1, 2.0**53, True, str(big)):
+            asked = {"payload": {"n": number}, "vector": [1.0] * 16, "model_fingerprint": fingerprint(service)}
+            assert service.client.put(f"/items/{number!r}", json=asked).status_code == 200
+
+        def found(condition: dict[str, Any]) -> list[Any]:
+            asked = {"query": "a", "k": 100, "filter": {"must": [{"key": "n", **condition}]}}
+            results = service.client.post("/search/text", json=asked).json()["results"]
+            return sorted((hit["payload"]["n"] for hit in results), key=str)
+
+        assert found({"match": {"value": big}}) == [big]
+        assert found({"match": {"value": 2**53}}) == [2.0**53]
+        assert found({"range": {"gt": big}}) == [2**64 - 1, big + 1]
+        assert found({"range": {"gt": 2**53, "lte": big}}) == [big]
+        assert found({"range": {"gte": 2**64}}) == []
+        (field,) = [each for each in service.client.get("/fields").json()["fields"] if each["key"] == "n"]
+        assert (field["minimum"], field["maximum"]) == (2**53, 2**64 - 1)
+
+
+def fingerprint(service: Running) -> str:
+    return service.serving.state.encoder.fingerprint
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ from service.access.keys import create_key
 from service.access.passes import COOKIE
 
 REBOUND = "rebound.example"  # a stranger's name that points to this machine
+PLAIN = "gallery"  # over plain HTTP to such a name, browsers do not say which site a page is of
 ARGUMENTS = (
-    f"--host-resolver-rules=MAP {REBOUND} 127.0.0.1",
+    f"--host-resolver-rules=MAP {REBOUND} 127.0.0.1,MAP {PLAIN} 127.0.0.1",
     # Not every browser keeps strangers' pages off this machine by itself, as the newest ones do.
     "--disable-features=LocalNetworkAccessChecks,BlockInsecurePrivateNetworkRequests",
 )
@@ -75,6 +76,33 @@ def test_a_page_of_another_site_can_neither_read_nor_change_anything(browser, re
         )
         wait_until(page, "frames.length === 1")
         assert page.frames[1].locator("#query").count() == 0
+        page.close()
+
+
+def test_over_plain_http_the_page_works_and_another_sites_changes_nothing(browser, releases, settings_for):
+    with running(settings_for(releases)) as service:
+        port = urlsplit(service.url).port
+        page = browser.new_page()
+        page.set_default_timeout(PATIENCE_MS)
+        with page.expect_request(lambda request: request.method == "POST") as asked:
+            page.goto(f"http://{PLAIN}:{port}/?q=dog")
+        assert "sec-fetch-site" not in asked.value.all_headers()
+        assert asked.value.all_headers()["origin"] == f"http://{PLAIN}:{port}"
+        expect(page.locator("a.tile").first).to_be_visible()
+        other = f"http://{PLAIN}-not:9/"
+        page.route(other, lambda route: route.fulfill(body="<p>elsewhere</p>", content_type="text/html"))
+        reload = f"http://{PLAIN}:{port}/release/reload"
+        fetched = "([url, options]) => fetch(url, options).then((answer) => answer.type, () => 'refused')"
+        page.goto(other)
+        for mode, expected in (("no-cors", "opaque"), ("cors", "refused")):
+            sent = {"method": "POST", "mode": mode, "headers": {"content-type": "text/plain"}}
+            assert page.evaluate(fetched, [reload, sent]) == expected
+        form = f'<form method="post" action="{reload}"><input name="a"></form>'
+        page.evaluate("(form) => { document.body.innerHTML = form; }", form)
+        with page.expect_response(reload) as answered:
+            page.evaluate("setTimeout(() => document.forms[0].submit())")
+        assert answered.value.status == 403
+        assert counted(service, "cross_site") == 3
         page.close()
 
 

@@ -250,6 +250,20 @@ def test_one_bad_item_of_many_never_fails_the_others_and_each_has_its_own_error(
     put(client, name, seed=2, **service.serving.state.release.items.payload(row))
 
 
+def test_deletes_of_many_are_answered_one_by_one_even_when_none_is_there(client, service):
+    before = service.serving.live.sequence
+    for asked in (
+        {"delete": ["a", "b/c"]},
+        {"delete": ["a", "b/c"], "put": [{"id": "x", "image": "no image"}]},
+    ):
+        answer = client.post("/items/batch", json=asked)
+        assert answer.status_code == 200, answer.text
+        told = [(item["id"], item["error"]["code"]) for item in answer.json()["delete"]]
+        assert told == [("a", "unknown_item"), ("b/c", "unknown_item")]
+        assert all("error" in item for item in answer.json()["put"])
+    assert service.serving.live.sequence == before
+
+
 @pytest.mark.parametrize(
     ("options", "status", "code"),
     [

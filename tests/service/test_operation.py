@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import httpx
 import numpy as np
 import pytest
-from live_service import Running, device_held, metric, picture, publish, running, wait_until
+from live_service import HeldFile, Running, device_held, metric, picture, publish, running, wait_until
 
 from encoders.compiled import can_compile
 from encoders.errors import FingerprintMismatch
@@ -29,8 +29,21 @@ def test_healthy_ready_and_described(client, service, tiny_bundle):
     answer = client.get("/release").json()
     assert (answer["model"], answer["dim"], answer["context_length"]) == ("tiny", 16, 16)
     assert (answer["counts"]["images"], answer["counts"]["texts"]) == (24, 6)
-    assert answer["recall"]["images"]["recall"] == 1.0
-    assert answer["gate"] is None  # of a bundle that was never judged
+    assert (answer["live"], answer["loading"], answer["refused"]) == (None, None, None)
+    assert "details" not in answer
+
+
+def test_the_release_is_told_in_a_few_lines_and_its_checks_on_request(client):
+    response = client.get("/release")
+    assert len(response.content) < 1000
+    whole = client.get("/release", params={"details": True}).json()
+    details = whole.pop("details")
+    assert whole == response.json()
+    assert details["recall"]["images"]["recall"] == 1.0
+    assert details["gate"] is None  # of a bundle that was never judged
+    assert details.keys() == {"recall", "gallery", "difference", "gate", "calibration", "report"}
+    wrong = client.get("/release", params={"details": "perhaps"})
+    assert (wrong.status_code, wrong.json()["error"]["param"]) == (422, "details")
 
 
 def test_readiness_turns_red_while_a_batch_does_not_come_back(releases, settings_for):
@@ -158,6 +171,30 @@ def asked_meanwhile(service: Running, callers: ThreadPoolExecutor) -> "Future[ht
     answer = callers.submit(httpx.post, f"{service.url}/release/reload", timeout=60, trust_env=False)
     wait_until(lambda: service.serving.in_flight > before)
     return answer
+
+
+@pytest.mark.parametrize("spoilt", [False, True])
+def test_a_reload_that_outlasts_its_deadline_says_where_to_look(
+    tmp_path, gallery, tiny_bundle, settings_for, caplog, spoilt
+):
+    folder = tmp_path / "releases"
+    old = publish(folder, gallery, tiny_bundle)
+    with running(settings_for(folder)) as service:
+        new = publish(folder, gallery, tiny_bundle)
+        with HeldFile(folder / new / "manifest.json") as held:
+            answer = service.client.post("/release/reload", headers={"x-deadline-ms": "1200"})
+            assert answer.status_code == 202, answer.text
+            assert (answer.json()["release"], answer.json()["swapped"]) == (old, False)
+            held.wait_for_reader()
+            told = service.client.get(answer.headers["location"]).json()
+            assert (told["release"], told["loading"]["release"]) == (old, new)
+            held.go_on(b"{" if spoilt else None)
+            wait_until(lambda: service.client.get("/release").json()["loading"] is None)
+        told = service.client.get("/release").json()
+        assert told["release"] == (old if spoilt else new)
+        assert (told["refused"] or {}).get("reason") == ("corrupt" if spoilt else None)
+    gc.collect()
+    assert "never retrieved" not in caplog.text
 
 
 def test_the_watcher_tries_a_release_again_that_could_not_be_loaded_at_first(

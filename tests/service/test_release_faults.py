@@ -4,13 +4,16 @@ import os
 import shutil
 import time
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import torch
-from live_service import Running, picture, publish, running
+from live_service import Running, files_left, picture, publish, running, wait_until
 
+from encoders.errors import Unreadable
 from index.manifest import MANIFEST_NAME
 from service.refusal import reason_of
+from service.state import ServingState
 
 QUERY = {"query": "a red dog", "k": 5}
 PNG = {"content-type": "image/png"}
@@ -67,6 +70,45 @@ def test_one_flipped_bit_in_any_file_of_a_new_release_is_refused_by_name(
             shutil.copyfile(kept / name, whole / name)
         assert service.client.post("/release/reload").status_code == 200
         assert service.serving.state.release.id == whole.name
+
+
+def test_for_want_of_descriptors_no_release_is_told_to_be_corrupt(releases, settings_for):
+    failures = []
+    for left in range(20):  # each time one more is opened: CURRENT, the bundle, its weights …
+        with files_left(left):
+            try:
+                ServingState.load(settings_for(releases))
+                break
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is looked at below
+                failures.append(error)
+    assert len(failures) >= 2
+    for error in failures:
+        assert type(error) is Unreadable, repr(error)
+        assert (reason_of(error), "ulimit -n" in str(error)) == ("too_many_open_files", True)
+
+
+def test_a_release_that_no_descriptor_was_left_for_is_taken_up_once_there_is(
+    tmp_path, gallery, tiny_bundle, other_tiny_bundle, settings_for
+):
+    folder = tmp_path / "releases"
+    publish(folder, gallery, tiny_bundle)
+    with running(settings_for(folder, watch_seconds=0.05)) as service:
+        item = service.serving.state.release.items.id(0)
+        assert service.client.get(f"/images/{quote(item)}").status_code == 200  # by a connection that is kept
+        new = publish(tmp_path / "elsewhere", gallery, other_tiny_bundle)
+        (tmp_path / "elsewhere" / new).rename(folder / new)
+        with files_left(0):
+            (tmp_path / "elsewhere" / "CURRENT").rename(folder / "CURRENT")
+            wait_until(lambda: service.client.get("/release").json()["refused"] is not None)
+            refused = service.client.get("/release").json()["refused"]
+            assert (refused["reason"], "ulimit -n" in refused["message"]) == ("too_many_open_files", True)
+            reload = service.client.post("/release/reload").json()["error"]
+            assert (reload["code"], "Too many open files" in reload["message"]) == ("reload_failed", True)
+            image = service.client.get(f"/images/{quote(item)}")
+            assert (image.status_code, image.json()["error"]["code"]) == (503, "image_unreadable")
+        wait_until(lambda: service.client.get("/release").json()["release"] == new)
+        assert service.client.get("/release").json()["refused"] is None
+        assert service.client.get(f"/images/{quote(item)}").status_code == 200
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount the folder read-only")

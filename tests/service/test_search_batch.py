@@ -1,9 +1,13 @@
 """`/search/batch`: what each query alone would find, in one request; and one bad query among good ones."""
 
 import base64
+import json
 
+import numpy as np
 import pytest
 from live_service import Running, picture, running
+
+from service.wire.answers import HITS_AT_ONCE, dump, dump_answers, dump_hits
 
 CARS = {"must": [{"key": "category", "match": {"value": "cars"}}]}
 
@@ -145,3 +149,15 @@ def test_filters_of_a_batch_on_more_new_keys_than_one_search_may_have_read_are_a
         response = service.client.post("/search/batch", json={"queries": queries, "k": 30})
         assert response.status_code == 200, response.text
         assert [len(answer["results"]) for answer in response.json()["answers"]] == [24, 24, 24, 1]
+
+
+def test_answers_written_a_few_hits_at_a_time_are_the_same_json():
+    vector = np.arange(4, dtype=np.float32) / 3
+    for count in (0, 1, HITS_AT_ONCE, 2 * HITS_AT_ONCE + 1):
+        hits = [{"id": f"ä{number}", "payload": {"n": number}, "vector": vector} for number in range(count)]
+        answer = {"results": hits, "release": "r", "good_match": None}
+        assert json.loads(dump_hits(answer)) == json.loads(dump(answer))
+        items = [answer, {"index": 1, "error": {"code": "c"}}, answer]
+        assert json.loads(dump_answers(items, {"release": "r"})) == json.loads(
+            dump({"answers": items, "release": "r"})
+        )

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from training.adapt.acceptance import Row, judge
+from benchmarks.statistics import verdict_shares
+from training.adapt.acceptance import Row, judge, rows_between, t_quantile
 from training.adapt.batchnorm import reestimate
 from training.adapt.closed_form import apply_map, centring, coral, whitening
 from training.adapt.heads import mutual_neighbours
@@ -14,7 +15,9 @@ from training.adapt.proxies import WEAKNESSES, measure_proxies
 from training.adapt.sets import Split, part_set, read_domain, read_queries
 from training.data.pairs import read_pairs
 from training.errors import AdaptationError, EmptyPairSet, MissingFile
+from training.evaluate.hits import hits_of
 from training.evaluate.metrics import Estimate
+from training.evaluate.ranks import DIRECTIONS, rank_pairs
 
 DIM = 6
 
@@ -151,24 +154,59 @@ def row(side, k, low, value, high, direction="text_to_image"):
     )  # fmt: skip
 
 
+KEPT = row("source", 1, -0.01, 0, 0.01)
+
+
 @pytest.mark.parametrize(
-    ("rows", "accepted", "reason"),
+    ("rows", "state", "reason"),
     [
-        ([row("source", 1, -0.05, -0.021, 0), row("target", 10, 0.1, 0.2, 0.3)], False, "falls by 2.1 points"),
-        ([row("source", 1, -0.05, -0.019, 0), row("target", 10, 0.1, 0.2, 0.3)], True, "target R@10 rises"),
-        ([row("source", 1, 0, 0, 0), row("target", 10, -0.1, 0.1, 0.3)], False, "no gain"),
+        ([row("source", 1, -0.09, -0.05, -0.021)], "rejected", "at most 2.0 may go"),
+        ([row("source", 1, -0.05, -0.01, 0.01)], "undecided", "about 450 images to measure on would tell, 50"),
+        ([row("source", 1, -0.05, -0.03, 0.01)], "undecided", "is open: R@1 text→image -3.0 [-5.0, +1.0]"),
+        ([KEPT, row("target", 10, 0.1, 0.2, 0.3, "both_ways")], "accepted", "target R@10 both ways +20.0"),
+        ([KEPT, row("target", 10, -0.1, 0.1, 0.3, "both_ways")], "undecided", "about 200 images"),
         (
-            [row("source", 1, 0, 0, 0), row("target", 10, -0.3, -0.2, -0.1)],
-            False,
-            "target R@10 text→image falls",
+            [KEPT, row("target", 10, -0.3, -0.2, -0.1), row("target", 10, 0.1, 0.2, 0.3, "both_ways")],
+            "undecided",
+            "gains one way and loses the other: R@10 text→image -20.0 [-30.0, -10.0]",
         ),
-        ([row("source", 1, 0, 0, 0)], True, "cannot be known without captions"),
+        ([KEPT, row("target", 10, -0.3, -0.2, -0.1, "both_ways")], "rejected", "both ways -20.0"),
+        ([KEPT], "accepted", "cannot be known without captions"),
     ],
 )
-def test_the_verdict_follows_the_source_first_and_then_the_targets_interval(rows, accepted, reason):
+def test_the_verdict_follows_the_intervals_of_source_and_target(rows, state, reason):
     verdict = judge(rows)
-    assert verdict.accepted is accepted
+    assert verdict.state == state
     assert reason in verdict.reason
+
+
+def test_a_table_has_each_way_and_the_mean_of_both_paired(coloured_pairs, tmp_path):
+    rng = np.random.default_rng(0)
+    images, captions = rng.normal(size=(40, 4)), rng.normal(size=(80, 4))
+    before = rank_pairs(images, captions, caption_image=np.arange(80) // 2)
+    after = rank_pairs(images, captions + images.repeat(2, axis=0), caption_image=np.arange(80) // 2)
+    old, new = (hits_of(one, 40, dataset="x", condition=None, ks=(1, 5)) for one in (before, after))
+    rows = {(each.direction, each.k): each for each in rows_between(old, new, side="target")}
+    assert len(rows) == 6
+    for k in (1, 5):
+        ways = [rows[way, k] for way in DIRECTIONS]
+        both = rows["both_ways", k]
+        assert both.difference.value == pytest.approx(np.mean([each.difference.value for each in ways]))
+        assert both.difference.low <= both.difference.value <= both.difference.high
+        expected = after.text_to_image.hit_probability(k).mean()
+        assert rows["text_to_image", k].after == pytest.approx(expected)
+
+
+def test_the_quantiles_of_student_are_those_of_the_tables():
+    assert [round(t_quantile(freedom), 3) for freedom in (1, 2, 9, 30)] == [12.706, 4.303, 2.262, 2.042]
+
+
+@pytest.mark.parametrize(("change", "wrong"), [(0.0, "rejected"), (-0.02, "accepted")])
+@pytest.mark.parametrize("images", [150, 500])
+def test_verdicts_by_chance_are_few_on_either_side(change, wrong, images):
+    """A harmless change is not rejected and a harmful one not accepted, in more than one of twenty draws."""
+    shares = verdict_shares(images, source_change=change, target_change=0.03, draws=80)
+    assert shares[wrong] <= 0.05
 
 
 def test_parts_share_no_image_and_do_not_depend_on_the_files_order(coloured_pairs, tmp_path):

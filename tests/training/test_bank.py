@@ -17,6 +17,7 @@ from training.bank.bank import Trial, best_trial, draw_pairs, try_strengths
 from training.data.pairs import read_pairs
 from training.errors import BankError
 from training.evaluate.embedding import EmbeddedPairs
+from training.seen.record import read_seen
 
 
 def run(*arguments: object) -> Result:
@@ -88,6 +89,12 @@ def test_the_bank_is_kept_in_the_bundle_and_changes_no_embedding(
     assert (kept.alpha, kept.k, len(kept.rows["texts"]), len(kept.rows["images"])) == (0.5, 8, 110, 110)
     assert Bundle.open(bundle).fingerprint == before
     assert "bank of queries" in (bundle / "README.md").read_text()
+    seen = read_seen(Bundle.open(bundle))
+    assert seen is not None
+    assert [(one.record.role, one.record.kept) for one in seen.sources] == [("trained on", 110)]
+    again = run(bundle, "--data", many_pairs, "--pairs", 110, "--alphas", 0.4, "--ks", 8, "--in-place")
+    assert again.exit_code == 0
+    assert len(read_seen(Bundle.open(bundle)).sources) == 1  # the same images are known by now
 
 
 def test_without_in_place_nothing_is_written(tiny_bundle: Path, many_pairs: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -164,6 +165,19 @@ def test_a_greedy_soup_keeps_what_does_not_lower_the_score(make_bundle: MakeBund
     soup, tasted = greedy_soup(bundles, measure)
     assert [one.name for one in soup] == ["b", "a"]
     assert [(one.name, one.kept) for one in tasted] == [("b", True), ("c", False), ("a", True)]
+
+
+def test_what_an_average_does_not_have_of_its_parents_is_told(pair: list[Bundle], tmp_path: Path) -> None:
+    parent = Bundle.open(shutil.copytree(pair[0].path, tmp_path / "parent"))
+    parent = parent.with_file("calibration.json", b"{}").with_file("query_bank.safetensors", b"")
+    for command in (["interpolate", "--alpha", 0.5], ["soup"]):
+        result = run(*command, parent.path, pair[1].path, "--out", tmp_path / command[0])
+        assert result.exit_code == 0, result.output
+        told = "query_bank.safetensors, calibration.json of tiny and other hold for no other bundle"
+        assert told in " ".join(result.output.split())
+        assert "by python -m training bank --in-place, calibrate --in-place" in " ".join(result.output.split())
+    plain = run("soup", *(one.path for one in pair), "--out", tmp_path / "plain")
+    assert "stay behind" not in plain.output
 
 
 def test_of_equal_points_the_one_nearest_the_first_bundle_is_best() -> None:

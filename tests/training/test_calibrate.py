@@ -163,13 +163,12 @@ def test_hubs_are_held_back_before_relevance_is_fitted():
     hubs = replace(
         pairs, image_vectors=np.concatenate([pairs.image_vectors[:-5], np.repeat(common, 5, axis=0)])
     )
-    bank = QueryBank(rows={"texts": common}, fingerprint="ab" * 32, alpha=5.0, k=1)
+    bank = QueryBank(rows={"texts": common}, fingerprint="ab" * 32, alpha=0.9, k=1)
     names = {"fingerprint": "ab" * 32, "bank": None, "short_queries": None}
-    plain, corrected = (
-        calibrate({"zoo": hubs}, LISTED, replace(asked, bank=each), **names).searches["words_to_image"].figures
-        for each in (None, bank)
-    )
-    assert corrected.balanced_accuracy > plain.balanced_accuracy + 0.2
+    with pytest.raises(CalibrationError, match="does not make a match likelier"):
+        calibrate({"zoo": hubs}, LISTED, asked, **names)
+    corrected = calibrate({"zoo": hubs}, LISTED, replace(asked, bank=bank), **names)
+    assert corrected.searches["words_to_image"].figures.balanced_accuracy > 0.85
 
 
 def test_the_same_pairs_give_the_same_calibration_and_others_another_digest(clear):
@@ -253,8 +252,9 @@ def test_a_gallery_without_a_word_of_the_image_keeps_only_captions_of_other_thin
 
 
 def test_calibration_error_of_a_known_mixture_is_exact():
-    said = [0.9] * 10 + [0.1] * 10
-    found, relevance = pages(said, [True] * 8 + [False] * 2 + [False] * 10, [True] * 10 + [False] * 10)
+    said = [0.9] * 150 + [0.1] * 150
+    right = [True, True, True, True, False] * 30 + [False] * 150
+    found, relevance = pages(said, right, [True] * 150 + [False] * 150)
     bins, error = reliability([Said(found, relevance)])
     assert error == pytest.approx(0.1)  # 0.9 is said of 0.8, and 0.1 of 0
     assert all(bin_.predicted == pytest.approx(0.1) for bin_ in bins[:7])
@@ -366,7 +366,7 @@ def test_a_calibration_is_measured_on_another_set_by_size_and_kind_of_query(tmp_
     whole, small = found["words_to_image", "all", 200], found["words_to_image", "all", 80]
     assert whole.figures.balanced_accuracy > 0.85
     assert whole.figures.judged_hits == 10 * (whole.figures.present_queries + whole.figures.absent_queries)
-    assert whole.quality.precision_at_1.value > 0.9
+    assert whole.quality.precision_at_1.value > 0.8
     assert (small.galleries, small.quality) == (5, None)
     assert ("sentence_to_image", "captions", 200) in found
     assert ("words_to_image", "noun", 200) in found
@@ -379,8 +379,8 @@ def test_a_calibration_is_measured_on_another_set_by_size_and_kind_of_query(tmp_
 
 
 def test_a_gallerys_own_texts_bring_relevance_nearer_to_what_is_so():
-    """Fitted where images lie close to their nouns, and used where they lie far."""
-    calibration, faint = fitted(zoo(signal=2.0, images=200)), zoo(signal=0.6, seed=7, images=300)
+    """Fitted where images lie close to their nouns, and used where they lie farther away."""
+    calibration, faint = fitted(zoo(signal=2.5, images=200)), zoo(signal=1.0, seed=7, images=300)
     plain, own = (
         next(one for one in measured(calibration, faint, own_texts=each).measured if one.queries == "all")
         for each in (False, True)
@@ -396,12 +396,9 @@ def test_the_commands_calibrate_a_bundle_and_measure_it(make_bundle, coloured_pa
     done = CliRunner().invoke(app, ["calibrate", str(bundle.path), "--data", spec, "--in-place"])
     assert done.exit_code == 0, done.output
     kept = read_calibration(bundle.path, fingerprint=bundle.fingerprint)
-    told = {
-        line.split(":")[0] for line in done.output.splitlines() if line.endswith(" image:") or "text:" in line
-    }
-    losing = {
-        line.split(":")[0] for line in done.output.splitlines() if "not written; give more images" in line
-    }
+    lines = done.output.splitlines()
+    told = {name for name in ("words → image", "sentence → image", "image → text") if f"{name}:" in lines}
+    losing = [line for line in lines if "not written; give more images" in line]
     assert losing
     assert len(kept.searches) == len(told) - len(losing)
     out = tmp_path / "out"

@@ -17,7 +17,7 @@ from training.evaluate.comparison_tables import comparison_markdown, comparison_
 from training.evaluate.hits import Hits, hits_of
 from training.evaluate.ranks import DIRECTIONS, rank_pairs
 from training.evaluate.report import Condition
-from training.shift.conditions import GROUPS, corrupted_conditions
+from training.shift.conditions import FAMILIES, GROUPS, corrupted_conditions
 
 BLUR, DARK = Condition(corruption="blur", severity=3), Condition(corruption="low_light", severity=3)
 IMAGES = 200
@@ -158,7 +158,9 @@ def test_tables_give_absolute_recall_beside_what_is_kept(tmp_path: Path) -> None
         {"a": hits(shares), "b": hits(shares)}, baseline="a", in_domain="photos", held_out={"a": ("blur",)}
     )
     markdown, shown = comparison_markdown(comparison), printed(comparison)
-    assert "| photos | a | blur * | T→I | 80.0 | – | – | 60.0 (75) | – | – |" in markdown
+    assert "| photos | a | blur (*) | T→I | 80.0 | – | – | 60.0 (75) | – | – |" in markdown
+    with_kin = compare({"a": hits(shares)}, held_out={"a": FAMILIES[-1]})
+    assert "| photos | a | blur * | T→I |" in comparison_markdown(with_kin)
     assert "| photos | b | blur | T→I |" in markdown
     assert "| photos | a | input 160×160 | T→I | 80.0 | 70.0 (" in markdown
     assert re.search(r"\| photos \| b \| blur 3 \| T→I \| \+0\.0 \(−\d\.\d to \+\d\.\d\) \|", markdown)

@@ -1,5 +1,6 @@
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,13 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from encoders.bundle import Bundle
+from encoders.encoder import Encoder
+from encoders.query_bank import QUERY_BANK, QueryBank, query_bank_bytes
+from training.data.pairs import read_pairs
 from training.evaluate.command import evaluate_command
 from training.evaluate.comparison import Comparison
-from training.evaluate.report import RetrievalReport, read_report
+from training.evaluate.embedding import embed_pairs
+from training.evaluate.report import RetrievalReport, read_report, report_notes
 
 app = typer.Typer(pretty_exceptions_enable=False)
 app.command()(evaluate_command)
@@ -70,6 +75,26 @@ def test_store_keeps_the_report_in_the_bundle_and_its_fingerprint_as_it_was(
     assert "report.json" in stored.files
     assert read_report(stored.path / "report.json").fingerprint == stored.fingerprint
     assert stored.fingerprint == Bundle.open(tiny_bundle).fingerprint
+
+
+def test_a_bundle_ranks_with_its_bank_or_without_and_the_report_says_which(
+    tmp_path: Path, coloured_pairs: Callable[..., str], tiny_bundle: Path
+) -> None:
+    spec = coloured_pairs(tmp_path / "pairs")
+    bundle = Bundle.open(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+    pairs = embed_pairs(Encoder.load(bundle, device="cpu"), read_pairs(spec))
+    bank = QueryBank({"texts": pairs.caption_vectors}, fingerprint=bundle.fingerprint, alpha=50.0, k=1)
+    bundle.with_file(QUERY_BANK, query_bank_bytes(bank))
+    with_bank, without, plain = (
+        RetrievalReport.model_validate_json(evaluate(path, "--data", spec, "--json", *more).stdout)
+        for path, more in ((bundle.path, ()), (bundle.path, ("--no-bank",)), (tiny_bundle, ()))
+    )
+    assert (with_bank.query_bank, without.query_bank, plain.query_bank) == ("used", "left out", "none")
+    assert without.datasets[0].figures == plain.datasets[0].figures != with_bank.datasets[0].figures
+    assert "bundle: ranked without its bank" in " ".join(report_notes([without])).replace("tiny", "bundle")
+    refused = evaluate(bundle.path, "--data", spec, "--no-bank", "--store")
+    assert refused.exit_code == 2
+    assert "not --no-bank" in refused.output
 
 
 def test_pictures_are_classified_by_class_names_beside_retrieval_or_alone(

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,9 +16,13 @@ from typer.testing import CliRunner, Result
 from encoders.bundle import Bundle
 from encoders.calibration import read_calibration
 from encoders.encoder import Encoder
+from encoders.query_bank import QUERY_BANK, QueryBank, query_bank_bytes
 from training.__main__ import app
 from training.data.pairs import read_pairs
+from training.evaluate.embedding import embed_pairs
 from training.evaluate.evaluate import evaluate
+from training.seen.exposure import exposure_of
+from training.seen.record import read_seen
 
 RECIPE = """
 name = "coloured"
@@ -129,6 +134,14 @@ def test_training_learns_what_the_captions_say(workplace: Workplace) -> None:
     assert f"calibrated on {calibration.fitted_on}" in " ".join(result.output.split())
     assert bundle.config.provenance["parent"] == Bundle.open(workplace.bundle).fingerprint
     assert bundle.config.provenance["data"][0]["images"] == 60
+    seen = read_seen(bundle)
+    assert seen is not None
+    assert [(one.record.role, one.record.kept) for one in seen.sources] == [
+        ("trained on", 60),
+        ("chosen by", 30),
+    ]
+    assert seen.unknown == ("tiny",)  # the start carries no record of its own
+    assert exposure_of(seen, read_pairs(workplace.train)).status == "seen"
     lines = (workplace.folder / "trained.run" / "metrics.jsonl").read_text().splitlines()
     losses = [json.loads(line)["loss"] for line in lines if "loss" in json.loads(line)]
     assert losses[-1] < losses[0] / 2
@@ -248,6 +261,57 @@ def test_a_finished_run_writes_its_bundle_again_without_training(workplace: Work
     assert again.exit_code == 0, again.output
     assert "learn" not in again.output
     assert Bundle.open(workplace.folder / "done").fingerprint == first
+
+
+def test_what_scores_below_its_start_is_not_written(workplace: Workplace) -> None:
+    workplace.recipe(epochs=20)
+    assert workplace.fit("start").exit_code == 0
+    workplace.bundle = workplace.folder / "start"
+    path = workplace.recipe(epochs=1)
+    plain = path.read_text()
+    path.write_text(plain.replace("heads_lr = 5e-3", "heads_lr = 1"))
+    for attempt in ("trained", "asked again"):
+        spoiled = workplace.fit("spoiled")
+        assert spoiled.exit_code == 4, (attempt, spoiled.output)
+        told = " ".join(spoiled.output.split())
+        scores = re.search(r"the run scored (\d+\.\d+) at best and what it began from (\d+\.\d+)", told)
+        assert scores is not None
+        assert float(scores[1]) < float(scores[2])
+        assert "no bundle is written" in told
+        assert not (workplace.folder / "spoiled").exists()
+    path.write_text(plain.replace("heads_lr = 5e-3", "heads_lr = 1e6"))
+    broken = workplace.fit("broken")
+    assert broken.exit_code in (2, 4), broken.output  # not a number, or a poor one
+    assert not (workplace.folder / "broken").exists()
+
+
+def test_what_the_start_brought_along_is_made_anew_or_told_of(
+    workplace: Workplace, make_bundle: Callable[..., Bundle]
+) -> None:
+    parent = make_bundle(workplace.folder / "parent", name="parent", weights="int8_rows")
+    with_pairs = embed_pairs(Encoder.load(parent, device="cpu"), read_pairs(workplace.train))
+    rows = {"images": with_pairs.image_vectors, "texts": with_pairs.caption_vectors}
+    bank = QueryBank(rows, fingerprint=parent.fingerprint, alpha=0.01, k=3)
+    parent = parent.with_file(QUERY_BANK, query_bank_bytes(bank)).with_file("verdict.json", b"{}")
+    parent.with_file("calibration.json", b"{}")
+    workplace.bundle, workplace.train = parent.path, with_copies(workplace, copies=4)
+    workplace.recipe(epochs=20)
+    result = workplace.fit("child")
+    assert result.exit_code == 0, result.output
+    child = Bundle.open(workplace.folder / "child")
+    told = " ".join(result.output.split())
+    assert child.config.weights == "int8_rows"
+    made = Encoder.load(child, device="cpu").query_bank
+    assert {len(of) for of in made.rows.values()} == {120}  # as many as its pictures
+    assert f"query bank made anew of 120 pairs, alpha {made.alpha:g}, k 3" in told
+    assert read_calibration(child.path, fingerprint=child.fingerprint) is not None
+    assert "verdict.json of parent hold for no other bundle and stay behind; coloured gets its own" in told
+
+
+def with_copies(workplace: Workplace, *, copies: int) -> str:
+    from tests.training.conftest import write_coloured_pairs
+
+    return write_coloured_pairs(workplace.folder / "more", copies=copies, seed=1)
 
 
 def test_patience_ends_a_phase_that_gets_no_better(workplace: Workplace) -> None:

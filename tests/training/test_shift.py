@@ -20,6 +20,7 @@ from training.evaluate.embedding import Embedding, embed_pairs
 from training.evaluate.evaluate import EvaluationOptions, measure
 from training.evaluate.report import Condition
 from training.shift.conditions import (
+    FAMILIES,
     GROUPS,
     captions_under,
     corrupted_conditions,
@@ -30,6 +31,7 @@ from training.shift.conditions import (
     picture_under,
     subjects_of,
 )
+from training.shift.corruptions import IMAGE_CORRUPTIONS
 from training.shift.input_sizes import SizeRefused, encoder_at_size
 
 DARK = Condition(corruption="low_light", severity=5)
@@ -152,11 +154,19 @@ def test_a_group_is_averaged_only_where_it_was_measured_whole() -> None:
     assert [subject.name for subject in subjects_of(conditions)][-2:] == ["warm", "mean of resolution"]
 
 
+def test_every_kind_of_a_family_is_one_that_there_is_and_stands_in_one_family() -> None:
+    named = [kind for family in FAMILIES for kind in family]
+    assert len(set(named)) == len(named)
+    assert set(named) <= set(IMAGE_CORRUPTIONS)
+
+
 def test_the_note_parts_what_training_kept_out_from_what_it_may_have_seen() -> None:
     note = held_out_note([DARK, Condition(corruption="jpeg", severity=1)], ("low_light", "blur"))
     assert note is not None
-    assert "its recipe: low_light;" in note
+    assert "its recipe: low_light (but not under_exposure and gamma_darker, much like it);" in note
     assert note.endswith("memory: jpeg")
+    alone = held_out_note([DARK], ("low_light", "under_exposure", "gamma_darker"))
+    assert "its recipe: low_light;" in str(alone)
     assert held_out_note([SWAPPED], ()) is None
     assert "not known" in str(held_out_note([DARK], None))
 

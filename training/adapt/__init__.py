@@ -5,7 +5,7 @@
     batchnorm     AdaBN: the norms' statistics, estimated anew
     heads         pseudo-pairs and few-shot: the heads, with replay of the source
     methods       what each name does to a candidate, and in which order
-    acceptance    target gain and source loss with their intervals, and the verdict
+    acceptance    target gain and source loss with their intervals, over splits too, and the verdict
     proxies       what can be said without labels, and how far it can be trusted
     choosing      `--method auto`
     towers        the towers of a candidate, with their embeddings

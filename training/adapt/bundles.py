@@ -24,6 +24,7 @@ from training.adapt.methods import Candidate, changes_towers
 from training.adapt.parent import PARENT_WEIGHTS, parent_files, replaced_weights, restore_parent
 from training.card import CARD, bundle_card
 from training.errors import AdaptationError
+from training.seen.record import Seen, seen_file
 
 SAME_EMBEDDINGS = frozenset({"calibration.json", GOLDEN_RECORD, GOLDEN_TENSORS})
 """What holds for any bundle of the same fingerprint."""
@@ -36,8 +37,13 @@ def check_out(out: Path, parent: Bundle) -> None:
     check_replaceable(out)
 
 
-def write_adapted(out: Path, parent: Bundle, candidate: Candidate, *, provenance: dict[str, Any]) -> Bundle:
-    """Write the candidate as a bundle of its own: `out` holds all of it or what it held before."""
+def write_adapted(
+    out: Path, parent: Bundle, candidate: Candidate, *, provenance: dict[str, Any], seen: Seen
+) -> Bundle:
+    """Write the candidate as a bundle of its own: `out` holds all of it or what it held before.
+
+    seen: by it and its parent.
+    """
     check_out(out, parent)
     files = read_files(parent, keep=lambda name: name in parent.config.embedding_files)
     if candidate.adaptation:
@@ -45,7 +51,7 @@ def write_adapted(out: Path, parent: Bundle, candidate: Candidate, *, provenance
     config = _child(parent, provenance).model_copy(
         update={"adaptation": "affine" if candidate.adaptation else None}
     )
-    files |= {CARD: bundle_card(config).encode(), **parent_files(parent)}
+    files |= {CARD: bundle_card(config).encode(), **seen_file(seen), **parent_files(parent)}
     state = {**load_weights(parent.path / WEIGHTS), **_changed(candidate)}
     weights = state if changes_towers(candidate.methods) else parent.path / WEIGHTS
     with _beside(out) as staging:

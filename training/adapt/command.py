@@ -17,11 +17,15 @@ from rich.table import Table
 from training.console import errors_shown, stages_on
 
 if TYPE_CHECKING:
+    from encoders.bundle import Bundle
     from training.adapt.acceptance import Row
     from training.adapt.adapt import Outcome
     from training.adapt.choosing import Trial
 
 EXIT_REJECTED = 4
+EXIT_UNDECIDED = 6
+_EXITS = {"accepted": 0, "rejected": EXIT_REJECTED, "undecided": EXIT_UNDECIDED}
+_STYLES = {"accepted": "green", "rejected": "red", "undecided": "yellow"}
 
 _out = Console()
 _err = Console(stderr=True)
@@ -50,7 +54,10 @@ def adapt_command(
     ] = 0.5,
     shots: Annotated[int, typer.Option(min=0, help="Captioned pictures that few-shot may look at.")] = 0,
     seed: Annotated[int, typer.Option(help="Which pictures are held out.")] = 0,
-    force: Annotated[bool, typer.Option("--force", help="Write the bundle though it is rejected.")] = False,
+    splits: Annotated[
+        int, typer.Option(min=1, help="Part the sets so often, by seed, seed + 1, …, and judge by all.")
+    ] = 1,
+    force: Annotated[bool, typer.Option("--force", help="Write the bundle though it is not accepted.")] = False,
     undo: Annotated[
         bool, typer.Option("--undo", help="Write at --out the bundle that an adapted BUNDLE was made from.")
     ] = False,
@@ -60,8 +67,9 @@ def adapt_command(
 ) -> None:
     """Suit a bundle to pictures and queries of one's own, without labels; say what it gains and what it costs.
 
-    Exit status: 0 adapted; 4 rejected (the source loses more than two points of R@1, or the target gains
-    nothing): no bundle is written unless forced; 2 a bundle, a set or an option cannot be used.
+    Exit status: 0 adapted; 4 rejected (the source loses more than two points of R@1, or the target falls);
+    6 undecided (the intervals do not tell): no bundle is written then unless forced; 2 a bundle, a set or an
+    option cannot be used.
     """
     with errors_shown():
         if undo:
@@ -73,15 +81,15 @@ def adapt_command(
             raise typer.BadParameter("--target and --source are needed, or --undo")
         request = Request(
             bundle=bundle, target=target, source=source, out=out, queries=queries, method=method,
-            holdout=holdout, shots=shots, seed=seed, device=device, batch=batch, force=force,
+            holdout=holdout, shots=shots, seed=seed, splits=splits, device=device, batch=batch, force=force,
         )  # fmt: skip
         with stages_on(_err) as on_progress:
             outcome = adapt(request, on_progress=on_progress, on_trial=_show_trial)
     if as_json:
         typer.echo(_as_json(outcome))
     else:
-        _show(outcome)
-    raise typer.Exit(0 if outcome.verdict.accepted else EXIT_REJECTED)
+        _show(outcome, bundle)
+    raise typer.Exit(_EXITS[outcome.verdict.state])
 
 
 def _undo(bundle: Path, out: Path) -> None:
@@ -92,31 +100,41 @@ def _undo(bundle: Path, out: Path) -> None:
     _out.print(f"{written.path} is {written.name} again, fingerprint {written.fingerprint}", soft_wrap=True)
 
 
-def _show(outcome: "Outcome") -> None:
+def _show_left_behind(parent: Path, adapted: "Bundle") -> None:
+    from encoders.bundle import Bundle
+    from training.heirlooms import left_behind
+
+    if told := left_behind([Bundle.open(parent, verify=False)], adapted):
+        _out.print(escape(told), highlight=False, soft_wrap=True)
+
+
+def _show(outcome: "Outcome", parent: Path) -> None:
     console = _out if _out.is_terminal else Console(width=140)
     names = ", ".join(map(str, outcome.methods)) or "none"
     console.print(f"methods: {names}", highlight=False, markup=False)
     console.print(_table(outcome.rows))
     for line in (*outcome.notes, *_proxy_lines(outcome)):
         console.print(f"[dim]{escape(line)}[/dim]", highlight=False, soft_wrap=True)
-    word, style = ("accepted", "green") if outcome.verdict.accepted else ("rejected", "red")
-    console.print(
-        f"[{style}]{word}[/{style}]: {escape(outcome.verdict.reason)}", highlight=False, soft_wrap=True
-    )
+    state, reason = outcome.verdict.state, escape(outcome.verdict.reason)
+    style = _STYLES[state]
+    console.print(f"[{style}]{state}[/{style}]: {reason}", highlight=False, soft_wrap=True)
     if outcome.bundle is None:
         console.print("no bundle is written", highlight=False)
     else:
         console.print(
             f"wrote {outcome.bundle.path}, fingerprint {outcome.bundle.fingerprint[:12]}", markup=False
         )
+        _show_left_behind(parent, outcome.bundle)
 
 
 def _table(rows: Sequence["Row"]) -> Table:
+    from training.adapt.acceptance import WAY_TITLES
+
     table = Table(title="acceptance", title_justify="left")
     for name in ("set", "images", "way", "recall", "before", "after", "difference", "95% interval"):
         table.add_column(name, justify="left" if name in ("set", "way") else "right")
     for row in rows:
-        way = "text→image" if row.direction == "text_to_image" else "image→text"
+        way = WAY_TITLES[row.direction]
         delta = row.difference
         table.add_row(
             row.side, str(row.images), way, f"R@{row.k}", f"{row.before:.1%}", f"{row.after:.1%}",
@@ -157,6 +175,7 @@ def _as_json(outcome: "Outcome") -> str:
     return json.dumps(
         {
             "methods": [str(method) for method in outcome.methods],
+            "verdict": outcome.verdict.state,
             "accepted": outcome.verdict.accepted,
             "reason": outcome.verdict.reason,
             "table": [row.model_dump(mode="json") for row in outcome.rows],

@@ -7,6 +7,7 @@ of the towers alone, kept for as long as the towers are. It does NOT know what i
 import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -30,6 +31,8 @@ class Towers:
     encoder: Encoder
     domain: Domain
     on_progress: OnProgress = silent
+    cache: Path | None = None
+    """A folder for embeddings by the bundle's own towers; changed ones have its name and other vectors."""
     _kept: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -55,7 +58,9 @@ class Towers:
             pairs = self.parts[part]
             named = PairSet(f"{part} ({pairs.name})", pairs.spec, pairs.images)
             batch = self.encoder.max_batch
-            self._kept[part] = embed_pairs(self.encoder, named, batch=batch, on_progress=self.on_progress)
+            self._kept[part] = embed_pairs(
+                self.encoder, named, batch=batch, cache=self.cache, on_progress=self.on_progress
+            )
         return cast("EmbeddedPairs", self._kept[part])
 
     def images(self, part: str) -> Floats:

@@ -15,6 +15,7 @@ from training.data.pairs import PairSet, read_pairs
 from training.errors import BankError
 
 if TYPE_CHECKING:
+    from encoders.bundle import Bundle
     from training.bank.bank import Trial
 
 EXIT_NO_GAIN = 4
@@ -99,10 +100,24 @@ def _make(
     made = f"{len(bank.rows['texts'])} pairs, alpha {bank.alpha:g}, k {bank.k}"
     if not keep:
         return f"bank of {made}: --in-place keeps it"
-    store_bank(opened, bank)
+    store_bank(_with_seen(opened, drawn), bank)
     return (
         f"bank of {made} kept in {path}: its figures, relevance and verdict are of another ranking now "
         "(evaluate --store, calibrate, gate), and indexes are to be rebuilt"
+    )
+
+
+def _with_seen(bundle: "Bundle", drawn: Sequence[PairSet]) -> "Bundle":
+    """The bundle's record of what it has seen with the bank's images, those sets that it has not seen whole."""
+    from training.seen.exposure import exposure_of
+    from training.seen.record import inherited, read_seen, source_of, store_seen
+
+    seen = read_seen(bundle)
+    foreign = [pairs for pairs in drawn if exposure_of(seen, pairs).status != "seen"]
+    if not foreign:
+        return bundle
+    return store_seen(
+        bundle, inherited([bundle], [source_of(one, name=f"{one.name}, bank") for one in foreign])
     )
 
 

@@ -20,6 +20,7 @@ from encoders.weights import load_weights
 from training.augmentation.presets import held_out_of
 from training.card import CARD, bundle_card
 from training.errors import BlendError
+from training.seen.record import inherited, seen_file
 
 State = dict[str, torch.Tensor]
 
@@ -56,7 +57,8 @@ def write_mean(
     _check_name(config.name)
     files = read_files(bundles[0], keep=lambda name: name in first.embedding_files)
     state = blended_state([bundle.path / WEIGHTS for bundle in bundles], shares)
-    written = write_bundle(out, config=config, state=state, files={**files, CARD: bundle_card(config).encode()})
+    files |= {CARD: bundle_card(config).encode(), **seen_file(inherited(bundles))}
+    written = write_bundle(out, config=config, state=state, files=files)
     return written, state
 
 

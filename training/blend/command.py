@@ -17,6 +17,7 @@ from training.console import errors_shown
 from training.errors import BlendError
 
 if TYPE_CHECKING:
+    from encoders.bundle import Bundle
     from training.blend.measured import Measure, Point
     from training.evaluate.report import RetrievalReport
 
@@ -100,6 +101,7 @@ def soup_command(
         method = "greedy soup" if greedy else "uniform soup"
         made = blend(opened, [1 / len(opened)] * len(opened), out, method=method)
         typer.echo(f"bundle {made.name} {made.fingerprint[:12]} of {len(opened)} written to {out}")
+        _tell_left_behind(opened, made)
 
 
 def _out_alone(out: Path | None, *others: object) -> Path:
@@ -112,8 +114,17 @@ def _write(first: Path, second: Path, alpha: float, out: Path) -> None:
     from encoders.bundle import Bundle
     from training.blend.blend import blend
 
-    made = blend([Bundle.open(first), Bundle.open(second)], [1 - alpha, alpha], out, method="interpolation")
+    opened = [Bundle.open(first), Bundle.open(second)]
+    made = blend(opened, [1 - alpha, alpha], out, method="interpolation")
     typer.echo(f"bundle {made.name} {made.fingerprint[:12]} at α = {alpha:g} written to {out}")
+    _tell_left_behind(opened, made)
+
+
+def _tell_left_behind(parents: "Sequence[Bundle]", made: "Bundle") -> None:
+    from training.heirlooms import left_behind
+
+    if told := left_behind(parents, made):
+        typer.echo(told)
 
 
 def _parse_alphas(text: str | None) -> list[float]:

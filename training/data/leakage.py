@@ -90,7 +90,7 @@ def find_leaks(train: PairSet, test: PairSet, *, max_distance: int = MAX_DISTANC
     """
     by_id = _leaks_by_photo_id(train.images, test.images)
     known = {(leak.train_id, leak.test_id) for leak in by_id}
-    by_hash = leaks_by_hash(_hashed_once(train.images), _hashed_once(test.images), max_distance=max_distance)
+    by_hash = leaks_by_hash(hashed_once(train.images), hashed_once(test.images), max_distance=max_distance)
     leaks = by_id + [leak for leak in by_hash if (leak.train_id, leak.test_id) not in known]
     return sorted(leaks, key=lambda leak: (leak.distance, leak.test_id, leak.train_id))
 
@@ -131,7 +131,7 @@ def hash_images(images: Sequence[CaptionedImage]) -> HashedImages:
 
 
 @lru_cache(maxsize=SETS_REMEMBERED)
-def _hashed_once(images: tuple[CaptionedImage, ...]) -> HashedImages:
+def hashed_once(images: tuple[CaptionedImage, ...]) -> HashedImages:
     """`hash_images`, remembered: a run checks each of its sources against several sets."""
     return hash_images(images)
 
@@ -149,6 +149,19 @@ def leaks_by_hash(train: HashedImages, test: HashedImages, *, max_distance: int)
         else:
             leaks.append(Leak(train_id, test_id, "mirrored picture", reflected))
     return sorted(leaks, key=lambda leak: (leak.distance, leak.test_id, leak.train_id))
+
+
+def near_any(hashes: Hashes, images: HashedImages, *, max_distance: int) -> NDArray[np.bool_]:
+    """(images,): whether any of `hashes` (n, HASH_WORDS) is so near to an image or to its mirror image."""
+    found = np.zeros(len(images.ids), dtype=np.bool_)
+    if not len(images.ids):
+        return found
+    rows = max(1, BLOCK_PAIRS // len(images.ids))
+    for start in range(0, len(hashes), rows):
+        block = hashes[start : start + rows]
+        for turned in (images.upright, images.mirrored):
+            found |= (distances(block, turned) <= max_distance).any(axis=0)
+    return found
 
 
 def distances(first: Hashes, second: Hashes) -> NDArray[np.float32]:

@@ -23,12 +23,17 @@ from training.shift.conditions import changes_text, held_out_note
 if TYPE_CHECKING:
     from encoders.bundle import Bundle
     from encoders.encoder import Encoder
+    from training.evaluate.embedding import OnProgress
     from training.evaluate.evaluate import Leaks, OnRanked
+    from training.seen.exposure import Exposure
 
 
 @dataclass(frozen=True)
 class MeasureSettings:
-    """batch: pictures at a time; baseline: a bundle, measured too where it is not among those given."""
+    """batch: images at a time; baseline: a bundle, measured too where it is not among those given.
+
+    bank: whether bundles rank with their query banks.
+    """
 
     batch: int = 32
     cache: Path | None = None
@@ -38,6 +43,7 @@ class MeasureSettings:
     input_sizes: tuple[tuple[int, int], ...] = ()
     baseline: Path | None = None
     in_domain: str | None = None
+    bank: bool = True
 
 
 def measure_bundles(
@@ -76,7 +82,17 @@ def measure_bundles(
         hits.append(found)
     names = bundle_names(reports)
     baseline = None if baseline_at is None else names[baseline_at]
-    return reports, _compared(dict(zip(names, hits, strict=True)), opened, baseline, settings.in_domain)
+    compared = _compared(
+        dict(zip(names, hits, strict=True)),
+        opened,
+        baseline,
+        settings.in_domain,
+        exposures={
+            name: {dataset.name: dataset.exposure for dataset in report.clean}
+            for name, report in zip(names, reports, strict=True)
+        },
+    )
+    return reports, compared
 
 
 def _measure(
@@ -95,13 +111,14 @@ def _measure(
     from training.evaluate.evaluate import EvaluationOptions, measure
     from training.evaluate.zero_shot_run import with_classification
 
-    options = EvaluationOptions(batch=settings.batch, cache=settings.cache)
+    options = EvaluationOptions(batch=settings.batch, cache=settings.cache, bank=settings.bank)
     encoder = Encoder.load(
         bundle,
         device=settings.device,
         precision=check_precision(settings.precision),
         max_batch=settings.batch,
     )
+    exposures = _exposures(bundle, test_sets, on_progress=progress.at(prefix))
     sized, refused = _at_sizes(encoder, settings.input_sizes)
     progress.plan(images=-len(refused) * sum(len(pairs.images) for pairs in test_sets), captions=0)
     on_progress = progress.at(prefix)
@@ -112,6 +129,7 @@ def _measure(
         sized=sized,
         options=options,
         leaks=leaks,
+        exposures=exposures,
         on_ranked=on_ranked,
         on_progress=on_progress,
     )
@@ -121,11 +139,27 @@ def _measure(
     return whole, measured.hits
 
 
+def _exposures(
+    bundle: "Bundle", test_sets: Sequence[PairSet], *, on_progress: "OnProgress"
+) -> "dict[str, Exposure]":
+    """What the bundle has seen of each set, by its own record."""
+    from training.seen.exposure import exposure_of
+    from training.seen.record import read_seen
+
+    seen, found = read_seen(bundle), dict[str, "Exposure"]()
+    for done, pairs in enumerate(test_sets, 1):
+        found[pairs.name] = exposure_of(seen, pairs)
+        on_progress("sets compared with what the bundle has seen", done, len(test_sets))
+    return found
+
+
 def _compared(
     hits: Mapping[str, tuple[Hits, ...]],
     bundles: "Sequence[Bundle]",
     baseline: str | None,
     in_domain: str | None,
+    *,
+    exposures: "Mapping[str, Mapping[str, Exposure | None]]",
 ) -> Comparison | None:
     """None where one bundle was measured on one clean set, or none on any."""
     if not any(hits.values()):
@@ -136,6 +170,7 @@ def _compared(
         baseline=baseline,
         in_domain=in_domain,
         held_out={name: kinds for name, kinds in kept_out.items() if kinds is not None},
+        exposures=exposures,
     )
     return comparison if comparison.shifts or comparison.differences or comparison.gaps else None
 

@@ -92,6 +92,10 @@ def evaluate_command(
     batch: Annotated[int, typer.Option(min=1, help="Pictures and captions the encoder takes at once.")] = 32,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
+    bank: Annotated[
+        bool,
+        typer.Option("--bank/--no-bank", help="Rank with the bundle's bank of queries, as a release does."),
+    ] = True,
     store: Annotated[
         bool,
         typer.Option(
@@ -115,7 +119,12 @@ def evaluate_command(
             input_sizes=parse_input_sizes(input_sizes),
             baseline=baseline,
             in_domain=in_domain,
+            bank=bank,
         )
+        if store and not bank:
+            raise EvaluationError(
+                "--store keeps the figures of a release, which ranks with the bank: not --no-bank"
+            )
         if out:
             out.mkdir(parents=True, exist_ok=True)
         zero_shot = read_zero_shot(classify or (), templates)
@@ -235,5 +244,5 @@ def _show(measured: _Measured, *, as_json: bool) -> None:
         if table.row_count:
             console.print(table)
     for note in [*report_notes(reports), *zero_shot_notes(reports)]:
-        style = "red" if "LEAK" in note else "yellow" if "WARNING" in note else "dim"
+        style = "red" if "LEAK" in note or "SEEN:" in note else "yellow" if "WARNING" in note else "dim"
         console.print(f"[{style}]{escape(note)}[/{style}]", highlight=False, soft_wrap=True)

@@ -24,8 +24,12 @@ from training.evaluate.hits import Hits
 from training.evaluate.metrics import Estimate, bootstrap_differences, bootstrap_draws, estimate
 from training.evaluate.ranks import DIRECTIONS, Direction, Doubles
 from training.evaluate.report import Condition
-from training.shift.conditions import Subject, subjects_of
+from training.seen.exposure import Exposure
+from training.shift.conditions import Subject, near_kinds, subjects_of
 from training.shift.corruptions import IMAGE_CORRUPTIONS
+
+Exposures = Mapping[str, Mapping[str, Exposure | None]]
+"""Bundle → set → what it has seen of it."""
 
 
 def paired_difference(
@@ -45,10 +49,12 @@ def compare(
     baseline: str | None = None,
     in_domain: str | None = None,
     held_out: Mapping[str, Sequence[str]] | None = None,
+    exposures: Exposures | None = None,
     samples: int = 1000,
     seed: int = 0,
 ) -> Comparison:
-    """Bundle name → its hits on each set, clean and under conditions; `held_out` its untrained corruptions.
+    """Bundle name → its hits on each set, clean and under conditions; `held_out` its untrained corruptions,
+    `exposures` what it has seen of each set.
 
     Differences are against `baseline`, or the first bundle; scores only against a named baseline. Raises
     EvaluationError where `in_domain` is no set, or bundles were measured on different images.
@@ -73,7 +79,7 @@ def compare(
             for table in tables
             for name in names
             if name != reference
-            for each in _differences(table, name, reference)
+            for each in _differences(table, name, reference, exposures or {})
         ),
         scores=tuple(
             score
@@ -82,7 +88,7 @@ def compare(
             if baseline and name != baseline
             for score in _scores(table, name, baseline)
         ),
-        gaps=tuple(_gaps(tables, names, in_domain)) if in_domain else (),
+        gaps=tuple(_gaps(tables, names, in_domain, exposures or {})) if in_domain else (),
     )
 
 
@@ -193,6 +199,7 @@ def _shifts(table: _Draws, name: str, held_out: Sequence[str] | None) -> Iterato
                 subject=subject.name,
                 severity=subject.severity,
                 held_out=_kept_out(subject, held_out),
+                near=near_kinds(subject.name, held_out or ()),
                 recall=recall.estimate,
                 clean=clean.value,
                 difference=recall.minus(clean).estimate,
@@ -204,8 +211,13 @@ def _kept_out(subject: Subject, held_out: Sequence[str] | None) -> bool | None:
     return subject.name in held_out if held_out is not None and subject.name in IMAGE_CORRUPTIONS else None
 
 
-def _differences(table: _Draws, name: str, reference: str) -> Iterator[Difference]:
+def _differences(table: _Draws, name: str, reference: str, exposures: Exposures) -> Iterator[Difference]:
     """On the clean set, then under every subject that both were measured under."""
+    seen_by = tuple(
+        bundle
+        for bundle in (name, reference)
+        if (exposure := exposures.get(bundle, {}).get(table.dataset)) is not None and exposure.counts
+    )
     shared = [each for each in table.conditions[name] if each in set(table.conditions[reference])]
     for subject in (None, *subjects_of(shared)):
         for direction, k in table.ways():
@@ -213,6 +225,7 @@ def _differences(table: _Draws, name: str, reference: str) -> Iterator[Differenc
             yield Difference(
                 bundle=name,
                 against=reference,
+                seen_by=seen_by,
                 dataset=table.dataset,
                 direction=direction,
                 k=k,
@@ -270,11 +283,14 @@ def _added_ratio(
     return ours.over(theirs) if theirs.estimate.low > 0 else None
 
 
-def _gaps(tables: Sequence[_Draws], names: Sequence[str], in_domain: str) -> Iterator[UnseenGap]:
+def _gaps(
+    tables: Sequence[_Draws], names: Sequence[str], in_domain: str, exposures: Exposures
+) -> Iterator[UnseenGap]:
     """The sets are drawn apart: each table has draws of its own."""
     home = next(table for table in tables if table.dataset == in_domain)
     for table in tables:
         for name in names if table is not home else ():
+            exposure = exposures.get(name, {}).get(table.dataset)
             for direction, k in table.ways():
                 gap = home.recall(name, None, direction, k).minus(table.recall(name, None, direction, k))
                 yield UnseenGap(
@@ -283,6 +299,7 @@ def _gaps(tables: Sequence[_Draws], names: Sequence[str], in_domain: str) -> Ite
                     direction=direction,
                     k=k,
                     in_domain=in_domain,
+                    status=exposure.status if exposure else None,
                     gap=gap.estimate,
                 )
 

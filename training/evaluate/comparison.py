@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from training.evaluate.metrics import Estimate
 from training.evaluate.ranks import Direction
 from training.files import replacing
+from training.seen.exposure import Status
 
 COMPARISON_FORMAT = 1
 
@@ -29,13 +30,14 @@ class Shift(_Figure):
     """What a bundle keeps under a subject: one condition, or the mean over a group at one severity.
 
     `held_out`: whether the corruption was kept out of the bundle's training; None for means, sizes and texts,
-    and where that is not known.
+    and where that is not known. `near`: of one that was kept out, the kinds much like it that were not.
     `recall` and `clean` from 0 to 1, `difference` = recall − clean; `retention` None where clean recall is 0.
     """
 
     subject: str
     severity: int | None
     held_out: bool | None = None
+    near: tuple[str, ...] = ()
     recall: Estimate
     clean: float
     difference: Estimate
@@ -43,17 +45,23 @@ class Shift(_Figure):
 
 
 class Difference(_Figure):
-    """`bundle` minus `against`, on the clean set (subject "clean") or under a subject; from −1 to 1."""
+    """`bundle` minus `against`, on the clean set (subject "clean") or under a subject; from −1 to 1.
+
+    seen_by: which of the two were trained on the set's images, or chosen by them.
+    """
 
     against: str
+    seen_by: tuple[str, ...] = ()
     subject: str
     severity: int | None
     recall: Estimate
     retention: Estimate | None
 
     @property
-    def verdict(self) -> Literal["better", "worse", "no difference shown"]:
-        """Of the recall: whether its interval leaves out zero."""
+    def verdict(self) -> str:
+        """Of the recall: whether its interval leaves out zero. None where memory may be what is compared."""
+        if self.seen_by:
+            return f"no fair comparison: seen by {' and '.join(self.seen_by)}"
         if self.recall.low > 0:
             return "better"
         return "worse" if self.recall.high < 0 else "no difference shown"
@@ -69,9 +77,13 @@ class CorruptionScore(_Figure):
 
 
 class UnseenGap(_Figure):
-    """Clean recall on `in_domain` minus that on `dataset`; galleries of different sizes are not alike."""
+    """Clean recall on `in_domain` minus that on `dataset`; galleries of different sizes are not alike.
+
+    status: whether the bundle has seen the set, by its own record; None where nobody looked.
+    """
 
     in_domain: str
+    status: Status | None = None
     gap: Estimate
 
 

@@ -60,7 +60,7 @@ def _kept(comparison: Comparison) -> _Sheet:
         row[shift.severity or 0] = f"{100 * shift.recall.value:.1f} ({_share(shift.retention)})"
     return _Sheet(
         f"R@{k} under corruption by severity, in % (in brackets: % of the clean figure kept; "
-        "* kept out of training)",
+        "* kept out of training, (*) kept out but for a kind much like it)",
         ("set", "bundle", "corruption", "", "clean", *map(str, SEVERITIES)),
         tuple((*key, *(row.get(each, "–") for each in SEVERITIES)) for key, row in rows.items()),
         texts=4,
@@ -141,13 +141,20 @@ def _scores(comparison: Comparison) -> _Sheet:
 def _gaps(comparison: Comparison) -> _Sheet:
     home = comparison.gaps[0].in_domain if comparison.gaps else ""
     return _Sheet(
-        f"Unseen gap: recall on {home} minus recall here, in points (galleries differ in size)",
-        ("set", "bundle", "", "R@", "gap"),
+        f"Gap to other sets: recall on {home} minus recall here, in points (galleries differ in size)",
+        ("set", "bundle", "the set is", "", "R@", "gap"),
         tuple(
-            (each.dataset, each.bundle, DIRECTION_TITLES[each.direction], str(each.k), _points(each.gap))
+            (
+                each.dataset,
+                each.bundle,
+                each.status or "not looked for",
+                DIRECTION_TITLES[each.direction],
+                str(each.k),
+                _points(each.gap),
+            )
             for each in comparison.gaps
         ),
-        texts=3,
+        texts=4,
     )
 
 
@@ -164,7 +171,8 @@ def _subject(figure: Difference) -> str:
 
 
 def _marked(shift: Shift) -> str:
-    return f"{shift.subject} *" if shift.held_out else shift.subject
+    mark = "" if not shift.held_out else " (*)" if shift.near else " *"
+    return shift.subject + mark
 
 
 def _share(retention: Estimate | None) -> str:

@@ -23,6 +23,7 @@ from training.evaluate.hits import Hits, hits_of
 from training.evaluate.metrics import DEFAULT_KS, Summary, fold_recall, summarise
 from training.evaluate.ranks import Direction, Ints, Retrieval, rank_pairs
 from training.evaluate.report import Condition, DatasetReport, RetrievalReport
+from training.seen.exposure import Exposure
 
 __all__ = [
     "DatasetReport",
@@ -43,13 +44,17 @@ COCO_FOLDS = 5
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """batch: images embedded at a time; cache: a folder for embeddings; the rest is the bootstrap's."""
+    """batch: images embedded at a time; cache: a folder for embeddings; the rest is the bootstrap's.
+
+    bank: whether to rank with the bundle's query bank, as a release of it does.
+    """
 
     ks: tuple[int, ...] = DEFAULT_KS
     batch: int = 32
     cache: Path | None = None
     bootstrap_samples: int = 1000
     seed: int = 0
+    bank: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,15 +104,17 @@ def measure(
     sized: Mapping[InputSize, Embedder] | None = None,
     options: EvaluationOptions = EvaluationOptions(),
     leaks: Mapping[str, Leaks] | None = None,
+    exposures: Mapping[str, Exposure] | None = None,
     on_ranked: OnRanked = unheard,
     on_progress: OnProgress = silent,
 ) -> Measurement:
     """Retrieval both ways on each set: clean, under each of the conditions, and at each size of `sized`.
 
-    `leaks` are `leaks_into`'s, to stand in the report. `on_ranked` hears of every set and condition while its
-    vectors are still there. An encoder with a query bank is ranked as a release with that bank searches.
-    Broken images are named in the report of the clean set and drop out with their captions. Raises
-    EvaluationError where nothing is left of a set, two sets share a name, or a vector is not finite.
+    `leaks` are `leaks_into`'s and `exposures`, by set, the bundle's, to stand in the report. `on_ranked` hears
+    of every set and condition while its vectors are still there. An encoder with a query bank is ranked as a
+    release with that bank searches. Broken images are named in the report of the clean set and drop out with
+    their captions. Raises EvaluationError where nothing is left of a set, two sets share a name, or a vector is
+    not finite.
     """
     names = [pairs.name for pairs in pair_sets]
     if repeated := next((name for name in names if names.count(name) > 1), None):
@@ -120,13 +127,16 @@ def measure(
         )
         found = None if leaks is None else leaks[pairs.name]
         ranking = _Ranking(encoder.query_bank, options, on_ranked)
-        measured += list(_measure_set(embedding, pairs, conditions=every, ranking=ranking, leaks=found))
+        clean, *shifted = _measure_set(embedding, pairs, conditions=every, ranking=ranking, leaks=found)
+        exposure = None if exposures is None else exposures[pairs.name]
+        measured += [(clean[0].model_copy(update={"exposure": exposure}), clean[1]), *shifted]
     report = RetrievalReport(
         bundle=encoder.name,
         fingerprint=encoder.fingerprint,
         device=str(encoder.device),
         precision=encoder.precision,
         bootstrap_samples=options.bootstrap_samples,
+        query_bank="none" if encoder.query_bank is None else "used" if options.bank else "left out",
         datasets=tuple(dataset for dataset, _ in measured),
     )
     return Measurement(report, tuple(hits for _, hits in measured))
@@ -145,9 +155,15 @@ def leaks_into(
 
 @dataclass(frozen=True)
 class _Ranking:
-    bank: QueryBank | None
+    """own: the bundle's query bank, used or not."""
+
+    own: QueryBank | None
     options: EvaluationOptions
     on_ranked: OnRanked
+
+    @property
+    def bank(self) -> QueryBank | None:
+        return self.own if self.options.bank else None
 
 
 def _measure_set(
@@ -202,7 +218,7 @@ def _measure_one(
         caption_image=embedded.caption_image,
         tied_share=_tied_share(figures),
         cut_share=float(embedded.cut.mean()),
-        bank=ranking.bank,
+        bank=ranking.own,
     )
     images = len(embedded.image_ids)
     report = DatasetReport(

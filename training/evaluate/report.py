@@ -22,6 +22,7 @@ from training.evaluate.ranks import Direction
 from training.evaluate.zero_shot import ZeroShotReport
 from training.files import replacing
 from training.markdown import markdown_table
+from training.seen.exposure import Exposure
 
 REPORT_FORMAT = 2
 """2 added `condition` and `notes`; reports of format 1 read as clean ones."""
@@ -61,7 +62,8 @@ class DatasetReport(BaseModel):
 
     `condition`: what pictures or captions were changed by; None for the clean set.
     `fold_recall`: COCO's "1K", the mean over five folds of 1,000 images, only for sets of 5,000 images.
-    `leaks`: by training set; None where none was given to compare with.
+    `leaks`: by training set; None where none was given to compare with. `exposure`: what the bundle's own
+    record says it has seen of the clean set.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -80,6 +82,7 @@ class DatasetReport(BaseModel):
     health: EmbeddingHealth
     warnings: tuple[str, ...] = ()
     leaks: dict[str, tuple[Leak, ...]] | None = None
+    exposure: Exposure | None = None
     seconds: float
 
     @property
@@ -99,6 +102,7 @@ class RetrievalReport(BaseModel):
     """How well one bundle retrieves, on each set; recall and mAP@R from 0 to 1 with 95% intervals.
 
     Sets stand clean first, then once for every condition they were measured under, by the same name.
+    `query_bank`: whether the bundle's ranked, as in a release; None in reports from before that was told.
     `notes`: what was not measured, and why (an input size that a tower refuses).
     """
 
@@ -112,6 +116,7 @@ class RetrievalReport(BaseModel):
     device: str
     precision: str
     bootstrap_samples: int
+    query_bank: Literal["used", "left out", "none"] | None = None
     datasets: tuple[DatasetReport, ...]
     classification: tuple[ZeroShotReport, ...] = ()
     notes: tuple[str, ...] = ()
@@ -168,6 +173,8 @@ def report_notes(reports: Sequence[RetrievalReport]) -> list[str]:
     """What a reader must know beside the figures: images left out, captions cut, leaks, warnings."""
     notes = []
     for report, bundle in zip(reports, bundle_names(reports), strict=True):
+        if report.query_bank in _BANK_NOTES:
+            notes.append(f"{bundle}: {_BANK_NOTES[report.query_bank]}")
         notes += [f"{bundle}: {note}" for note in report.notes]
         for dataset in report.clean:
             notes += [f"{dataset.name}, {bundle}: {note}" for note in _dataset_notes(dataset)]
@@ -221,6 +228,12 @@ def bundle_names(reports: Sequence[RetrievalReport]) -> list[str]:
     ]
 
 
+_BANK_NOTES = {
+    "used": "ranked with its bank of queries, as a release is",
+    "left out": "ranked without its bank of queries (--no-bank): a release ranks with it",
+}
+
+
 class _Head(BaseModel):
     """The two fields by which a report of any version is recognised."""
 
@@ -258,6 +271,8 @@ def _dataset_notes(dataset: DatasetReport) -> list[str]:
     ]
     if dataset.cut_captions:
         notes.append(f"{dataset.cut_captions} of {dataset.captions} captions cut to the text tower's length")
+    if dataset.exposure is not None:
+        notes.append(str(dataset.exposure))
     for train, leaks in (dataset.leaks or {}).items():
         shown = [f"{leak.test_id} = {leak.train_id} ({leak.kind}, {leak.distance} bits)" for leak in leaks]
         if shown:

@@ -50,6 +50,14 @@ class Beginning:
             with replacing(self._neighbours) as file:
                 np.save(file, found)
 
+    def score(self) -> float | None:
+        """Of the validation sets by the first weights, as `Outcome.score` has it; None if nobody looked."""
+        before = load_standings(self._standings, digest=self._digest)
+        if before is None:
+            return None
+        scores = [one.score for one in before[: len(self._prepared.held_out)]]
+        return float(np.mean(scores))
+
     def neighbours(self) -> NDArray[np.int64]:
         """(pictures, k) numbers of the pictures near each. Raises CheckpointError."""
         try:

@@ -51,6 +51,8 @@ class Progress(BaseModel):
     """Steps of the whole run that are done."""
     average_updates: int = 0
     best_score: float | None = None
+    """Of the validation sets: the start's, until an average of the run is better."""
+    best_trained_score: float | None = None
     validations_without_gain: int = 0
     finished: bool = False
 

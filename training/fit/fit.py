@@ -18,7 +18,7 @@ from torch import nn
 
 from encoders.bundle import Bundle
 from encoders.texts import open_tokenizer
-from training.errors import CheckpointError, RecipeError
+from training.errors import CheckpointError, RecipeError, StartIsBetter
 from training.evaluate.collapse import health_warnings
 from training.fit.beginning import Beginning
 from training.fit.checkpoint import Progress, load_optimiser, load_tensors, optimiser_tensors, save_tensors
@@ -106,12 +106,14 @@ class Run:
     def train(self, out: Path, *, reporter: Reporter, until: str | None = None) -> Bundle:
         """Train to the end, or to that of the phase `until`, and write the bundle; more can follow later.
 
-        Raises Diverged, UnreadableImage, CheckpointError, RecipeError (no such phase, or it is over).
+        What the run began with is a candidate, too: StartIsBetter where no average scores higher on the
+        validation sets, and nothing is written. Raises Diverged, UnreadableImage, CheckpointError, RecipeError
+        (no such phase, or it is over).
         """
         self._reporter = reporter
         wanted = self._phases_wanted(until)
-        if self._progress.total_steps == 0 and self._processes.first:
-            self._beginning.look(reporter)
+        if self._progress.total_steps == 0:
+            self._begin(reporter)
         self._processes.wait()
         self._mimicry = open_mimicry(self._prepared, reporter)
         phases = self._recipe.phases
@@ -124,10 +126,30 @@ class Run:
                 validations_without_gain=0, finished=following == len(phases),
             )  # fmt: skip
             self._save(None, None)
+        if self._recipe.validation is not None and self._load_best().total_steps == 0:
+            raise StartIsBetter(self._why_the_start())
         if self._processes.first:
             finish_bundle(self._prepared, self._learner.model, out, measured=self._changes())
         self._processes.wait()
         return Bundle.open(out)
+
+    def _begin(self, reporter: Reporter) -> None:
+        """Before the first step: see how the start does, and keep it as the best so far."""
+        if self._processes.first:
+            self._beginning.look(reporter)
+        self._processes.wait()
+        if self._recipe.validation is None:
+            return
+        score = self._processes.agreed(self._beginning.score() or 0.0)
+        reporter.say(f"the start: score {100 * score:.2f}")
+        self._keep_best(score)
+
+    def _why_the_start(self) -> str:
+        best, trained = self._progress.best_score or 0.0, self._progress.best_trained_score or 0.0
+        return (
+            f"on its own validation sets the run scored {100 * trained:.2f} at best and what it began from "
+            f"{100 * best:.2f}: no bundle is written. Try lower rates, more epochs, or pairs more like those"
+        )
 
     @property
     def _phases_done(self) -> int:
@@ -238,6 +260,8 @@ class Run:
         self._reporter.warn([text for outcome in outcomes for text in health_warnings(outcome.health)])
         score = self._processes.agreed(mean_score(outcomes))
         self._recall = f"R@10 {100 * outcomes[0].recall['t2i@10']:.1f}"
+        trained = self._progress.best_trained_score
+        self._update(best_trained_score=score if trained is None else max(score, trained))
         better = self._progress.best_score is None or score > self._progress.best_score
         if better:
             self._keep_best(score)
@@ -251,10 +275,12 @@ class Run:
         if self._processes.first:
             save_tensors(self._folder / BEST, _named(self._learner.model, "model."), progress=self._progress)
 
-    def _load_best(self) -> None:
+    def _load_best(self) -> Progress:
+        """The best weights so far, and where the run stood when it had them."""
         self._processes.wait()
-        tensors, _ = load_tensors(self._folder / BEST)
+        tensors, progress = load_tensors(self._folder / BEST)
         _load_model(self._learner.model, tensors, "model.")
+        return progress
 
     def _save(self, adam: torch.optim.AdamW | None, average: MovingAverage | None) -> None:
         if not self._processes.first:

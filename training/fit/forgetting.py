@@ -35,6 +35,11 @@ class Standing:
     hits: Hits
     owners: dict[str, NDArray[np.int64]]
 
+    @property
+    def score(self) -> float:
+        """Mean of R@1, R@5, R@10 both ways."""
+        return float(np.mean([hits.mean() for hits in self.hits.values()]))
+
 
 @dataclass(frozen=True)
 class Change:

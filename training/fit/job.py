@@ -3,6 +3,7 @@
 Composition only. It does not know the command line.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,14 +17,18 @@ from encoders.errors import TwinlensError
 from training.calibrate.calibrate import without_losers
 from training.calibrate.run import calibrate_encoder, store_calibration
 from training.console import stages_on
-from training.data.pairs import read_pairs
+from training.data.pairs import PairSet, read_pairs
 from training.evaluate.embedding import OnProgress
+from training.fit.banks import renew_bank
 from training.fit.checkpoint import alone_in
 from training.fit.fit import CHECKPOINT, Run
-from training.fit.prepare import check_out, prepare
+from training.fit.prepare import Prepared, check_out, prepare
 from training.fit.processes import join_processes, leave_processes
 from training.fit.progress import Reporter
-from training.fit.recipe import Recipe, Validation
+from training.fit.recipe import Recipe
+from training.heirlooms import left_behind
+from training.seen.record import Seen, inherited, source_of, store_seen
+from training.short_queries.store import carried
 
 
 @dataclass(frozen=True)
@@ -76,28 +81,61 @@ def _fit(recipe: Recipe, options: JobOptions, console: Console) -> None:
         log = folder if processes.first else None
         with Reporter(speaker, log, steps_done=training.steps_done, validated=training.validated) as reporter:
             bundle = training.train(options.out, reporter=reporter, until=options.until)
-    speaker.print(f"bundle {bundle.name} {bundle.fingerprint[:12]} written to {options.out}", markup=False)
-    if processes.first and recipe.validation is not None:
+    if processes.first:
         with stages_on(speaker) as on_progress:
-            told = _calibrated(bundle, recipe.validation, device=options.device, on_progress=on_progress)
-        speaker.print(told, markup=False, highlight=False)
+            told = _finished(bundle, prepared, device=options.device, on_progress=on_progress)
+        for line in told:
+            speaker.print(line, markup=False, highlight=False)
 
 
-def _calibrated(bundle: Bundle, validation: Validation, *, device: str, on_progress: OnProgress) -> str:
+def _finished(bundle: Bundle, prepared: Prepared, *, device: str, on_progress: OnProgress) -> list[str]:
+    """Give the bundle what belongs to its embeddings, bank and calibration; what came of it, a line each."""
+    recipe = prepared.recipe
+    told = [f"bundle {bundle.name} {bundle.fingerprint[:12]} written to {bundle.path}"]
+    held_out = [read_pairs(spec) for spec in recipe.validation.pairs] if recipe.validation else []
+    parent = Bundle.open(recipe.start.bundle, verify=False) if recipe.start.bundle else None
+    bundle = store_seen(bundle, _seen(prepared, parent, held_out))
+    if parent is not None:
+        bundle, renewed = renew_bank(
+            bundle, parent, prepared.sets, held_out, device=device, seed=recipe.seed, on_progress=on_progress
+        )
+        told += [renewed] if renewed else []
+        bundle, lost_queries = carried(parent, bundle)
+        told += lost_queries
+    if held_out:
+        bundle, said = _calibrated(bundle, held_out, device=device, on_progress=on_progress)
+        told.append(said)
+    if parent is not None and (lost := left_behind([parent], bundle)):
+        told.append(lost)
+    return told
+
+
+def _seen(prepared: Prepared, parent: Bundle | None, held_out: Sequence[PairSet]) -> Seen:
+    """All that the run learned from and chose by, and what its start and its teacher have seen."""
+    before = [bundle for bundle in (parent, prepared.teacher) if bundle is not None]
+    trained = [source_of(pairs) for pairs in prepared.sets]
+    return inherited(before, [*trained, *(source_of(pairs, role="chosen by") for pairs in held_out)])
+
+
+def _calibrated(
+    bundle: Bundle, held_out: Sequence[PairSet], *, device: str, on_progress: OnProgress
+) -> tuple[Bundle, str]:
     """Fit a calibration on the validation sets into the bundle; what came of it, which is no reason to fail."""
     try:
-        sets = [read_pairs(spec) for spec in validation.pairs]
-        fitted = calibrate_encoder(Encoder.load(bundle, device=device), sets, on_progress=on_progress)
+        fitted = calibrate_encoder(Encoder.load(bundle, device=device), held_out, on_progress=on_progress)
         calibration, losers = without_losers(fitted)
         if calibration is None:
-            return f"no calibration: {'; '.join(losers)}"
-        store_calibration(bundle, calibration)
+            return bundle, f"no calibration: {'; '.join(losers)}"
+        stored = store_calibration(bundle, calibration)
     except TwinlensError as error:
-        return f"no calibration: {error}"
+        return bundle, f"no calibration: {error}"
     told = ", ".join(
         f"{search.replace('_', ' ')} {each.figures.balanced_accuracy:.1%}"
         for search, each in calibration.searches.items()
         if each.figures is not None
     )
     left_out = "".join(f"; {reason}" for reason in losers)
-    return f"calibrated on {calibration.fitted_on}; present against absent, balanced accuracy: {told}{left_out}"
+    return (
+        stored,
+        f"calibrated on {calibration.fitted_on}; present against absent, balanced accuracy: {told}{left_out}",
+    )

@@ -102,7 +102,7 @@ def finish_bundle(
         towers=point.towers,
         preprocessing=point.preprocessing,
         tokenizer=point.tokenizer,
-        weights=recipe.weights,
+        weights=recipe.weights or point.weights,
         logit_scale=math.exp(cast("Any", model).logit_scale.item()),
         provenance={
             "recipe": recipe.model_dump(mode="json"),

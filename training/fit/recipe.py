@@ -154,8 +154,8 @@ class Recipe(_Frozen):
     precision: Precision = "fp32"
     """Of the trained parts; a frozen stem has its own. On a CPU, bf16 is for matrix products alone."""
     stem_precision: Precision = "fp32"
-    weights: Encoding = "fp32"
-    """How the bundle stores its matrices."""
+    weights: Encoding | None = None
+    """How the bundle stores its matrices; by default as the bundle that it starts from does, else fp32."""
     decode_threads: int = Field(default=2, ge=1, le=64)
 
     @model_validator(mode="after")

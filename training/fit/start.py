@@ -24,6 +24,7 @@ from encoders.encoder import load_towers
 from encoders.images import Preprocessing
 from encoders.texts import TOKENIZER_FILES, TokenizerSpec
 from encoders.towers import TEXT_FOLDER, TowersConfig, build_towers
+from encoders.weights import Encoding
 from training.errors import RecipeError
 from training.fit.step.loss import LossKind
 
@@ -80,6 +81,8 @@ class StartingPoint:
     """The fingerprint of the bundle it comes from."""
     parent_data: Sequence[Mapping[str, Any]] = ()
     """What that bundle was trained on: its terms go on."""
+    weights: Encoding = "fp32"
+    """How that bundle stores its matrices."""
 
 
 def starting_point(start: Start, scratch: Path, *, seed: int, loss: LossKind = "softmax") -> StartingPoint:
@@ -124,6 +127,7 @@ def _from_bundle(bundle: Bundle, start: Start, scratch: Path) -> StartingPoint:
         model=load_towers(bundle),
         parent=bundle.fingerprint,
         parent_data=bundle.config.provenance.get("data", []),
+        weights=bundle.config.weights,
     )
 
 

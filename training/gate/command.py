@@ -37,8 +37,9 @@ def gate_command(
 ) -> None:
     """Judge a bundle by a policy: parity, recall floors, and no fall against the bundle served now.
 
-    A check whose figure proves nothing (saturated, too few images) is not passed, and says what would do. Exit
-    status: 0 passed; 5 failed; 2 a bundle, the policy or a set cannot be used.
+    A check whose figure proves nothing (saturated, too few images, images that the candidate has seen) is not
+    passed, and says what would do. Exit status: 0 passed; 5 failed; 2 a bundle, the policy or a set cannot be
+    used.
     """
     with errors_shown():
         from training.gate.policy import Policy

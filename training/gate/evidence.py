@@ -10,6 +10,7 @@ from encoders.verdict import Doubt
 from training.evaluate.metrics import Estimate, images_for
 from training.evaluate.ranks import Direction
 from training.gate.policy import Evidence
+from training.seen.exposure import Exposure
 
 TELLING = 0.95
 """Recall up to which a k still tells one bundle from a better one."""
@@ -27,7 +28,7 @@ class Lacking:
 class Sample:
     """What was measured: how many images with how many captions, up to which rank, with which interval.
 
-    recall: of the bundle (the better of two), by k.
+    recall: of the bundle (the lesser of two), by k; exposure: what the candidate has seen of the set.
     """
 
     images: int
@@ -36,6 +37,7 @@ class Sample:
     k: int
     interval: Estimate
     recall: Callable[[int], float]
+    exposure: Exposure
 
     @property
     def chance(self) -> float:
@@ -48,6 +50,8 @@ class Sample:
 
 def lacking_for_floor(sample: Sample, *, floor: float, evidence: Evidence) -> Lacking | None:
     """What a recall that reaches its floor lacks to be believed."""
+    if seen := _seen(sample):
+        return seen
     if sample.chance >= floor:
         found = f"a random order of {sample.images} images reaches {sample.chance:.1%} R@{sample.k}"
         return Lacking("saturated", f"{found}: take a smaller k, more images or a higher floor")
@@ -56,7 +60,7 @@ def lacking_for_floor(sample: Sample, *, floor: float, evidence: Evidence) -> La
 
 def lacking_for_no_fall(sample: Sample, *, evidence: Evidence) -> Lacking | None:
     """What a recall that does not fall lacks to be believed."""
-    return _saturated(sample, evidence) or _too_few(sample, evidence)
+    return _seen(sample) or _saturated(sample, evidence) or _too_few(sample, evidence)
 
 
 def undecided(sample: Sample, *, margin: float) -> Lacking | None:
@@ -66,6 +70,12 @@ def undecided(sample: Sample, *, margin: float) -> Lacking | None:
         return None
     enough = images_for(sample.images, _half(sample.interval), room)
     return Lacking("too few", f"neither a fall nor that there is none: about {enough:,} images would tell")
+
+
+def _seen(sample: Sample) -> Lacking | None:
+    if not sample.exposure.counts:
+        return None
+    return Lacking("seen", f"{sample.exposure}: take images that it was neither trained on nor chosen by")
 
 
 def _saturated(sample: Sample, evidence: Evidence) -> Lacking | None:

@@ -26,6 +26,8 @@ from training.evaluate.ranks import Direction, Doubles, Ints, QueryRanks, Retrie
 from training.evaluate.report import DIRECTION_TITLES, Condition
 from training.gate.evidence import Lacking, Sample, lacking_for_floor, lacking_for_no_fall, undecided
 from training.gate.policy import Evidence, Floor, NoFall, Parity, Policy
+from training.seen.exposure import Exposure, exposure_of
+from training.seen.record import read_seen
 
 MAKE_GOLDEN = "python -m encoders golden BUNDLE --reference FP32_WEIGHTS"
 _INPUTS = {"images": "pictures", "texts": "texts"}
@@ -58,10 +60,11 @@ def judge(
         raise PolicyError(f"{policy.name} compares with the current bundle: name it with --against")
     specs = [*(floor.data for floor in policy.floors), *(rule.data for rule in policy.no_fall)]
     sets = {spec: read_pairs(spec) for spec in dict.fromkeys(specs)}
-    encoder = _load(candidate, settings)
+    encoder, seen = _load(candidate, settings), read_seen(candidate)
+    exposures = {spec: exposure_of(seen, pairs) for spec, pairs in sets.items()}
     golden = read_golden(candidate)
     checked = check_golden(encoder, golden) if golden else None
-    ours = _Recalls(encoder, sets, settings, on_progress)
+    ours = _Recalls(encoder, sets, settings, on_progress, exposures)
     checks = _golden_checks(golden, checked, policy.parity)
     checks += [_floor(ours, each, policy.evidence) for each in policy.floors]
     if against is not None and policy.no_fall:
@@ -123,8 +126,9 @@ class _Recalls:
         sets: Mapping[str, PairSet],
         settings: GateSettings,
         on_progress: OnProgress,
+        exposures: Mapping[str, Exposure] | None = None,
     ) -> None:
-        self.sets, self.settings = sets, settings
+        self.sets, self.settings, self.exposures = sets, settings, exposures or {}
         self._bank = encoder.query_bank
         self._embeddings = {
             spec: Embedding(
@@ -174,7 +178,7 @@ class _Recalls:
             return min(float(one.mean_hits(spec, conditions, direction, k=rank)[0].mean()) for one in every)
 
         images = len(clean.image_ids)
-        return Sample(images, len(clean.captions), direction, k, interval, recall)
+        return Sample(images, len(clean.captions), direction, k, interval, recall, self.exposures[spec])
 
 
 def _floor(recalls: _Recalls, floor: Floor, evidence: Evidence) -> Check:

@@ -40,7 +40,7 @@ def recall_section(inputs: PageInputs) -> Markup:
         if not any(shown):
             continue
         first = next(dataset for dataset in shown if dataset)
-        kind = f", {'in domain' if name == inputs.in_domain else 'unseen'}" if inputs.in_domain else ""
+        kind = _kind_of(shown, in_domain=name == inputs.in_domain)
         size = f"{first.images:,} pictures, {first.captions:,} captions{kind}"
         charts = [
             card(DIRECTION_NAMES[d], bars(_groups(shown, d, ks), label=f"{name}, {DIRECTION_NAMES[d]}: recall"))
@@ -79,12 +79,17 @@ def differences_section(inputs: PageInputs) -> Markup:
 def notes_section(inputs: PageInputs) -> Markup:
     """Leaks first, then warnings, then what else is to know."""
     notes = [*report_notes(inputs.reports), *zero_shot_cautions(inputs.reports)]
-    order = sorted(notes, key=lambda n: 0 if "LEAK" in n else 1 if "WARNING" in n else 2)
+    order = sorted(notes, key=lambda n: 0 if _tells_leak(n) else 1 if "WARNING" in n else 2)
     items = [
-        element("li", each, class_="alarm" if "LEAK" in each or "WARNING" in each else None) for each in order
+        element("li", each, class_="alarm" if _tells_leak(each) or "WARNING" in each else None)
+        for each in order
     ]
     body = element("ul", *items) if items else note("None.")
     return section("Leaks and warnings", body)
+
+
+def _tells_leak(note: str) -> bool:
+    return "LEAK" in note or "SEEN:" in note
 
 
 def reproduce_section(inputs: PageInputs) -> Markup:
@@ -105,6 +110,14 @@ def reproduce_section(inputs: PageInputs) -> Markup:
         table(["set", "spec", "digest"], _sets(inputs.reports), words=range(3)),
         said,
     )
+
+
+def _kind_of(shown: Sequence[DatasetReport | None], *, in_domain: bool) -> str:
+    """Whether the bundles have seen the set, by their own records, where all say the same."""
+    statuses = {dataset.exposure.status for dataset in shown if dataset and dataset.exposure}
+    kinds = ["in domain"] if in_domain else []
+    kinds += statuses if len(statuses) == 1 else ["not seen alike by all bundles"] if statuses else []
+    return "".join(f", {kind}" for kind in kinds)
 
 
 def clean_set(report: RetrievalReport, name: str) -> DatasetReport | None:

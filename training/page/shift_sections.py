@@ -35,7 +35,7 @@ def curves_section(inputs: PageInputs) -> Markup:
                 for place, (view, bundle) in enumerate(zip(views, bundles, strict=True))
                 for d in DIRECTIONS
             ]
-            mark = held_out_mark() if corruption in held_out else None
+            mark = held_out_mark(corruption, held_out)
             label = f"{name}, {in_words(corruption)}: R@{k} over severity"
             chart = curves(lines, xs=xs, label=label, top=highest_recall(views, k=k))
             charts.append(card(joined(in_words(corruption), mark), chart))
@@ -97,6 +97,7 @@ def _held_out_words(inputs: PageInputs) -> Markup | None:
         return None
     return joined(
         " ",
-        held_out_mark(),
-        " was kept out of training by the recipe; of the others, what is kept may be memory.",
+        element("span", "held out", class_="held"),
+        " was kept out of training by the recipe; of the others, and in part where kinds much like it were "
+        "not, what is kept may be memory.",
     )

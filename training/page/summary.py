@@ -78,14 +78,15 @@ def _difference(difference: Difference) -> Markup:
 
 
 def _unseen_gap(gaps: Sequence[UnseenGap]) -> Markup:
-    """In-domain minus unseen recall, a direction each."""
+    """In-domain minus other recall, a direction each."""
     said = " and ".join(
         f"{signed(-each.gap.value)} points {QUERIES[each.direction]} "
         f"({signed(-each.gap.high)} to {signed(-each.gap.low)})"
         for each in gaps
     )
     return joined(
-        f"Unseen gap: R@{gaps[0].k} of {gaps[0].bundle} differs from that on {gaps[0].in_domain} by {said}."
+        f"R@{gaps[0].k} of {gaps[0].bundle} differs from that on {gaps[0].in_domain} by {said}; the set is "
+        f"{gaps[0].status or 'not looked for among its training images'}."
     )
 
 
@@ -145,6 +146,13 @@ def _cautions(reports: Sequence[RetrievalReport]) -> Iterator[Markup]:
                 seen.add((dataset.name, train))
                 leaked = f"{dataset.leaked_images(train):,} of {dataset.name}'s {dataset.images:,} pictures"
                 yield joined(_strong(f"{leaked} stand in {train}"), ": its figures are too good.")
+    for report in reports:
+        for dataset in report.clean:
+            if dataset.exposure is not None and dataset.exposure.counts:
+                told = f"{report.bundle} has seen {dataset.exposure.seen:,} of {dataset.name}'s"
+                yield joined(
+                    _strong(f"{told} {dataset.exposure.images:,} images"), ": its figures are memory in part."
+                )
     count = sum(len(dataset.warnings) for report in reports for dataset in report.clean)
     count += sum(len(measured.warnings) for report in reports for measured in report.classification)
     if count:

@@ -12,6 +12,7 @@ from training.evaluate.shifts import Shifts, in_words, recall_at
 from training.evaluate.zero_shot import ZeroShotReport
 from training.page.markup import Content, Markup, element, joined
 from training.page.summary import signed
+from training.shift.conditions import near_kinds
 
 
 def recall_table(reports: Sequence[RetrievalReport], name: str, *, ks: Sequence[int]) -> Markup:
@@ -36,9 +37,7 @@ def heat_map(
     body = [
         element(
             "tr",
-            element(
-                "th", in_words(corruption), held_out_mark() if corruption in held_out else None, scope="row"
-            ),
+            element("th", in_words(corruption), held_out_mark(corruption, held_out), scope="row"),
             *(_heat(shifts, by_severity.get(s), direction, k=k) for s in severities),
         )
         for corruption, by_severity in shifts.corrupted.items()
@@ -46,7 +45,13 @@ def heat_map(
     return element("table", element("thead", head), element("tbody", *body), class_="heat")
 
 
-def held_out_mark() -> Markup:
+def held_out_mark(corruption: str, held_out: Collection[str]) -> Markup | None:
+    """Of a kind that the recipes kept out of training, and whether they kept out those much like it."""
+    if corruption not in held_out:
+        return None
+    if near := near_kinds(corruption, tuple(held_out)):
+        told = f"kept out of training by the recipe, but not {' and '.join(map(in_words, near))}, much like it"
+        return element("span", "held out, near kinds not", class_="held", title=told)
     return element("span", "held out", class_="held", title="kept out of training by the recipe")
 
 

@@ -38,6 +38,15 @@ MEANS: dict[str, tuple[str, ...]] = {
 }
 """Averages over groups that were measured whole."""
 
+FAMILIES: tuple[tuple[str, ...], ...] = (
+    ("low_light", "under_exposure", "gamma_darker"),
+    ("over_exposure", "gamma_lighter", "brightness"),
+    ("warm", "cool"),
+    ("desaturate", "oversaturate"),
+    ("resolution_bicubic", "resolution_bilinear", "pixelate", "blur"),
+)
+"""Kinds that do much the same to an image: training on one is half a training on the others."""
+
 _SIZE = re.compile(r"(\d+)(?:x(\d+))?")
 
 
@@ -113,6 +122,12 @@ def captions_under(condition: Condition, captions: Sequence[str], *, image_id: s
     return corrupt_texts(captions, condition.corruption, severity=condition.severity, rng=rng)
 
 
+def near_kinds(kind: str, held_out: Sequence[str]) -> tuple[str, ...]:
+    """Of a kind that was kept out of training: the kinds much like it that were not."""
+    family: tuple[str, ...] = next((each for each in FAMILIES if kind in each), ())
+    return tuple(other for other in family if kind in held_out and other not in held_out)
+
+
 def held_out_note(conditions: Sequence[Condition], held_out: Sequence[str] | None) -> str | None:
     """Which corruptions of pictures a bundle's training kept out; None where no picture was corrupted.
 
@@ -124,7 +139,15 @@ def held_out_note(conditions: Sequence[Condition], held_out: Sequence[str] | Non
         return None
     if held_out is None:
         return "it is not known which of these corruptions it was trained on: what it keeps may be memory"
-    kept_out = ", ".join(name for name in pictures if name in held_out) or "none of these corruptions"
+    near = {name: near_kinds(name, held_out) for name in pictures}
+    kept_out = (
+        ", ".join(
+            f"{name} (but not {' and '.join(near[name])}, much like it)" if near[name] else name
+            for name in pictures
+            if name in held_out
+        )
+        or "none of these corruptions"
+    )
     others = ", ".join(name for name in pictures if name not in held_out) or "none"
     return (
         f"kept out of its training by its recipe: {kept_out}; open to it, so that part may be memory: {others}"

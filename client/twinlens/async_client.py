@@ -1,0 +1,237 @@
+"""`AsyncClient`: the methods of `Client` to await."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, ParamSpec, Self, TypeVar
+
+import httpx
+
+from twinlens import calls
+from twinlens.answers import (
+    BatchAnswer,
+    Change,
+    ChangeAnswer,
+    Embeddings,
+    Item,
+    Readiness,
+    Release,
+    Reload,
+    SearchAnswer,
+)
+from twinlens.calls import Call
+from twinlens.configured import Configured
+from twinlens.exchange import Options, Pause, Send, Told, exchange
+from twinlens.overviews import Drift, DuplicatesPage, Fields
+from twinlens.queries import NewItem, Picture, Query, Space, Truncate
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class AsyncClient(Configured):
+    """The same to await, in one event loop. An async context manager, or `await close()`."""
+
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:8000",
+        *,
+        key: str | None = None,
+        deadline_seconds: float | None = None,
+        timeout_seconds: float = 60.0,
+        retries: int = 3,
+        http: httpx.AsyncClient | None = None,
+    ) -> None:
+        """`http`: your own httpx client, for proxies or certificates; it stays yours to close."""
+        super().__init__(url, Options(key, deadline_seconds, timeout_seconds, retries), owns_http=http is None)
+        self._http = http or httpx.AsyncClient()
+
+    async def embed_images(
+        self, images: Picture | Sequence[Picture], *, dimensions: int | None = None
+    ) -> Embeddings:
+        """An embedding or an error for each image: bytes, a path, or an open file; one or several.
+
+        `dimensions` cuts vectors and makes them unit again.
+        """
+        return await self._ask(calls.embed_images, images, dimensions=dimensions)
+
+    async def embed_texts(
+        self, texts: str | Sequence[str], *, truncate: Truncate = "end", dimensions: int | None = None
+    ) -> Embeddings:
+        """An embedding or an error for each text. `truncate="none"`: a text that does not fit is an error."""
+        return await self._ask(calls.embed_texts, texts, truncate=truncate, dimensions=dimensions)
+
+    async def search(
+        self,
+        *,
+        text: str | None = None,
+        image: Picture | None = None,
+        vector: Iterable[float] | None = None,
+        id: str | None = None,
+        model_fingerprint: str | None = None,
+        k: int | None = None,
+        offset: int | None = None,
+        in_: Space | None = None,
+        filter: Mapping[str, Any] | None = None,
+        score_threshold: float | None = None,
+        with_payload: bool | None = None,
+        with_vector: bool | None = None,
+        truncate: Truncate | None = None,
+        count_in_drift: bool | None = None,
+    ) -> SearchAnswer:
+        """Search by exactly one of `text`, `image`, `vector` and `id`; see `Query` for the options."""
+        return await self._ask(
+            calls.search,
+            Query(
+                text=text,
+                image=image,
+                vector=vector,
+                id=id,
+                model_fingerprint=model_fingerprint,
+                k=k,
+                offset=offset,
+                in_=in_,
+                filter=filter,
+                score_threshold=score_threshold,
+                with_payload=with_payload,
+                with_vector=with_vector,
+                truncate=truncate,
+                count_in_drift=count_in_drift,
+            ),
+        )
+
+    async def search_batch(
+        self,
+        queries: Sequence[Query],
+        *,
+        model_fingerprint: str | None = None,
+        k: int | None = None,
+        offset: int | None = None,
+        in_: Space | None = None,
+        filter: Mapping[str, Any] | None = None,
+        score_threshold: float | None = None,
+        with_payload: bool | None = None,
+        with_vector: bool | None = None,
+        truncate: Truncate | None = None,
+        count_in_drift: bool | None = None,
+    ) -> BatchAnswer:
+        """Results or an error for each query. Options here stand for every query that has none of its own."""
+        return await self._ask(
+            calls.search_batch,
+            queries,
+            Query(
+                model_fingerprint=model_fingerprint,
+                k=k,
+                offset=offset,
+                in_=in_,
+                filter=filter,
+                score_threshold=score_threshold,
+                with_payload=with_payload,
+                with_vector=with_vector,
+                truncate=truncate,
+                count_in_drift=count_in_drift,
+            ),
+        )
+
+    async def item(self, id: str) -> Item:
+        """The payload of an item; raises NotFound."""
+        return await self._ask(calls.item, id)
+
+    async def picture(self, id: str, *, side_pixels: int | None = None) -> bytes:
+        """The item's image; with `side_pixels` the smallest copy that has as many on its long side."""
+        return await self._ask(calls.picture, id, side_pixels=side_pixels)
+
+    async def fields(self) -> Fields:
+        """The payloads' fields with their common values: what there is to filter by."""
+        return await self._ask(calls.fields)
+
+    async def duplicates(
+        self, *, min_score: float | None = None, limit: int | None = None, cursor: str | None = None
+    ) -> DuplicatesPage:
+        """Images that are nearly the same: pairs of `min_score` or more, about `limit`, on from a `cursor`."""
+        return await self._ask(calls.duplicates, min_score=min_score, limit=limit, cursor=cursor)
+
+    async def put_item(
+        self,
+        id: str,
+        *,
+        image: Picture | None = None,
+        vector: Iterable[float] | None = None,
+        model_fingerprint: str | None = None,
+        payload: Mapping[str, Any] | None = None,
+        texts: Sequence[str] | None = None,
+    ) -> Change:
+        """Add an item, or replace the one of that id: see `NewItem`. Durable and searchable on return."""
+        return await self._ask(
+            calls.put_item,
+            NewItem(
+                id=id,
+                image=image,
+                vector=vector,
+                model_fingerprint=model_fingerprint,
+                payload=payload,
+                texts=texts,
+            ),
+        )
+
+    async def delete_item(self, id: str) -> Change:
+        """Take an item out. Raises NotFound where there is none, but not where a retry finds it gone."""
+        return await self._ask(calls.delete_item, id)
+
+    async def change_items(self, *, put: Sequence[NewItem] = (), delete: Sequence[str] = ()) -> ChangeAnswer:
+        """Put and delete many at once, with a change or an error for each."""
+        return await self._ask(calls.change_items, put=put, delete=delete)
+
+    async def release(self, *, details: bool = False) -> Release:
+        """What is served; with `details` also how it was checked: recall, gate, evaluation."""
+        return await self._ask(calls.release, details=details)
+
+    async def reload(self) -> Reload:
+        """Serve what is current now, without dropping a request; where there are keys, with one that may write.
+
+        What takes longer than the deadline goes on loading: see `Reload.still_loading`.
+        """
+        return await self._ask(calls.reload)
+
+    async def drift(self) -> Drift:
+        """How far queries and gallery lie from what the encoder was proven on."""
+        return await self._ask(calls.drift)
+
+    async def ready(self) -> Readiness:
+        """Whether the service can answer just now, and if not why; true or false in a condition."""
+        return await self._ask(calls.ready)
+
+    async def close(self) -> None:
+        if self._owns_http:
+            await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _ask(self, build: Callable[P, Call[T]], *args: P.args, **options: P.kwargs) -> T:
+        # In a thread: a call may have a file to read, and images to write as base64.
+        return await self._perform(await asyncio.to_thread(build, *args, **options))
+
+    async def _perform(self, call: Call[T]) -> T:
+        steps = exchange(call, self._options)
+        told: Told = None
+        try:
+            while True:
+                told = await self._do(steps.send(told), call)
+        except StopIteration as done:
+            answer: T = done.value
+            return answer
+
+    async def _do(self, step: Send | Pause, call: Call[T]) -> Told:
+        if isinstance(step, Pause):
+            await asyncio.sleep(step.seconds)
+            return None
+        try:
+            return await self._http.request(**self._request(step, call))
+        except httpx.RequestError as error:
+            return error
