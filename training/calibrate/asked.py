@@ -1,7 +1,7 @@
 """What held-out sets can be asked: short queries, captions and images with an answer there, and without one."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -104,14 +104,14 @@ class AskedWords:
     def pages(self, prior: Prior, rng: np.random.Generator) -> Iterator[Pages]:
         """Galleries of several sizes, the whole last; those with too few queries of one sort are left out."""
         count = len(self.gallery.items)
-        for size, draw in word_galleries(count):
+        for size, draw, share in word_galleries(count):
             rows = np.sort(rng.choice(count, size=size, replace=False)) if size < count else np.arange(count)
             mentions = self.mentions.part(rows)
             found = word_pages(
                 self.gallery.part(rows), mentions, self.ask, prior=prior, seed=f"{self.name} {size} {draw}"
             )
             if found is not None and min(found.present.sum(), (~found.present).sum()) >= MINIMUM_ABSENT:
-                yield found
+                yield replace(found, share=share)
 
 
 Asked: TypeAlias = AskedPairs | AskedWords

@@ -37,7 +37,7 @@ def figures_of(
     balanced_accuracy: float,
     flat_balanced_accuracy: float,
 ) -> Figures:
-    """Figures over galleries that count the same, each with its present and absent queries at even odds."""
+    """Figures over galleries that count by their share, each with its present and absent queries at even odds."""
     pages = [one.pages for one in said]
     first = [one.first for one in said]
     nothing = Nothing.of(pages, [values < perhaps for values in first])
@@ -188,7 +188,7 @@ def _share(pages: Sequence[Pages], *conditions: Sequence[Bools]) -> float:
         for condition in conditions:
             rows &= condition[number]
         total += float(one.query_weight[rows].sum())
-    return total / len(pages)
+    return total / sum(one.share for one in pages)
 
 
 def _ratio(part: float, whole: float) -> float | None:

@@ -54,7 +54,7 @@ def fit_search(pages: Sequence[Pages], *, prior: tuple[float, float], measured_o
 
 
 def fit_weights(pages: Sequence[Pages]) -> Weights:
-    """Every gallery counts the same, and in each of them the hits of present and of absent queries."""
+    """Every size of gallery counts the same, and in each of them the hits of present and of absent queries."""
     features = np.concatenate([_features(one) for one in pages])
     truth = np.concatenate([one.right[one.known] for one in pages]).astype(np.float64)
     weight = np.concatenate([one.hit_weight[one.known] for one in pages])

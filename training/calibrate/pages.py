@@ -36,7 +36,7 @@ class Pages:
     scores (q, PAGE), NaN beyond the last hit; known (q, PAGE): whether it is known if a hit is right; right
     (q, PAGE) and none where unknown; present (q,): whether the gallery holds what is asked; numbers (q, 3) of
     the background, (q, 6) with the bank's; cosine (q,) of the nearest item; group (q,): what stays together in
-    a fold.
+    a fold; share: of one gallery's weight, so that several drawn of a size count as one.
     """
 
     scores: Doubles
@@ -47,6 +47,7 @@ class Pages:
     cosine: Doubles
     group: Ints
     gallery_size: int
+    share: float = 1.0
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -61,6 +62,7 @@ class Pages:
             self.cosine[rows],
             self.group[rows],
             self.gallery_size,
+            self.share,
         )
 
     @property
@@ -73,9 +75,10 @@ class Pages:
 
     @property
     def query_weight(self) -> Doubles:
-        """(q,): present and absent queries have half of all weight each, where there are both."""
+        """(q,): present and absent queries have half of the gallery's weight each, where there are both."""
         of_present, of_absent = max(1, self.present.sum()), max(1, (~self.present).sum())
-        return np.asarray(np.where(self.present, 0.5 / of_present, 0.5 / of_absent), dtype=np.float64)
+        weight = np.where(self.present, 0.5 / of_present, 0.5 / of_absent)
+        return np.asarray(self.share * weight, dtype=np.float64)
 
     @property
     def hit_weight(self) -> Doubles:
@@ -83,7 +86,7 @@ class Pages:
         weight = np.zeros(self.known.shape)
         for rows in (self.present, ~self.present):
             known = self.known & rows[:, np.newaxis]
-            weight[known] = 0.5 / max(1, known.sum())
+            weight[known] = 0.5 * self.share / max(1, known.sum())
         return weight
 
 
@@ -156,12 +159,12 @@ def pair_pages(
     return _pages(found, queries.vectors, gallery, present=present, group=queries.group, size=size)
 
 
-def word_galleries(images: int) -> Iterator[tuple[int, int]]:
-    """(size, number of the draw) of galleries of a set for short queries: several small ones, and the whole."""
+def word_galleries(images: int) -> Iterator[tuple[int, int, float]]:
+    """(size, number of the draw, share) of galleries for short queries: several small ones, and the whole."""
     for size, draws in WORD_SIZES.items():
         if size < images:
-            yield from ((size, draw) for draw in range(draws))
-    yield images, 0
+            yield from ((size, draw, 1 / draws) for draw in range(draws))
+    yield images, 0, 1.0
 
 
 def word_pages(
