@@ -53,19 +53,17 @@ class NamedNouns:
     """(n,): whether its texts name any noun."""
 
     @classmethod
-    def of(cls, lexicon: Lexicon, texts: Iterable[Iterable[str]]) -> "NamedNouns":
-        """`texts`: those of each item, in the order of the items."""
-        rows: dict[str, list[int]] = {noun: [] for noun in lexicon.asked_for}
-        described: list[bool] = []
-        for row, own in enumerate(texts):
-            named = frozenset[str]().union(*(lexicon.mentioned(text) for text in own))
-            described.append(bool(named))
-            for noun in named & rows.keys():
-                rows[noun].append(row)
-        return cls(
-            {noun: np.array(found, dtype=np.int64) for noun, found in rows.items()},
-            np.array(described, dtype=np.bool_),
-        )
+    def of(cls, lexicon: Lexicon, texts: Iterable[tuple[str, Iterable[int]]], *, items: int) -> "NamedNouns":
+        """`texts`: each with the rows of the items that it belongs to."""
+        rows: dict[str, set[int]] = {noun: set() for noun in lexicon.asked_for}
+        described = np.zeros(items, dtype=np.bool_)
+        for text, own in texts:
+            if named := lexicon.mentioned(text):
+                found = list(own)
+                described[found] = True
+                for noun in named & rows.keys():
+                    rows[noun].update(found)
+        return cls({noun: np.array(sorted(found), dtype=np.int64) for noun, found in rows.items()}, described)
 
 
 @dataclass(frozen=True, eq=False)

@@ -37,6 +37,7 @@ UNIT_TOLERANCE = 1e-2  # float16 rows are of length 1 to about 1e-3
 
 Rows = NDArray[np.float32]
 _SENTENCE = re.compile(r"[.!?…]\s*$|\b(?:is|are|was|were|has|have|am|be|does|do|did)\b", re.IGNORECASE)
+_ARTICLES = frozenset(("a", "an", "the"))
 _LATIN = re.compile(r"[^\W\d_]", re.UNICODE)
 
 
@@ -66,9 +67,13 @@ class ShortQueries:
     """The nouns that galleries are searched for most: what a release is calibrated by."""
 
     def texts_for(self, query: str) -> list[str]:
-        """The sentences to embed for a short query, one a template."""
-        words = " ".join(query.split())
-        return [template.replace(PLACE, words) for template in self.templates]
+        """The sentences to embed for a short query, one a template; "a {}" for "a dog" is "a dog"."""
+        typed = query.split()
+        words = typed[1:] if typed[1:] and typed[0].lower() in _ARTICLES else typed
+        return [
+            template.replace(PLACE, " ".join(typed if template == PLACE else words))
+            for template in self.templates
+        ]
 
     def combined(self, vectors: Rows) -> Rows:
         """(n, d) unit rows for the unit rows (n, templates, d) of n queries' sentences."""

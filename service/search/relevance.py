@@ -7,7 +7,7 @@ what was deleted counts until the next one. Knows nothing of HTTP, nor of how re
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,12 +16,15 @@ import numpy as np
 
 from encoders.calibration import (
     BACKGROUND_ITEMS,
+    SEARCHED,
     BadCalibration,
     BankItems,
     Calibration,
     Doubles,
+    GalleryFit,
     Search,
     SearchCalibration,
+    Verdict,
     background_rows,
     read_calibration,
 )
@@ -35,19 +38,18 @@ from service.live.layers import Floats
 from service.wire.schemas import Space
 
 logger = logging.getLogger(__name__)
-SEARCHES: dict[tuple[Modality, Space], Search] = {
-    ("texts", "images"): "sentence_to_image",
-    ("images", "texts"): "image_to_text",
-}
-"""What pairs can calibrate: they say nothing of two images, or of two texts."""
+SEARCHED_BY_PAIRS: dict[Modality, Search] = {"texts": "sentence_to_image", "images": "image_to_text"}
+"""What a gallery's own pairs of a text and an image can be judged by, by what asks."""
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """Relevance (k,) of each hit, 0 to 1, and whether the best one answers the query."""
+    """Relevance (k,) of each hit, 0 to 1 and never rising, and what the best one comes to."""
 
     relevance: list[float]
-    good_match: bool
+    verdict: Verdict
+    likely: float
+    perhaps: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +75,8 @@ class Judge:
     calibration: Calibration
     backgrounds: dict[Space, Sample]
     bank: dict[Space, BankItems | None] = field(default_factory=dict)
+    fits: Mapping[Search, GalleryFit] = field(default_factory=dict)
+    """What the gallery's own texts taught of relevance when the release was built."""
 
     @classmethod
     def of(cls, release: Release) -> "Judge | None":
@@ -85,6 +89,7 @@ class Judge:
             calibration,
             {"images": sample_of(release.images), "texts": sample_of(release.texts)},
             {"images": BankItems.of(bank, "images"), "texts": BankItems.of(bank, "texts")},
+            release.manifest.gallery_fits or {},
         )
 
     def judge(
@@ -94,33 +99,34 @@ class Judge:
         best: Floats,
         vector: Floats,
         holdings: Holdings,
-        asked_by: Modality | None,
-        space: Space,
+        search: Search | None,
         chosen_from: int,
     ) -> Judgement | None:
-        """For what hits (k,) are ordered by; the decision is about `best`: of the first of `chosen_from` items.
+        """For what hits (k,) are ordered by; the verdict is about `best`: of the first of `chosen_from` items.
 
-        None where no direction fits (more like this picture, a bare vector); nothing found is no good match.
+        None where nothing was fitted for such a search (more like this image, a bare vector).
         """
-        name = SEARCHES.get((asked_by, space)) if asked_by else None
-        part = self.calibration.searches.get(name) if name else None
-        if part is None:
+        part = self.calibration.searches.get(search) if search else None
+        if search is None or part is None:
             return None
-        relevance = self.relevance_of(part, vector, self._background(holdings, space), chosen_from, space=space)
-        return Judgement(
-            relevance(scores).round(4).tolist(), good_match=part.verdict(relevance(best[:1])) != "nothing"
-        )
+        space = SEARCHED[search]
+        background = self._background(holdings, space)
+        relevance = self.relevance_of(search, part, vector, background, chosen_from)
+        # Told to four places, and judged by what is told: whoever compares with the levels finds the verdict.
+        told, first = relevance(scores).round(4), relevance(best[:1]).round(4)
+        return Judgement(told.tolist(), part.verdict(first), part.likely, part.perhaps)
 
     def relevance_of(
-        self, part: SearchCalibration, vector: Floats, background: Sample, gallery_size: int, *, space: Space
+        self, search: Search, part: SearchCalibration, vector: Floats, background: Sample, gallery_size: int
     ) -> Callable[[Floats], Doubles]:
         """What the scores of one query's hits are worth, by where they stand in the gallery and in the bank."""
-        bank = self.bank.get(space)
+        bank = self.bank.get(SEARCHED[search])
         return partial(
             part.relevance,
             background=background.scores(vector),
             gallery_size=gallery_size,
             bank=None if bank is None else bank.scores(vector),
+            fit=self.fits.get(search),
         )
 
     def _background(self, holdings: Holdings, space: Space) -> Sample:

@@ -37,7 +37,7 @@ def figures_of(
     balanced_accuracy: float,
     flat_balanced_accuracy: float,
 ) -> Figures:
-    """Figures over galleries that count by their share, each with its present and absent queries at even odds."""
+    """Figures over galleries by their share, present and absent queries of each at even odds."""
     pages = [one.pages for one in said]
     first = [one.first for one in said]
     nothing = Nothing.of(pages, [values < perhaps for values in first])

@@ -182,7 +182,8 @@ class _WordsMeasured:
         lexicon = (
             vocabulary().lexicon if self.short is None or self.short.lexicon is None else self.short.lexicon
         )
-        named = NamedNouns.of(lexicon, (captions[row] for row in rows.tolist()))
+        texts = ((text, (place,)) for place, row in enumerate(rows.tolist()) for text in captions[row])
+        named = NamedNouns.of(lexicon, texts, items=len(rows))
         gallery = searched(self.words.gallery.part(rows))
         logit = self.part.weights.logit(pages.scores, pages.numbers)
         fold = np.array([phrase.number % NOUN_FOLDS for phrase in phrases])
