@@ -30,6 +30,9 @@ class Phrasing:
     unknown_words: tuple[str, ...] = ()
 
 
+AS_TYPED = Phrasing()
+
+
 def phrasing_of(text: str, *, expand: Expand, space: Space, encoder: Encoder) -> Phrasing:
     """Raises InvalidField where templates are asked for and the bundle has none."""
     short = encoder.short_queries

@@ -21,7 +21,7 @@ from service.live.holdings import Holdings
 from service.search.columns import NotGathered
 from service.search.filters import Condition
 from service.search.hits import Found, Query, search
-from service.search.phrasing import Phrasing
+from service.search.phrasing import AS_TYPED, Phrasing
 from service.state import ServingState
 from service.watch.drift import QueryNote
 from service.wire.schemas import SearchOptions
@@ -43,7 +43,7 @@ class Wanted:
     like_item: str = ""
     truncated: bool = False
     asked_by: Modality | None = None
-    phrasing: Phrasing = Phrasing()
+    phrasing: Phrasing = AS_TYPED
     typed: NDArray[np.float32] | None = None
 
     def query(self, holdings: Holdings) -> Query:

@@ -36,7 +36,7 @@ def page_url(
         fingerprint=plain.fingerprint,
         bank=None,
         short_queries=None,
-        searches={"sentence_to_image": always(relevant=True), "image_to_text": always(relevant=False)},
+        searches={"words_to_image": always(relevant=True), "image_to_text": always(relevant=False)},
         fitted_on="by hand",
         digest="00",
     )

