@@ -266,7 +266,9 @@ def test_the_relevance_to_expect_is_that_of_the_gallerys_own_pairs(tmp_path, mak
     assert expected.mean == pytest.approx(np.mean(1 / (1 + np.exp(-5 * np.array(cosines)))), abs=1e-5)
     assert expected_relevance(release, judge, "images") is None  # not calibrated
     with running(settings_for(tmp_path / "releases")) as service:
-        service.client.post("/search/batch", json={"queries": [{"text": f"it is a red {c} there"} for c in "abcdefgh" * 7]})
+        service.client.post(
+            "/search/batch", json={"queries": [{"text": f"it is a red {c} there"} for c in "abcdefgh" * 7]}
+        )
         report = service.client.get("/drift").json()["reports"][0]
         (measure,) = (m for m in report["measures"] if m["name"] == "relevance")
         assert measure["reference"] == pytest.approx(expected.mean, abs=1e-4)

@@ -131,7 +131,9 @@ def test_what_was_put_is_in_the_background_as_densely_as_what_the_release_holds(
     ((_, of_release),) = state.release.images.blocks()
     sampled = of_release[::every]
     judge = Judge(calibration, {"images": Sample(sampled, np.zeros(len(sampled), np.float32))})
-    query = Query(state.encoder.encode_texts([ASKED]).vectors[0], asked_by="texts", search="words_to_image", k=5)
+    query = Query(
+        state.encoder.encode_texts([ASKED]).vectors[0], asked_by="texts", search="words_to_image", k=5
+    )
     hits = search(holdings, query, payload_filter=state.payload_filter, judge=judge).hits
     background = np.concatenate([of_release[::every], rows[::every]]) @ query.vector
     scores = [hit["score"] for hit in hits]
