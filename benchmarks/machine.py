@@ -91,6 +91,18 @@ def resident_memory_mebibytes(pid: int | str = "self") -> float:
     return _memory_mebibytes(pid, "VmRSS")
 
 
+def anonymous_memory_mebibytes(pid: int | str = "self") -> float:
+    """Resident memory that no file backs, shared memory too; what processes share is divided among them.
+
+    Raises OSError where the process has ended.
+    """
+    found = 0
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text("ascii").splitlines():
+        if line.startswith(("Pss_Anon:", "Pss_Shmem:")):
+            found += int(line.split()[1])
+    return found * 1024 / MEBIBYTE
+
+
 def _memory_mebibytes(pid: int | str, field: str) -> float:
     for line in Path(f"/proc/{pid}/status").read_text("ascii", errors="replace").splitlines():
         if line.startswith(f"{field}:"):

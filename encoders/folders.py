@@ -10,8 +10,11 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""What the system says where a disk, a quota or the largest allowed file is full."""
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 _CANNOT_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP})  # what network file systems say of a folder
@@ -20,12 +23,30 @@ _CANNOT_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP})  # what network file sys
 def write_durably(path: Path, content: bytes) -> None:
     """Write a file whole or not at all; folders above it are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    with staged_file(path, content) as replace:
+        replace()
+
+
+@contextlib.contextmanager
+def staged_file(path: Path, content: bytes) -> Iterator[Callable[[], None]]:
+    """The content beside `path`, durable; calling what is given puts it in its place, which needs no more room.
+
+    Not called, or killed, it leaves what was there.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+
+    def replace() -> None:
+        temporary.replace(path)
+        sync(path.parent)
+
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        yield replace
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def link_or_copy(source: Path, target: Path) -> None:

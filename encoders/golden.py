@@ -232,7 +232,9 @@ def _tensor_bytes(golden: Golden) -> bytes:
     for modality in MODALITIES:
         tensors[f"reference.{modality}"] = golden.reference[modality].astype(np.float32)
         tensors[f"stored.{modality}"] = golden.stages.vectors[modality].astype(np.float32)
-    return save({**tensors, "pixels": golden.stages.pixels})
+    tensors["pixels"] = golden.stages.pixels
+    # safetensors writes memory as it lies, and takes no notice of strides.
+    return save({name: np.ascontiguousarray(values) for name, values in tensors.items()})
 
 
 def _golden_of(record: GoldenRecord, tensors: Mapping[str, NDArray[Any]]) -> Golden:

@@ -20,7 +20,10 @@ from index import catalog
 from index.console import changes_table, progress_on, releases_table, show_report
 from index.cores import available_cores
 from index.errors import ReleaseError
-from index.live.pending import describe_change, pending_changes
+from index.journal.changes import describe_change
+from index.journal.journal import compact as compact_journal
+from index.journal.location import LIVE_NAME
+from index.journal.snapshot import open_snapshot
 from index.manifest import Manifest
 from index.publish import prune as prune_releases
 from index.publish import rollback as roll_back
@@ -137,7 +140,8 @@ def changes(*, releases: Releases = Path("releases"), as_json: AsJson = False) -
     """Show what was put and deleted while serving, and is not in the current release yet."""
     with _errors_shown():
         inside = _live_sequence(releases)
-        pending = list(pending_changes(releases, after=inside))
+        with open_snapshot(releases, known=catalog.last_live_sequence(releases)) as snapshot:
+            pending = [change.without_vectors() for change in snapshot.changes(after=inside)]
     if as_json:
         typer.echo(json.dumps([describe_change(change) for change in pending], indent=1, ensure_ascii=False))
     elif pending:
@@ -191,6 +195,26 @@ def prune(
     with _errors_shown():
         removed = prune_releases(releases, keep=keep)
     typer.echo("\n".join(f"removed {name}" for name in removed) or "nothing to remove")
+
+
+@app.command()
+def compact(
+    *,
+    releases: Releases = Path("releases"),
+    accept_loss: Annotated[
+        bool, typer.Option("--accept-loss", help="Go on without changes that are missing from the journal.")
+    ] = False,
+) -> None:
+    """Give back what live changes take on the disk for nothing, while no service writes them.
+
+    Works on a full disk, too.
+    """
+    with _errors_shown():
+        if not accept_loss and not (releases / LIVE_NAME).is_dir():
+            raise ReleaseError(f"there are no live changes in {releases}")
+        known = catalog.last_live_sequence(releases)
+        freed_bytes = compact_journal(releases, known=known, accept_loss=accept_loss)
+    typer.echo(f"freed {freed_bytes / 1e6:,.1f} MB in {releases / LIVE_NAME}")
 
 
 def _problems(releases: Path, release_id: str) -> list[str]:

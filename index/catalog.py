@@ -4,10 +4,13 @@ Never writes, and loads no vectors and no encoder, so that asking is quick.
 """
 
 import re
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+from encoders.errors import Unreadable
 from encoders.reading import reading
-from index.errors import CorruptRelease, NoRelease, UnknownRelease
+from index.errors import CorruptRelease, NoRelease, ReleaseError, UnknownRelease
 from index.manifest import FileEntry, Manifest, describe_file
 
 CURRENT_NAME = "CURRENT"
@@ -62,6 +65,17 @@ def read_manifest(path: Path) -> Manifest:
     if manifest.id != path.name:
         raise CorruptRelease(f"{path} holds the manifest of release {manifest.id}")
     return manifest
+
+
+def readable_manifests(releases: Path) -> Iterator[Manifest]:
+    for release_id in release_ids(releases):
+        with suppress(ReleaseError, Unreadable):
+            yield read_manifest(releases / release_id)
+
+
+def last_live_sequence(releases: Path) -> int:
+    """The number of the last live change that any release holds; 0 where none holds any."""
+    return max((manifest.live_sequence or 0 for manifest in readable_manifests(releases)), default=0)
 
 
 def find_problems(path: Path, manifest: Manifest) -> list[str]:

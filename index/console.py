@@ -20,7 +20,7 @@ from rich.table import Column, Table
 
 from encoders.permissions import reading_advice
 from index.catalog import FAILURES_NAME
-from index.live.records import Change, Put
+from index.journal.changes import Change, Upsert
 from index.manifest import Manifest
 from index.report import OnProgress, RebuildReport, Tally
 
@@ -103,6 +103,12 @@ def show_report(console: Console, report: RebuildReport) -> None:
         )
     if counts.skipped:
         console.print(f"{counts.skipped:,} files were passed over: their names are not those of pictures")
+    if tally.changed_meanwhile:
+        console.print(
+            f"{tally.changed_meanwhile:,} were put again or deleted while this was built: a service with live "
+            "changes serves them as they are now, and the next rebuild takes them in",
+            highlight=False,
+        )
     if tally.failures:
         _show_failures(console, report)
 
@@ -129,8 +135,8 @@ def changes_table(changes: list[Change]) -> Table:
     table = Table("", Column("item", overflow="fold"), "change", "of", "texts")
     for change in changes:
         name = escape(_printable(change.id, "utf-8"))
-        if isinstance(change, Put):
-            kind = "a picture" if change.digest else "a vector"
+        if isinstance(change, Upsert):
+            kind = "an image" if change.digest else "a vector"
             table.add_row(f"{change.sequence}", name, "put", kind, f"{len(change.texts)}")
         else:
             table.add_row(f"{change.sequence}", name, "[red]delete[/red]", "", "")

@@ -55,7 +55,7 @@ class Embedder:
     root: Path
     decode_threads: int
     max_pixels: int = DEFAULT_MAX_PIXELS
-    live_pictures: Path | None = None
+    live_images: Path | None = None
 
     def embed_images(self, entries: Iterable[GalleryItem | Failure]) -> Iterator[EmbeddedItem | Failure]:
         """One result for each entry, in order; at most `BATCHES_AHEAD` batches of entries are held."""
@@ -95,7 +95,7 @@ class Embedder:
         if isinstance(entry, Failure):
             return entry
         try:
-            data = entry.source.read(self.root, live=self.live_pictures)
+            data = entry.source.read(self.root, live=self.live_images)
             digest = digest_of(data)
             seen = self.cache.image(digest)
             if seen is not None:

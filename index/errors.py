@@ -10,8 +10,11 @@
     │   ├── UnsupportedRelease  written by a newer version of this program
     │   ├── ReleasesBusy        another process is changing the same folder
     │   ├── PublishRefused      what was built is not fit to be served
-    │   ├── CorruptJournal      the changes beside the releases are damaged; the message names the place
-    │   ├── JournalBusy         another service writes changes there
+    │   ├── DiskFull            no room to write a release; what was current stays
+    │   ├── CorruptJournal      changes beside the releases are damaged, or missing; the message says where
+    │   ├── UnsupportedJournal  they are in the form of another version
+    │   ├── JournalBusy         another process writes changes there
+    │   ├── IdempotencyKeyReused  a key that came with another request before
     │   └── JournalFailed       a change could not be made durable; it is not in
     │       └── JournalFull     for want of room on the disk
     ├── UnknownItem             no item has that id
@@ -64,12 +67,24 @@ class PublishRefused(ReleaseError):
     """What was built is not fit to be served, so the release before it stays current."""
 
 
+class DiskFull(ReleaseError):
+    """There is no room to write a release; what was current stays, and nothing half written is left."""
+
+
 class CorruptJournal(ReleaseError):
-    """The changes beside the releases are damaged; nothing of them is dropped in silence."""
+    """The changes beside the releases are damaged or missing; nothing of them is dropped in silence."""
+
+
+class UnsupportedJournal(ReleaseError):
+    """The changes beside the releases are in a form that this version does not read."""
 
 
 class JournalBusy(ReleaseError):
-    """Another service writes changes into the same folder of releases."""
+    """Another process writes changes into the same folder of releases."""
+
+
+class IdempotencyKeyReused(ReleaseError):
+    """The idempotency key came with another request before."""
 
 
 class JournalFailed(ReleaseError):

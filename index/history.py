@@ -6,10 +6,12 @@ one goes further back.
 """
 
 import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from encoders.folders import sync, write_durably
+from encoders.folders import staged_file
 from index.catalog import CURRENT_NAME, current_release_id, is_release_id, release_ids
 from index.errors import CorruptRelease, NoRelease
 
@@ -45,16 +47,31 @@ def read_history(releases: Path) -> History:
     return History((*recorded, current), current)
 
 
-def make_current(releases: Path, ids: tuple[str, ...]) -> None:
-    """Make the last of `ids` current, and them its history. Needs the lock on changes.
+@contextmanager
+def next_current(releases: Path, ids: tuple[str, ...]) -> Iterator[Callable[[], None]]:
+    """Calling what is given makes the last of `ids` current, and them its history; it needs no more room.
 
-    The history is written first: a kill in between is seen from `CURRENT`, which is behind by one.
+    Needs the lock on changes. The history is replaced first: a kill in between is seen from `CURRENT`, which is
+    behind by one.
     """
     kept = ids[-KEPT:]
-    write_durably(releases / HISTORY_NAME, "".join(f"{each}\n" for each in kept).encode())
-    sync(releases)
-    write_durably(releases / CURRENT_NAME, f"{kept[-1]}\n".encode())
-    sync(releases)
+    history = "".join(f"{each}\n" for each in kept)
+    with (
+        staged_file(releases / HISTORY_NAME, history.encode()) as replace_history,
+        staged_file(releases / CURRENT_NAME, f"{kept[-1]}\n".encode()) as replace_current,
+    ):
+
+        def switch() -> None:
+            replace_history()
+            replace_current()
+
+        yield switch
+
+
+def make_current(releases: Path, ids: tuple[str, ...]) -> None:
+    """Make the last of `ids` current, and them its history. Needs the lock on changes."""
+    with next_current(releases, ids) as switch:
+        switch()
 
 
 def _recorded(releases: Path) -> tuple[str, ...] | None:

@@ -13,7 +13,7 @@ from index.errors import ImageMissing
 
 MAX_PICTURE_BYTES = 256 * 1024 * 1024
 LIVE_SCHEME = "live://"
-"""Begins the path of a picture that came with a live change, before its name there. No gallery has such."""
+"""Begins the path of an image that came with a live change, before its name there. No gallery has such."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +25,8 @@ class ImageSource:
     length_bytes: int | None = None
 
     def read(self, root: Path, *, live: Path | None = None, max_bytes: int = MAX_PICTURE_BYTES) -> bytes:
-        """The picture's bytes; raises `ImageMissing` with the reason. `live`: the folder of live pictures,
-        which are known by what is in them.
+        """The picture's bytes; raises `ImageMissing` with the reason. `live`: the folder of live images,
+        which are named by what is in them.
 
         Only regular files are opened: a pipe or a device under a picture's name would block for ever.
         """
@@ -34,7 +34,7 @@ class ImageSource:
         if self.path.startswith(LIVE_SCHEME):
             live_name = self.path.removeprefix(LIVE_SCHEME)
             if live is None or not live_name:
-                raise ImageMissing("the item was put as a vector, without a picture", code="no_picture")
+                raise ImageMissing("the item was put as a vector, without an image", code="no_picture")
             file_path = live / live_name
         try:
             status = file_path.stat()

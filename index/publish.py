@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from encoders.folders import sync
+from encoders.folders import NO_ROOM, sync
 from index.catalog import (
     CURRENT_NAME,
     current_release_id,
@@ -22,13 +22,36 @@ from index.catalog import (
     release_ids,
     release_path,
 )
-from index.errors import CorruptRelease, ReleaseError, ReleasesBusy, UnknownRelease, UnsupportedRelease
-from index.history import History, make_current, read_history
+from index.errors import (
+    CorruptRelease,
+    DiskFull,
+    ReleaseError,
+    ReleasesBusy,
+    UnknownRelease,
+    UnsupportedRelease,
+)
+from index.history import History, make_current, next_current, read_history
 from index.manifest import FileEntry, Manifest, content_digest, describe_file
 
 STAGING_PREFIX = ".staging-"
 _REBUILD_LOCK = ".rebuild.lock"  # held for a whole rebuild
 _CHANGE_LOCK = ".change.lock"  # held for moments, so that a rollback need not wait for a rebuild
+
+
+@contextmanager
+def full_disk_told(releases: Path) -> Iterator[None]:
+    """Raises DiskFull for what finds no room within: the folder, and what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        free_bytes = shutil.disk_usage(releases).free
+        raise DiskFull(
+            f"there is no room in {releases} ({error.strerror}): more is needed than the "
+            f"{free_bytes / 1e6:,.1f} MB that are free. Free some on that disk, or delete old releases with "
+            "`python -m index prune --keep 1`. What was current stays, and nothing half written is left"
+        ) from error
 
 
 @contextmanager
@@ -81,10 +104,11 @@ def publish(releases: Path, staging: Path, *, manifest: Manifest) -> Path:
     _sync_tree(staging)
     target = releases / manifest.id
     with _locked(releases / _CHANGE_LOCK, wait=True):
-        before = read_history(releases).ids
-        staging.rename(target)
-        sync(releases)
-        make_current(releases, (*before, manifest.id))
+        ids = (*read_history(releases).ids, manifest.id)
+        with next_current(releases, ids) as switch:
+            staging.rename(target)  # the last thing that could want room is written by now
+            sync(releases)
+            switch()
     return target
 
 
@@ -103,20 +127,14 @@ def rollback(releases: Path, release_id: str | None = None) -> Rollback:
     back, and over releases that are not whole. A named one counts as a publication, and the next rollback
     undoes it.
     Raises `UnknownRelease` where there is none, `CorruptRelease` where none is whole, `ReleasesBusy` where
-    `CURRENT` was changed meanwhile.
+    `CURRENT` was changed meanwhile, `DiskFull`.
     """
     _check_folder(releases)
-    if release_id is not None:
+    with full_disk_told(releases):
+        if release_id is None:
+            return _roll_back(releases)
         _make_named_current(releases, release_id)
-        return Rollback(release_id, {})
-    history = read_history(releases)
-    ids, passed_over = _back_to_whole(releases, history)
-    with _locked(releases / _CHANGE_LOCK, wait=True):
-        release_path(releases, ids[-1])  # a prune may have taken it meanwhile
-        if read_history(releases) != history:
-            raise ReleasesBusy(f"{releases / CURRENT_NAME} was changed meanwhile: look at it, and try again")
-        make_current(releases, ids)
-    return Rollback(ids[-1], passed_over)
+    return Rollback(release_id, {})
 
 
 def prune(releases: Path, *, keep: int) -> list[str]:
@@ -133,6 +151,17 @@ def prune(releases: Path, *, keep: int) -> list[str]:
             shutil.rmtree(trash, ignore_errors=True)
         sync(releases)
     return doomed
+
+
+def _roll_back(releases: Path) -> Rollback:
+    history = read_history(releases)
+    ids, passed_over = _back_to_whole(releases, history)
+    with _locked(releases / _CHANGE_LOCK, wait=True):
+        release_path(releases, ids[-1])  # a prune may have taken it meanwhile
+        if read_history(releases) != history:
+            raise ReleasesBusy(f"{releases / CURRENT_NAME} was changed meanwhile: look at it, and try again")
+        make_current(releases, ids)
+    return Rollback(ids[-1], passed_over)
 
 
 def _make_named_current(releases: Path, release_id: str) -> None:

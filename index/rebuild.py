@@ -29,8 +29,7 @@ from index.gallery import Failure, Gallery, without_duplicates
 from index.gate import note_verdict, require_verdict
 from index.hubs import describe_correction
 from index.items import ITEM_SCHEMA, ItemRecord, TableWriter, TextTable, read_digests
-from index.live.folding import LiveState, folded, read_live
-from index.live.reading import LIVE_NAME
+from index.journal.replay import LiveState, read_live, replayed
 from index.manifest import (
     COMPARED_FORMAT_VERSION,
     FORMAT_VERSION,
@@ -42,11 +41,11 @@ from index.manifest import (
     Manifest,
     MeasuredRecall,
 )
-from index.publish import describe_files, new_release_id, publish, rebuild_lock, staging_folder
+from index.publish import describe_files, full_disk_told, new_release_id, publish, rebuild_lock, staging_folder
 from index.recall import measure_recall
 from index.relevance import fit_relevance
 from index.report import OnProgress, RebuildReport, Tally
-from index.staging import last_live_sequence, readable_manifests, stage_bundle
+from index.staging import stage_bundle
 from index.texts import TextCollector, read_texts
 from index.thumbnails import ThumbnailWriter
 from index.vectors import VectorIndex, VectorWriter
@@ -79,11 +78,16 @@ def rebuild(settings: RebuildSettings, *, on_progress: OnProgress = lambda _: No
     """Index the gallery and make the result current.
 
     Bad items are left out and written to the release's failure ledger. Raises `PublishRefused` (nothing to
-    publish, a broken index, no gate passed), `GalleryError`, `ReleasesBusy`, `BundleError`; CURRENT stays.
+    publish, a broken index, no gate passed), `GalleryError`, `ReleasesBusy`, `BundleError`, `CorruptJournal`,
+    `DiskFull`; CURRENT stays.
     """
     if settings.texts is not None and not settings.texts.is_file():
         raise GalleryError(f"the file of texts {settings.texts} does not exist")
-    with rebuild_lock(settings.releases), staging_folder(settings.releases) as staging:
+    with (
+        full_disk_told(settings.releases),
+        rebuild_lock(settings.releases),
+        staging_folder(settings.releases) as staging,
+    ):
         bundle = stage_bundle(settings.bundle, staging / catalog.BUNDLE_NAME, releases=settings.releases)
         if settings.require_gate:
             require_verdict(bundle, policy=settings.gate_policy)
@@ -105,15 +109,14 @@ def rebuild(settings: RebuildSettings, *, on_progress: OnProgress = lambda _: No
 def _build(
     settings: RebuildSettings, staging: Path, encoder: Encoder, cache: EmbeddingCache, on_progress: OnProgress
 ) -> RebuildReport:
-    live = read_live(settings.releases)
-    _warn_of_lost_changes(settings.releases, live)
+    live = read_live(settings.releases, known=catalog.last_live_sequence(settings.releases))
     embedder = Embedder(
         encoder=encoder,
         cache=cache,
         root=settings.gallery.root,
         decode_threads=settings.decode_threads,
         max_pixels=settings.max_pixels,
-        live_pictures=live.pictures if live else None,
+        live_images=live.images if live else None,
     )
     started = time.monotonic()
     tally, texts_cut = _write_contents(settings, staging, embedder, live, on_progress)
@@ -150,16 +153,6 @@ def _build(
     )
     publish(settings.releases, staging, manifest=manifest)
     return RebuildReport(manifest, tally, seconds)
-
-
-def _warn_of_lost_changes(releases: Path, live: LiveState | None) -> None:
-    known, held = last_live_sequence(releases), live.sequence if live else 0
-    if held < known:
-        _log.warning(
-            "%s knows live changes up to %d and holds them up to %d: what was put or deleted with those that "
-            "are gone is not in this release; bring back %s and rebuild",
-            *(releases, known, held, releases / LIVE_NAME),
-        )
 
 
 def _format_version(*, judged: bool, live: bool, compared: bool, fitted: bool) -> int:
@@ -217,11 +210,14 @@ def _write_contents(
     with ExitStack() as stack:
         contents = _Contents(staging, embedder.encoder, stack)
         texts = stack.enter_context(TextCollector(embedder, staging / ".texts.spool"))
-        pictures = embedder.embed_images(without_duplicates(folded(settings.gallery, live)))
+        images = embedder.embed_images(without_duplicates(replayed(settings.gallery, live)))
         vectors = live.bare_vectors(embedder.encoder.fingerprint) if live else ()
-        for result in chain(pictures, vectors):
+        for result in chain(images, vectors):
             if isinstance(result, Failure):
-                contents.fail(result)
+                if live is not None and live.changed_meanwhile(result.item):
+                    contents.tally.changed_meanwhile += 1
+                else:
+                    contents.fail(result)
             else:
                 row = contents.add(result)
                 for text in result.item.texts if settings.texts is None else ():
@@ -302,7 +298,7 @@ def _prune_cache(releases: Path, cache: EmbeddingCache, fingerprint: str) -> Non
 
 
 def _keep_what_is_held(releases: Path, cache: EmbeddingCache, fingerprint: str) -> None:
-    whole = list(readable_manifests(releases))
+    whole = list(catalog.readable_manifests(releases))
     cache.keep_only(
         (some for manifest in whole for some in read_digests(releases / manifest.id / catalog.ITEMS_NAME)),
         (some for manifest in whole for some in read_digests(releases / manifest.id / catalog.TEXTS_NAME)),

@@ -23,8 +23,8 @@ from index.catalog import (
 )
 from index.errors import CorruptRelease, ImageMissing
 from index.items import ItemTable, TextTable
-from index.live.pictures import PICTURES_NAME
-from index.live.reading import LIVE_NAME
+from index.journal.images import IMAGES_NAME
+from index.journal.location import LIVE_NAME
 from index.manifest import Manifest
 from index.pictures import digest_of
 from index.thumbnails import ThumbnailFile
@@ -133,7 +133,7 @@ class Release:
     def open_image(self, row: int) -> bytes:
         """The original picture's bytes; raises `ImageMissing` when it has gone, moved or changed."""
         source = self.items.image_source(row)
-        data = source.read(self.gallery_root, live=self.path.parent / LIVE_NAME / PICTURES_NAME)
+        data = source.read(self.gallery_root, live=self.path.parent / LIVE_NAME / IMAGES_NAME)
         if digest_of(data) != self.items.digest(row):
             raise ImageMissing(
                 f"{self.gallery_root / source.path} has changed since release {self.id} was built: rebuild",

@@ -12,10 +12,14 @@ FAILURES_SHOWN = 10
 
 @dataclass
 class Tally:
-    """What has been done so far; `fraction` is how much of the gallery has been read."""
+    """What has been done so far; `fraction` is how much of the gallery has been read.
+
+    `changed_meanwhile`: items put live whose image was gone, because the journal held a later change by then.
+    """
 
     images: int = 0
     reused: int = 0
+    changed_meanwhile: int = 0
     fraction: float = 0.0
     failures: Counter[str] = field(default_factory=Counter)
     first_failures: list[Failure] = field(default_factory=list)

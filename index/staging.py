@@ -4,15 +4,12 @@ Knows bundles and manifests; not how a release is built or published.
 """
 
 import shutil
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from encoders.bundle import Bundle
-from encoders.errors import Unreadable
 from index import catalog
-from index.errors import ReleaseError
-from index.manifest import Manifest, describe_file
+from index.manifest import describe_file
 
 
 def stage_bundle(source: Path, target: Path, *, releases: Path) -> Bundle:
@@ -29,17 +26,6 @@ def stage_bundle(source: Path, target: Path, *, releases: Path) -> Bundle:
     return Bundle.open(target)
 
 
-def readable_manifests(releases: Path) -> Iterator[Manifest]:
-    for release_id in catalog.release_ids(releases):
-        with suppress(ReleaseError, Unreadable):
-            yield catalog.read_manifest(releases / release_id)
-
-
-def last_live_sequence(releases: Path) -> int:
-    """The number of the last live change that any release knows of; 0 where none does."""
-    return max((manifest.live_sequence or 0 for manifest in readable_manifests(releases)), default=0)
-
-
 def _stage_file(source: Path, target: Path, *, twin: Path | None) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     if twin is not None:
@@ -54,7 +40,7 @@ def _held_files(releases: Path) -> dict[str, Path]:
     """The files of the releases' bundles by SHA-256; of equal ones, the newest."""
     return {
         entry.sha256: releases / manifest.id / name
-        for manifest in readable_manifests(releases)
+        for manifest in catalog.readable_manifests(releases)
         for name, entry in manifest.files.items()
         if name.startswith(f"{catalog.BUNDLE_NAME}/")
     }

@@ -7,7 +7,9 @@ given out: scores are plain inner products, only their order is corrected.
 Knows nothing of pictures, texts, encoders or releases: rows of float32 in, scores and row numbers out.
 """
 
+import errno
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders.errors import DeviceUnavailable
+from encoders.folders import NO_ROOM
 from index.cores import available_cores
 from index.errors import BadQuery, CorruptRelease
 
@@ -229,7 +232,12 @@ class VectorWriter:
             faiss.write_index(self._index, str(path))
         except RuntimeError as error:
             reason = str(error).rsplit("failed: ", 1)[-1]
-            raise OSError(f"{path} cannot be written: {reason}") from error
+            code = next((code for code in NO_ROOM if os.strerror(code) in reason), errno.EIO)
+            raise OSError(code, f"{path} cannot be written: {reason}") from error
+        if (
+            path.stat().st_size < 4 * self._index.d * self._index.ntotal
+        ):  # faiss tells nobody when closing fails
+            raise OSError(errno.ENOSPC, f"{path} ends early: the disk is full")
 
 
 class _Selected:

@@ -20,7 +20,7 @@ from encoders.errors import TwinlensError
 from service.edge.edge import Edge, context_of, error_response
 from service.edge.origins import allow_origins
 from service.edge.shortcuts import Endpoint, Shortcuts
-from service.errors import ErrorReport, report
+from service.errors import ErrorReport, report, without_frames
 from service.routes import (
     duplicates,
     embed,
@@ -122,7 +122,7 @@ def _map_errors(app: FastAPI) -> None:
 
     @app.exception_handler(TwinlensError)
     async def ours(request: Request, error: TwinlensError) -> Response:
-        return _told(request, report(error))
+        return _told(request, report(without_frames(error)))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:

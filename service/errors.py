@@ -31,9 +31,12 @@ Errors of encoders/ and index/ have their status in `_FOREIGN`. Knows nothing of
 
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import TypeVar
 
 from encoders.errors import ImageTooLarge, TwinlensError, UndecodableImage
 from index.errors import ImageMissing, UnknownItem
+
+AnyError = TypeVar("AnyError", bound=BaseException)
 
 
 class ServiceError(TwinlensError):
@@ -185,3 +188,16 @@ def report(error: TwinlensError) -> ErrorReport:
         if isinstance(error, kind):
             return ErrorReport(status, code, str(error))
     return ErrorReport(500, "internal_error", str(error))
+
+
+def without_frames(error: AnyError) -> AnyError:
+    """The error, which lets go of the frames that it came through: for one that is kept, or was told.
+
+    Where a frame holds the error itself (among its outcomes, by a future), each would keep the other, and both
+    the release and the encoder of their request, until the garbage collector comes by: minutes.
+    """
+    chain: BaseException | None = error
+    while chain is not None and chain.__traceback__ is not None:
+        chain.__traceback__ = None
+        chain = chain.__cause__ or chain.__context__
+    return error

@@ -27,7 +27,7 @@ from service.device.embedding import Embedder
 from service.device.trays import probe
 from service.errors import ReloadFailed
 from service.live.carrying import with_changes
-from service.live.live import open_live
+from service.live.commits import open_live
 from service.live.overlay import Overlay
 from service.patience import Patience
 from service.refusal import Refusal

@@ -6,6 +6,7 @@
     leavers   callers that leave in the middle of a request
     overload  ten times what it can do, for a minute
     soak      a hundred thousand mixed requests; mixture: which
+    kills     hundreds of kills under puts and deletes; ledger: what was acknowledged; fork_server: quick starts
     trial     the service, callers and readings that they share
 
 The first of each line but the last is a command: `python -m benchmarks.faults.images`.

@@ -1,4 +1,4 @@
-"""Requests of many kinds, no two alike, and what each deserves for an answer. Knows not who sends them."""
+"""Requests of many kinds, no two alike, and what each deserves for an answer."""
 
 import itertools
 import random
@@ -38,31 +38,31 @@ class _Words:
 
 def mixture(inputs: Inputs, item_ids: Sequence[str]) -> list[Kind]:
     """Shares add up to a hundred."""
-    pictures, words = [(each.data, each.media_type) for each in inputs.pictures], _Words(inputs)
+    images, words = [(each.data, each.media_type) for each in inputs.pictures], _Words(inputs)
 
-    def picture(chance: random.Random) -> bytes:
-        data, media_type = chance.choice(pictures)
+    def image(chance: random.Random) -> bytes:
+        data, media_type = chance.choice(images)
         return post("/embed/image", data, media_type=media_type)
 
     def spoiled(chance: random.Random) -> bytes:
-        data, media_type = chance.choice(pictures)
+        data, media_type = chance.choice(images)
         return post("/embed/image", data[: chance.randrange(16, 200)], media_type=media_type)
 
     def texts(chance: random.Random) -> bytes:
         return post_json("/embed/text", {"texts": [words(chance, 40) for _ in range(16)]})
 
     return [
-        Kind("picture", 14, picture),
+        Kind("image", 14, image),
         Kind("text", 24, lambda chance: post_json("/embed/text", {"texts": words(chance)})),
         Kind("16 texts", 6, texts),
         Kind("OpenAI's text", 8, lambda chance: post_json("/v1/embeddings", {"input": [words(chance)]})),
         Kind("search by text", 18, lambda chance: _search(words(chance), chance.randint(1, 50))),
         Kind("search by item", 6, lambda chance: post_json("/search/item", {"id": chance.choice(item_ids)})),
         Kind("metrics and probes", 3, lambda chance: get(chance.choice(("/metrics", "/readyz")))),
-        Kind("spoiled picture", 5, spoiled, REFUSED),
+        Kind("spoiled image", 5, spoiled, REFUSED),
         Kind("bad request", 10, lambda chance: _bad(words(chance), chance), REFUSED),
         Kind("leaves with texts", 3, texts, leaves=True),
-        Kind("leaves with a picture", 3, picture, leaves=True),
+        Kind("leaves with an image", 3, image, leaves=True),
     ]
 
 

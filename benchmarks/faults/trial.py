@@ -7,22 +7,24 @@ import asyncio
 import os
 import socket
 import struct
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 import typer
 
-from benchmarks.http import BenchmarkFailed, Service, serving
+from benchmarks.http import ROOT, BenchmarkFailed, Service, serving
 from benchmarks.inputs import GALLERY, write_gallery
-from benchmarks.machine import process_tree, resident_memory_mebibytes
+from benchmarks.machine import anonymous_memory_mebibytes, process_tree, resident_memory_mebibytes
 from benchmarks.rebuild import rebuild_gallery
 from encoders.errors import TwinlensError
 
 ITEMS = 64  # of the gallery: enough for a release
+TABLE_NAME, RELEASES_NAME = "gallery.jsonl", "releases"  # in a trial's workplace
 HEAD_END = b"\r\n\r\n"
 ABORT = struct.pack("ii", 1, 0)  # SO_LINGER: a reset instead of a goodbye
 
@@ -97,7 +99,8 @@ class Caller:
 
 @dataclass(frozen=True)
 class Reading:
-    """MiB of the service's own process, and of it with its decoders; and its open files and threads."""
+    """MiB, files and threads. `service`: its own process, resident; `tree`: with its decoders, without what
+    files back (libraries are shared with whatever else runs), and what they share counted once."""
 
     service_mebibytes: float
     tree_mebibytes: float
@@ -106,10 +109,13 @@ class Reading:
 
     @classmethod
     def of(cls, process_id: int) -> Self:
-        tree = [resident_memory_mebibytes(each) for each in process_tree(process_id)]
+        tree = 0.0
+        for each in process_tree(process_id):
+            with suppress(OSError):  # a decoder that ended meanwhile
+                tree += anonymous_memory_mebibytes(each)
         return cls(
             resident_memory_mebibytes(process_id),
-            sum(tree),
+            tree,
             len(os.listdir(f"/proc/{process_id}/fd")),  # noqa: PTH208 - a count of names, of no folder of ours
             len(os.listdir(f"/proc/{process_id}/task")),  # noqa: PTH208
         )
@@ -138,12 +144,36 @@ def trial(bundle: Path, **settings: object) -> Iterator[Service]:
     """A service over a release of a part of the demo gallery; `settings` as in service/settings.py."""
     with tempfile.TemporaryDirectory(prefix="twinlens-faults-") as folder:
         workplace = Path(folder)
-        table, releases = workplace / "gallery.jsonl", workplace / "releases"
+        table, releases = workplace / TABLE_NAME, workplace / RELEASES_NAME
         write_gallery(table, ITEMS)
         rebuild_gallery(table, root=GALLERY, bundle=bundle.absolute(), releases=releases)
         variables = {f"TWINLENS_{name.upper()}": str(value) for name, value in settings.items()}
         with serving(releases, workplace, {**os.environ, **variables}) as service:
             yield service
+
+
+async def rebuild(workplace: Path, bundle: Path) -> None:
+    """`python -m index rebuild` of the table in a trial's workplace, as it is now. Raises BenchmarkFailed."""
+    await _index(
+        "rebuild", "--gallery", str(workplace / TABLE_NAME), "--root", str(GALLERY),
+        "--bundle", str(bundle.absolute()), "--releases", str(workplace / RELEASES_NAME),
+    )  # fmt: skip
+
+
+async def prune(workplace: Path, *, keep: int) -> None:
+    await _index("prune", "--keep", str(keep), "--releases", str(workplace / RELEASES_NAME))
+
+
+async def _index(*arguments: str) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "index", *arguments,
+        cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    said, _ = await process.communicate()
+    if process.returncode != 0:
+        raise BenchmarkFailed(
+            f"index {arguments[0]} ended with {process.returncode}: {said.decode(errors='replace')[-2000:]}"
+        )
 
 
 def run(attempt: Callable[[], bool]) -> None:

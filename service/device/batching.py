@@ -24,7 +24,7 @@ from service.device.health import Health
 from service.device.lanes import Batch, Lane
 from service.device.tickets import Embedded, Item, Kind, Outcome, Ticket
 from service.device.turns import Turns
-from service.errors import DeadlineExceeded, EncodingFailed, Unavailable
+from service.errors import DeadlineExceeded, EncodingFailed, Unavailable, without_frames
 from service.watch.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
@@ -259,6 +259,8 @@ class Device:
         with self._wake:
             for item, outcome in settled:
                 ticket = item.ticket
+                if isinstance(outcome, TwinlensError):
+                    without_frames(outcome)  # they hold the ticket
                 if ticket.outcomes[item.position] is None:
                     ticket.outcomes[item.position] = outcome
                     ticket.missing -= 1

@@ -37,6 +37,7 @@ from service.errors import (
     Unauthorized,
     Unavailable,
     report,
+    without_frames,
 )
 from service.serving import Serving
 from service.watch.telemetry import ROUTES_TIMED_APART, Timings
@@ -169,15 +170,16 @@ class _Exchange:
         try:
             await self._guarded()
         except TwinlensError as error:
-            await self._answer(report(error))
+            await self._answer(report(without_frames(error)))
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if not (self._inflow.caller_gone and task):
                 raise
             task.uncancel()
             self.context.status, self.context.cause = CallerGone.status, CallerGone.code
-        except Exception:  # the last line of defence: whatever breaks, the caller gets an answer in our shape
+        except Exception as error:  # the last line of defence: whatever breaks, there is an answer in our shape
             logger.exception("request %s failed", self.context.request_id)
+            without_frames(error)
             message = f"an internal error; the log has it under request id {self.context.request_id}"
             await self._answer(ErrorReport(500, "internal_error", message))
         finally:

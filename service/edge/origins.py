@@ -21,10 +21,26 @@ _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 _UNREGISTRABLE = (".localhost", ".local", ".internal", ".home.arpa")  # RFC 6761, 6762, 8375; ICANN 2024
 _SIMPLE_TYPES = frozenset({"application/x-www-form-urlencoded", "multipart/form-data", "text/plain"})
 _PREFLIGHT_SECONDS = 600
-_ASKED_HEADERS = ("authorization", "x-api-key", "content-type", "x-request-id", "x-deadline-ms", "traceparent")
+_ASKED_HEADERS = (
+    "authorization",
+    "x-api-key",
+    "content-type",
+    "x-request-id",
+    "x-deadline-ms",
+    "traceparent",
+    "idempotency-key",
+)
 # That no page sends to another site before the browser has asked whether it may.
-_CUSTOM_HEADERS = ("authorization", "x-api-key", "x-request-id", "x-deadline-ms", "x-requested-with")
+_CUSTOM_HEADERS = (
+    "authorization",
+    "x-api-key",
+    "x-request-id",
+    "x-deadline-ms",
+    "x-requested-with",
+    "idempotency-key",
+)
 _TOLD_HEADERS = (
+    "idempotency-replayed",
     "x-request-id",
     "server-timing",
     "retry-after",

@@ -9,16 +9,16 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from service.live.putting import Putter
+from service.live.upserts import Upserter
 
 if TYPE_CHECKING:
-    from service.live.live import LiveChanges
+    from service.live.commits import LiveChanges
     from service.serving import Serving
     from service.state import ServingState
 
 
-def putter_of(serving: "Serving", live: "LiveChanges") -> Putter:
-    return Putter(serving.embedder, live.pictures, serving.pool)
+def upserter_of(serving: "Serving", live: "LiveChanges") -> Upserter:
+    return Upserter(serving.embedder, live.images, serving.pool)
 
 
 @asynccontextmanager
@@ -28,7 +28,7 @@ async def with_changes(serving: "Serving", state: "ServingState") -> AsyncIterat
     if live is None:
         yield state
         return
-    refresh = partial(putter_of(serving, live).renewed, encoder=state.encoder)
+    refresh = partial(upserter_of(serving, live).renewed, encoder=state.encoder)
     fingerprint = state.encoder.fingerprint
     async with live.laid_over(state.overlay, fingerprint=fingerprint, refresh=refresh) as overlay:
         yield replace(state, overlay=overlay)

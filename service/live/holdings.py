@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from index.errors import ImageMissing, UnknownItem
 from index.items import text_id
-from index.live.pictures import PICTURES_NAME, PictureStore
-from index.live.reading import LIVE_NAME
+from index.journal.images import ImageStore
 from index.pictures import digest_of
 from index.release import Release
 from service.live.layers import Floats
@@ -113,12 +112,13 @@ class Holdings:
         added = row - self.base_count
         if added < 0:
             return self.release.thumbnail(row)
-        return self._pictures.thumbnail(self._picture_of(added))
+        digest = self._image_of(added)
+        return self._store.thumbnail(digest)
 
     def open_image(self, row: int) -> bytes:
         """The picture's bytes; raises `ImageMissing`."""
         added = row - self.base_count
-        return self.release.open_image(row) if added < 0 else self._pictures.read(self._picture_of(added))
+        return self.release.open_image(row) if added < 0 else self._store.read(self._image_of(added))
 
     def text(self, row: int) -> str:
         added = row - self.base_text_count
@@ -177,11 +177,14 @@ class Holdings:
         return np.flatnonzero(base | without_items), added
 
     @property
-    def _pictures(self) -> PictureStore:
-        return PictureStore(self.release.path.parent / LIVE_NAME / PICTURES_NAME)
+    def _store(self) -> ImageStore:
+        if self.overlay.store is None:
+            raise ImageMissing("the images of live changes are not open")
+        return self.overlay.store
 
-    def _picture_of(self, added: int) -> bytes:
+    def _image_of(self, added: int) -> bytes:
+        """Its SHA-256."""
         put = self.overlay.puts[added]
         if put.digest is None:
-            raise ImageMissing(f"the item {put.id!r} was put as a vector, without a picture", code="no_picture")
+            raise ImageMissing(f"the item {put.id!r} was put as a vector, without an image", code="no_picture")
         return put.digest

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from encoders.modalities import Modality
 from encoders.query_bank import QueryBank, penalty_of
 from index.errors import UnknownItem
-from index.live.records import Change, Put
+from index.journal.changes import Change, Upsert
+from index.journal.images import ImageStore
 from index.pictures import digest_of
 from index.release import Release
 from service.live.layers import Floats, Layer
@@ -23,7 +24,6 @@ from service.live.puts import PutTable
 from service.search.columns import Mask
 from service.search.filters import PayloadFilter
 
-_NOTHING = np.empty(0, dtype=np.float32)
 SLACK_ROWS = 1024  # that may be dead before an overlay is made anew without them
 
 
@@ -53,9 +53,10 @@ class Overlay:
     images: Layer
     texts: TextLayer
     row_of: dict[str, int]  # id → row of an added item that is shown
-    puts: list[Put]  # by row, without their vectors; what lies beyond `images.count` is a later overlay's
+    puts: list[Upsert]  # by row, without their vectors; what lies beyond `images.count` is a later overlay's
     alive: Mask  # (added items,)
     joins_texts: bool  # False where the release's texts came from a file of their own, and stay those
+    store: ImageStore | None = None  # of the added items' images; None where live changes are off
 
     @classmethod
     def empty(cls, release: Release, bank: QueryBank | None, *, sequence: int = 0) -> "Overlay":
@@ -101,18 +102,18 @@ class Overlay:
         hidden, row_of = self.hidden.copy(), dict(self.row_of)
         alive = np.concatenate([self.alive, np.zeros(len(changes), dtype=np.bool_)])
         puts = self.puts if len(self.puts) == self.images.count else self.puts[: self.images.count]
-        added: list[Put] = []
+        added: list[Upsert] = []
         for change in changes:
             base_row = _base_row(self.release, change.id)
             if base_row is not None:
                 hidden[base_row] = True
             if (before := row_of.pop(change.id, None)) is not None:
                 alive[before] = False
-            if isinstance(change, Put):
+            if isinstance(change, Upsert):
                 row_of[change.id] = self.images.count + len(added)
                 alive[row_of[change.id]] = True
                 added.append(change)
-        puts.extend(replace(put, vector=_NOTHING, text_vectors=_NOTHING) for put in added)
+        puts.extend(put.without_vectors() for put in added)
         rows = np.array([put.vector for put in added], dtype=np.float32).reshape(-1, self.images.dim)
         after = replace(
             self,
@@ -131,7 +132,7 @@ class Overlay:
         vector: Floats = self.images.vectors[row]
         return vector
 
-    def _texts_with(self, added: Sequence[Put]) -> TextLayer:
+    def _texts_with(self, added: Sequence[Upsert]) -> TextLayer:
         layer = self.texts
         if not self.joins_texts or not any(put.texts for put in added):
             return layer
@@ -168,7 +169,7 @@ class Overlay:
         )
         return replace(bare.applied(list(self._whole_puts())), sequence=self.sequence)
 
-    def _whole_puts(self) -> Iterable[Put]:
+    def _whole_puts(self) -> Iterable[Upsert]:
         zeros = np.zeros(self.images.dim, dtype=np.float32)
         for row in sorted(self.row_of.values()):
             put = self.puts[row]

@@ -4,13 +4,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from index.errors import UnknownItem
-from index.live.records import Put
+from index.journal.changes import Upsert
 
 
 class PutTable:
     """What `index.items.ItemTable` is for a release's items, as far as filters need it."""
 
-    def __init__(self, puts: Sequence[Put], row_of: Mapping[str, int]) -> None:
+    def __init__(self, puts: Sequence[Upsert], row_of: Mapping[str, int]) -> None:
         self._puts = puts
         self._row_of = row_of
 

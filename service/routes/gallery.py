@@ -15,7 +15,9 @@ from service.decoding.media_types import media_type_of
 from service.errors import NotFound, ServiceError, Unavailable
 from service.live.holdings import Holdings
 from service.routes.parts import Responses, answers, json_answer, serving_of
+from service.serving import Serving
 from service.wire.answers import dump
+from service.wire.ids import ItemId
 from service.wire.schemas import FieldsAnswer, ItemAnswer
 
 logger = logging.getLogger(__name__)
@@ -45,8 +47,8 @@ async def fields(request: Request) -> Response:
     )
 
 
-@router.get("/items/{item_id:path}", responses=answers(ItemAnswer, 404, 503))
-async def get_item(request: Request, item_id: str) -> Response:
+@router.get("/items/{item_id:path}", responses=answers(ItemAnswer, 404, 422, 503))
+async def get_item(request: Request, item_id: ItemId) -> Response:
     """The payload of an item."""
     holdings = serving_of(request).state.holdings
     row = holdings.row(item_id)
@@ -62,7 +64,7 @@ async def get_item(request: Request, item_id: str) -> Response:
 )
 async def get_picture(
     request: Request,
-    item_id: str,
+    item_id: ItemId,
     side: Annotated[
         int | None,
         Query(ge=1, le=8192, description=f"up to {THUMBNAIL_SIDE_PIXELS}: the thumbnail; else the picture"),
@@ -70,8 +72,22 @@ async def get_picture(
 ) -> Response:
     """The picture itself, or with `side` the smallest copy of it that has as many pixels on its long side."""
     serving = serving_of(request)
-    holdings, may_change = serving.state.holdings, serving.settings.live_changes
+    holdings = serving.state.holdings
     row = holdings.row(item_id)
+    try:
+        return await _picture_answer(request, serving, holdings, row, side=side)
+    except NotFound:
+        now = serving.state.holdings
+        if now.digest(now.row(item_id)) == holdings.digest(row):
+            raise
+    # It was put again while its earlier image was looked for.
+    return await get_picture(request, item_id, side)
+
+
+async def _picture_answer(
+    request: Request, serving: Serving, holdings: Holdings, row: int, *, side: int | None
+) -> Response:
+    may_change = serving.settings.live_changes
     small = side is not None and side <= THUMBNAIL_SIDE_PIXELS
     held = request.headers.get("if-none-match", "")
     wanted = _etag(holdings, row, small=small)

@@ -5,7 +5,7 @@ is never one. An item called `batch` is `PUT /items/batch`. Off unless `live_cha
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -13,13 +13,13 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from encoders.errors import TwinlensError
-from index.live.records import Change, Delete, Put
+from index.journal.changes import Change, ChangeSet, Committed, Delete, RequestKey
 from service.decoding.pictures import ImageSource
 from service.edge.edge import context_of
-from service.errors import InvalidField, NotFound, Unavailable, report
-from service.live.carrying import putter_of
-from service.live.live import LiveChanges, StaleVector
-from service.live.putting import Wish, good_id, wish
+from service.errors import InvalidField, NotFound, Unavailable, report, without_frames
+from service.live.carrying import upserter_of
+from service.live.commits import LiveChanges, StaleVector
+from service.live.upserts import Prepared, UpsertRequest, good_id, upsert_request
 from service.routes.parts import answers, computed, json_answer, requires, serving_of, takes_json
 from service.search.wanted import unit_vector
 from service.serving import Serving
@@ -36,6 +36,8 @@ from service.wire.bodies import (
     validated,
 )
 from service.wire.content_types import IMAGES_TAKEN, MULTIPART, ContentType
+from service.wire.idempotency import HEADER, REPLAYED_HEADER, idempotency_key, request_key
+from service.wire.ids import ItemId
 from service.wire.live import (
     MAX_CHANGES,
     ChangeAnswer,
@@ -48,7 +50,7 @@ from service.wire.live import (
 
 router = APIRouter(tags=["live changes"], dependencies=[requires("write")])
 TRIES = 4  # to embed for the encoder that is served, when releases are swapped meanwhile
-PICTURE = {"schema": {"type": "string", "format": "binary"}}
+IMAGE = {"schema": {"type": "string", "format": "binary"}}
 FORM = {
     "schema": {
         "type": "object",
@@ -60,8 +62,21 @@ FORM = {
         },
     }
 }
+TAKES_KEY = {
+    "parameters": [
+        {
+            "name": HEADER,
+            "in": "header",
+            "required": False,
+            "schema": {"type": "string", "maxLength": 257},
+            "description": "a new one for each change: sent again with it, a request is carried out once",
+        }
+    ]
+}
 _REFUSALS = (400, 404, 409, 413, 415, 422, 429, 500, 503, 504, 507)
-Made = Callable[[ServingState], Sequence[Wish | TwinlensError]]
+Requests = Callable[[ServingState], Sequence[UpsertRequest | TwinlensError]]
+Told = Callable[[Sequence[Change | TwinlensError]], dict[str, Any]]
+"""Makes the answer from a change or an error for each upsert and then each delete; raises what fails all."""
 
 
 @router.put(
@@ -69,39 +84,46 @@ Made = Callable[[ServingState], Sequence[Wish | TwinlensError]]
     responses=answers(ChangeAnswer, *_REFUSALS),
     openapi_extra=takes_json(
         PutItemRequest,
-        image__webp=PICTURE,
-        image__jpeg=PICTURE,
-        image__png=PICTURE,
+        image__webp=IMAGE,
+        image__jpeg=IMAGE,
+        image__png=IMAGE,
         multipart__form_data=FORM,
-    ),
+    )
+    | TAKES_KEY,
 )
-async def put_item(request: Request, item_id: str) -> Response:
+async def put_item(request: Request, item_id: ItemId) -> Response:
     """Add an item, or replace the one of that id. As body or form, payload and texts are JSON parameters."""
     serving = serving_of(request)
     live = _live(serving)
     image, asked = await _put_request(request, serving)
+    key = await _key(request, "PUT", item_id, image, asked)
+    if key and (kept := await live.answer_to(key)):
+        return _replayed(kept)
 
-    def made(state: ServingState) -> list[Wish | TwinlensError]:
-        return [_wish(item_id, asked, state, serving, image=image)]
+    def requests(state: ServingState) -> list[UpsertRequest | TwinlensError]:
+        return [_upsert_request(item_id, asked, state, serving, image=image)]
 
-    (outcome,) = await _change(request, live, made)
-    return _told(request, outcome)
+    return await _carry_out(request, live, _one, requests, key=key)
 
 
-@router.delete("/items/{item_id:path}", responses=answers(ChangeAnswer, 404, 422, 503, 504, 507))
-async def delete_item(request: Request, item_id: str) -> Response:
+@router.delete(
+    "/items/{item_id:path}", responses=answers(ChangeAnswer, 404, 422, 503, 504, 507), openapi_extra=TAKES_KEY
+)
+async def delete_item(request: Request, item_id: ItemId) -> Response:
     """Take an item out. It stays out of every release to come until it is put again."""
     serving = serving_of(request)
     live = _live(serving)
-    serving.state.holdings.row(good_id(item_id))
-    (outcome,) = await _change(request, live, deletes=[item_id])
-    return _told(request, outcome)
+    key = await _key(request, "DELETE", good_id(item_id))
+    if key and (kept := await live.answer_to(key)):
+        return _replayed(kept)
+    serving.state.holdings.row(item_id)
+    return await _carry_out(request, live, _one, deletes=[item_id], key=key)
 
 
 @router.post(
     "/items/batch",
     responses=answers(ChangeItemsAnswer, *_REFUSALS),
-    openapi_extra=takes_json(ChangeItemsRequest),
+    openapi_extra=takes_json(ChangeItemsRequest) | TAKES_KEY,
 )
 async def change_items(request: Request) -> Response:
     """Put and delete many at once. One bad item never fails the others; the good ones are in together."""
@@ -112,19 +134,24 @@ async def change_items(request: Request) -> Response:
         raise InvalidField("there is nothing to put and nothing to delete", param="put")
     check_count(len(asked.put) + len(asked.delete), MAX_CHANGES, name="changes")
     check_count(sum("image" in raw for raw in asked.put), serving.settings.max_images, name="images")
+    key = await _key(request, "POST", asked.put, asked.delete)
+    if key and (kept := await live.answer_to(key)):
+        return _replayed(kept)
     seen: set[str] = set()
     puts = await computed(serving, partial(_each_once, asked.put, seen), inline=False)
     deletes = [_deletable(item_id, seen, serving.state) for item_id in asked.delete]
 
-    def made(state: ServingState) -> list[Wish | TwinlensError]:
-        return [_wish_or_error(one, state, serving) for one in puts]
+    def requests(state: ServingState) -> list[UpsertRequest | TwinlensError]:
+        return [_request_or_error(one, state, serving) for one in puts]
 
-    outcomes = await _change(request, live, made, deletes=deletes)
-    if not deletes:  # to find nothing to delete is an answer, and what a request that is sent again finds
-        raise_when_all_failed(outcomes)
-    names = [_name(raw.get("id", "")) for raw in asked.put] + [_name(item_id) for item_id in asked.delete]
-    items = [_item(name, outcome) for name, outcome in zip(names, outcomes, strict=True)]
-    return _answer(request, {"put": items[: len(puts)], "delete": items[len(puts) :]})
+    def told(outcomes: Sequence[Change | TwinlensError]) -> dict[str, Any]:
+        if not deletes:  # to find nothing to delete is an answer, and what a request that is sent again finds
+            raise_when_all_failed(outcomes)
+        names = [_name(raw.get("id", "")) for raw in asked.put] + [_name(item_id) for item_id in asked.delete]
+        items = [_item(name, outcome) for name, outcome in zip(names, outcomes, strict=True)]
+        return {"put": items[: len(puts)], "delete": items[len(puts) :]}
+
+    return await _carry_out(request, live, told, requests, deletes=deletes, key=key)
 
 
 def _live(serving: Serving) -> LiveChanges:
@@ -135,42 +162,81 @@ def _live(serving: Serving) -> LiveChanges:
     return serving.live
 
 
-async def _change(
+async def _key(request: Request, *content: object) -> RequestKey | None:
+    """What tells this request from others, where it bears an idempotency key. Raises InvalidField."""
+    key = idempotency_key(request.headers)
+    if key is None:
+        return None
+    known = [b"" if part is None else part for part in content]
+    work = partial(request_key, key, context_of(request).caller, *known)
+    return await computed(serving_of(request), work, inline=False)
+
+
+async def _carry_out(
     request: Request,
     live: LiveChanges,
-    made: Made | None = None,
+    told: Told,
+    requests: Requests | None = None,
     *,
     deletes: Sequence[str | TwinlensError] = (),
-) -> list[Change | TwinlensError]:
-    """A change or an error for each wish, then for each delete; again if the encoder is replaced meanwhile."""
-    serving, context = serving_of(request), context_of(request)
-    putter = putter_of(serving, live)
+    key: RequestKey | None = None,
+) -> Response:
+    """Embed, commit and answer; again if the encoder is replaced meanwhile."""
+    serving = serving_of(request)
     for _ in range(TRIES):
-        state = serving.state
-        # In the pool: looking through a payload, or a vector, may take as long as its sender likes.
-        wishes = await computed(serving, partial(made, state), inline=False) if made else ()
-        sound = [one for one in wishes if isinstance(one, Wish)]
-        check_count(sum(len(one.texts) for one in sound), serving.settings.max_texts, name="texts")
-        puts, held = await putter.prepared(
-            sound, state.encoder, deadline=context.deadline, timings=context.timings
-        )
-        ready = iter(puts)
-        outcomes: list[Put | str | TwinlensError] = [
-            next(ready) if isinstance(one, Wish) else one for one in wishes
-        ]
+        wanted = [*(await _prepared(request, live, requests) if requests else ()), *deletes]
+        answer = partial(_answer, serving, told, wanted)
+        sound = [one for one in wanted if not isinstance(one, TwinlensError)]
+        if not sound:
+            return json_answer(answer(()))
+        images = {
+            one.upsert.digest: one.image
+            for one in sound
+            if isinstance(one, Prepared) and one.upsert.digest and one.image
+        }
+        changes = [Delete(one) if isinstance(one, str) else one.upsert for one in sound]
         with suppress(StaleVector):
-            return await _committed(live, serving, [*outcomes, *deletes], held=held)
+            change_set = ChangeSet(changes, images, key=key, answer=answer)
+            committed = await live.commit(change_set, holder=serving)
+            return _replayed(committed) if committed.replayed else json_answer(answer(committed.changes))
     raise Unavailable("releases are being swapped again and again: send this again", retry_after_seconds=5)
 
 
-async def _committed(
-    live: LiveChanges, serving: Serving, wanted: Sequence[Put | str | TwinlensError], *, held: ExitStack
-) -> list[Change | TwinlensError]:
-    changes = [
-        Delete(one) if isinstance(one, str) else one for one in wanted if not isinstance(one, TwinlensError)
-    ]
-    done = iter(await live.commit(changes, serving=serving, held=held) if changes else ())
-    return [one if isinstance(one, TwinlensError) else next(done) for one in wanted]
+async def _prepared(request: Request, live: LiveChanges, requests: Requests) -> list[Prepared | TwinlensError]:
+    serving, context = serving_of(request), context_of(request)
+    state = serving.state
+    # In the pool: looking through a payload, or a vector, may take as long as its sender likes.
+    asked = await computed(serving, partial(requests, state), inline=False)
+    sound = [one for one in asked if isinstance(one, UpsertRequest)]
+    check_count(sum(len(one.texts) for one in sound), serving.settings.max_texts, name="texts")
+    upserter = upserter_of(serving, live)
+    made = await upserter.prepared(sound, state.encoder, deadline=context.deadline, timings=context.timings)
+    ready = iter(made)
+    return [next(ready) if isinstance(one, UpsertRequest) else one for one in asked]
+
+
+def _answer(
+    serving: Serving,
+    told: Told,
+    wanted: Sequence[Prepared | str | TwinlensError],
+    done: Sequence[Change],
+) -> bytes:
+    """The body, from what was wanted and the changes that were made of it, with their numbers."""
+    ready, state = iter(done), serving.state
+    outcomes = [one if isinstance(one, TwinlensError) else next(ready) for one in wanted]
+    return dump(
+        {
+            **told(outcomes),
+            "release": state.release.id,
+            "model_fingerprint": state.encoder.fingerprint,
+        }
+    )
+
+
+def _replayed(kept: Committed) -> Response:
+    response = json_answer(kept.answer or b"")
+    response.headers[REPLAYED_HEADER] = "true"
+    return response
 
 
 async def _put_request(request: Request, serving: Serving) -> tuple[ImageSource | None, PutOptions]:
@@ -190,9 +256,9 @@ async def _options(given: Mapping[str, str], serving: Serving) -> PutOptions:
     return await read_options(given, PutOptions, pool=serving.pool, of_json=("payload", "texts"))
 
 
-def _wish(
+def _upsert_request(
     item_id: str, asked: PutOptions, state: ServingState, serving: Serving, *, image: ImageSource | None = None
-) -> Wish:
+) -> UpsertRequest:
     own = asked if isinstance(asked, PutItemRequest) else PutItemRequest.model_construct()
     vector = None
     if own.vector is not None:
@@ -202,7 +268,7 @@ def _wish(
                 param="model_fingerprint",
             )
         vector = unit_vector(own.vector, own.model_fingerprint, encoder=state.encoder)
-    return wish(
+    return upsert_request(
         item_id,
         asked,
         max_payload_bytes=serving.settings.max_payload_bytes,
@@ -211,13 +277,13 @@ def _wish(
     )
 
 
-def _wish_or_error(
+def _request_or_error(
     one: PutOneOfMany | TwinlensError, state: ServingState, serving: Serving
-) -> Wish | TwinlensError:
+) -> UpsertRequest | TwinlensError:
     try:
-        return one if isinstance(one, TwinlensError) else _wish(one.id, one, state, serving)
+        return one if isinstance(one, TwinlensError) else _upsert_request(one.id, one, state, serving)
     except TwinlensError as error:
-        return error
+        return without_frames(error)
 
 
 def _each_once(raw: Sequence[Mapping[str, Any]], seen: set[str]) -> list[PutOneOfMany | TwinlensError]:
@@ -228,7 +294,7 @@ def _each_once(raw: Sequence[Mapping[str, Any]], seen: set[str]) -> list[PutOneO
             _check_once(one.id, seen)
             found.append(one)
         except TwinlensError as error:
-            found.append(error)
+            found.append(without_frames(error))
     return found
 
 
@@ -237,7 +303,7 @@ def _deletable(item_id: str, seen: set[str], state: ServingState) -> str | Twinl
         state.holdings.row(good_id(item_id))
         _check_once(item_id, seen)
     except TwinlensError as error:
-        return error
+        return without_frames(error)
     return item_id
 
 
@@ -260,14 +326,8 @@ def _item(name: str, outcome: Change | TwinlensError) -> dict[str, Any]:
     return {"id": outcome.id, "sequence": outcome.sequence}
 
 
-def _told(request: Request, outcome: Change | TwinlensError) -> Response:
+def _one(outcomes: Sequence[Change | TwinlensError]) -> dict[str, Any]:
+    (outcome,) = outcomes
     if isinstance(outcome, TwinlensError):
         raise outcome
-    return _answer(request, {"id": outcome.id, "sequence": outcome.sequence})
-
-
-def _answer(request: Request, content: Mapping[str, Any]) -> Response:
-    state = serving_of(request).state
-    return json_answer(
-        dump({**content, "release": state.release.id, "model_fingerprint": state.encoder.fingerprint})
-    )
+    return {"id": outcome.id, "sequence": outcome.sequence}

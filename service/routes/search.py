@@ -20,6 +20,7 @@ from service.state import ServingState
 from service.wire.answers import INLINE_NUMBERS, count_numbers, dump, dump_hits
 from service.wire.bodies import read_body, read_files, read_json, read_options
 from service.wire.content_types import IMAGES_TAKEN, MULTIPART, ContentType
+from service.wire.ids import check_query
 from service.wire.schemas import (
     SearchAnswer,
     SearchImageRequest,
@@ -74,6 +75,7 @@ async def search_text(request: Request) -> Response:
 )
 async def search_image(request: Request) -> Response:
     """What fits an image: images, or texts with `in: texts`. As body or form, options are query parameters."""
+    check_query(request)
     serving, context = serving_of(request), context_of(request)
     state = serving.state
     source, options = await _image_request(request, serving)

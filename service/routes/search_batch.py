@@ -15,7 +15,7 @@ from service.device.embedding import TextItem
 from service.device.mixed import embed_mixed
 from service.device.tickets import Embedded
 from service.edge.edge import RequestContext, context_of
-from service.errors import InvalidField, TooLarge, report
+from service.errors import InvalidField, TooLarge, report, without_frames
 from service.routes.parts import answers, computed, json_answer, serving_of, takes_json
 from service.search.filters import parse_filter
 from service.search.hits import Found
@@ -75,7 +75,7 @@ def _ask_or_error(raw: object, common: Mapping[str, Any], *, encoder: Encoder) -
         missing = common.keys() - own.model_fields_set
         return _ask(own.model_copy(update={name: common[name] for name in missing}), encoder=encoder)
     except TwinlensError as error:
-        return error
+        return without_frames(error)
 
 
 def _ask(query: SearchBatchQuery, *, encoder: Encoder) -> Asked:

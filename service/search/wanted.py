@@ -16,7 +16,7 @@ from encoders.encoder import Encoder
 from encoders.errors import TwinlensError, UndecodableImage
 from encoders.modalities import Modality
 from service.device.tickets import Embedded, Outcome
-from service.errors import DeadlineExceeded, InvalidField, WrongModel
+from service.errors import DeadlineExceeded, InvalidField, WrongModel, without_frames
 from service.live.holdings import Holdings
 from service.search.columns import NotGathered
 from service.search.filters import Condition
@@ -169,4 +169,4 @@ def _found(state: ServingState, wanted: Wanted | TwinlensError) -> Found | Twinl
     try:
         return find(state, wanted)
     except TwinlensError as error:
-        return error
+        return without_frames(error)

@@ -19,6 +19,7 @@ from service.decoding.pictures import ImageSource
 from service.errors import InvalidField, InvalidJson, ServiceError, TooLarge
 from service.wire.content_types import ContentType
 from service.wire.forms import parse_form, too_many
+from service.wire.ids import broken_id
 from service.wire.large_json import Bounds, parse_large
 from service.wire.schemas import MAX_FIELDS
 
@@ -108,7 +109,7 @@ def parse(model: type[M], body: bytes) -> M:
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
-        raise explain(error) from error
+        raise broken_id(body) or explain(error) from error
 
 
 def parse_text(text: str | bytes, what: str, *, bounds: Bounds = PLAIN, param: str | None = None) -> Any:
@@ -117,7 +118,7 @@ def parse_text(text: str | bytes, what: str, *, bounds: Bounds = PLAIN, param: s
     try:
         return from_json(data) if len(data) <= INLINE_BYTES else parse_large(data, bounds=bounds)
     except ValueError as error:
-        raise InvalidJson(f"{what} is not JSON: {error}", param=param) from error
+        raise broken_id(data) or InvalidJson(f"{what} is not JSON: {error}", param=param) from error
 
 
 def validated(model: type[M], given: object) -> M:

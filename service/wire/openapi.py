@@ -147,7 +147,7 @@ def _operations(schema: Json) -> Iterator[tuple[str, Json]]:
 
 def _add_edge(path: str, operation: Json) -> None:
     """What the edge takes and answers, whatever the operation."""
-    operation.setdefault("parameters", []).extend(_PARAMETERS)
+    operation["parameters"] = [*operation.get("parameters", ()), *_PARAMETERS]
     statuses = {413, 422, 500, 504} | (set() if path in SERVED_ALWAYS else {503})
     statuses |= {400, 408, 415, 429} if "requestBody" in operation else set()
     reference = {"$ref": f"#/components/schemas/{ErrorAnswer.__name__}"}

@@ -41,9 +41,10 @@ def table(tmp_path_factory, draw):
 def index_gallery(tiny_bundle):
     """Rebuilds in this process: index_gallery(source, releases, **settings) -> RebuildReport."""
 
-    def run(source, releases, **settings):
+    def run(source, releases, *, on_progress=lambda _: None, **settings):
         chosen = {"bundle": tiny_bundle, "decode_threads": 2, "batch_size": 8, **settings}
-        return rebuild(RebuildSettings(gallery=open_gallery(str(source)), releases=releases, **chosen))
+        asked = RebuildSettings(gallery=open_gallery(str(source)), releases=releases, **chosen)
+        return rebuild(asked, on_progress=on_progress)
 
     return run
 

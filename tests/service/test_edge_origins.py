@@ -1,5 +1,7 @@
 """Which pages and host names are let in, and what browsers are told about every answer."""
 
+import shutil
+
 import httpx
 import pytest
 from live_service import running
@@ -75,8 +77,9 @@ def test_where_browsers_do_not_tell_the_site_the_origin_is_compared_with_the_hos
 
 
 @pytest.mark.parametrize("path", ["/release/reload", "/items/batch"])
-def test_a_change_is_nothing_that_a_page_can_send_unasked(releases, settings_for, path):
-    with running(settings_for(releases, live_changes=True)) as service:
+def test_a_change_is_nothing_that_a_page_can_send_unasked(tmp_path, releases, settings_for, path):
+    folder = shutil.copytree(releases, tmp_path / "releases")
+    with running(settings_for(folder, live_changes=True)) as service:
 
         def asked(content: bytes = b"", **headers: str) -> tuple[int, str]:
             named = {name.replace("_", "-"): value for name, value in headers.items()}

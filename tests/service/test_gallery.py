@@ -56,7 +56,7 @@ def test_head_of_a_picture_or_an_item_tells_what_get_would(client):
 
 @pytest.mark.parametrize(
     "path",
-    ["../../etc/passwd", "..%2f..%2fetc%2fpasswd", "%2fetc%2fpasswd", "items.jsonl", "cars", "a%00b", "%ff"],
+    ["../../etc/passwd", "..%2f..%2fetc%2fpasswd", "%2fetc%2fpasswd", "items.jsonl", "cars", "a%00b"],
 )
 def test_only_ids_of_the_release_are_answered(client, path):
     for route in ("images", "items"):

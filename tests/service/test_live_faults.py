@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -16,7 +17,10 @@ import pytest
 from live_service import ITEM_COUNT, picture, publish, running, spawned, until_it_serves, wait_until
 
 from index.catalog import current_release_id, release_ids
-from index.live.reading import LiveReader
+from index.errors import CorruptJournal, JournalBusy
+from index.journal.journal import Journal
+from index.journal.snapshot import open_snapshot
+from service.app import create_app
 from service.settings import Settings
 
 PNG = {"content-type": "image/png"}
@@ -73,15 +77,11 @@ class Writers:
                 self.answered[name] = number
 
 
-def test_kill_9_right_after_an_answer_loses_nothing_and_doubles_nothing(folder):
+def test_kill_9_under_writers_loses_nothing_and_doubles_nothing(folder):
     with started(folder) as (process, client):
         for number in range(4):
             assert put(client, f"new/{number}", number).status_code == 200
         assert client.delete("/items/new/0").status_code == 200
-        process.send_signal(signal.SIGKILL)
-    with started(folder) as (process, client):
-        first = ["new/1", "new/2", "new/3"]
-        assert [name for name in held_ids(client) if name.startswith("new")] == first
         writers = Writers(client)
         wait_until(lambda: len(writers.answered) >= 40)
         process.send_signal(signal.SIGKILL)
@@ -90,21 +90,24 @@ def test_kill_9_right_after_an_answer_loses_nothing_and_doubles_nothing(folder):
     with started(folder) as (_, client):
         everything = held_ids(client)
         held = [name for name in everything if name.startswith("new ")]
+        first = ["new/1", "new/2", "new/3"]
+        assert [name for name in everything if name.startswith("new/")] == first
         assert len(set(everything)) == len(everything) == ITEM_COUNT + len(first) + len(held)
         assert set(writers.answered) <= set(held) <= writers.sent
         for name in list(writers.answered)[-3:]:
             assert client.get(f"/images/{name}").content == picture(writers.answered[name])
-    sequences = [change.sequence for change in LiveReader(folder / "live")]
-    assert sequences == list(range(1, len(sequences) + 1))
+    with open_snapshot(folder) as snapshot:
+        found = {change.id for change in snapshot.changes()}
+    assert found == {"new/0", *first, *held}
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own, a little larger than the release."""
+    """A file system of its own, of 8 MiB."""
     mount = tmp_path / "small"
     mount.mkdir()
     made = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(mount)], capture_output=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(mount)], capture_output=True, check=False
     )
     if made.returncode:
         pytest.skip("may not mount a file system here")
@@ -112,43 +115,58 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(mount)], check=True)
 
 
-def test_on_a_full_disk_changes_are_refused_whole_and_searches_go_on(folder, small_disk, settings_for):
+def image_count(folder: Path) -> int:
+    return len(list((folder / "live" / "images").iterdir()))
+
+
+def test_on_a_full_disk_puts_are_507_deletes_work_and_searches_go_on(folder, small_disk, settings_for):
     (folder / "live").symlink_to(small_disk, target_is_directory=True)
     with running(settings_for(folder, live_changes=True)) as service:
-        client, number, accepted = service.client, 0, []
-        while True:
-            filling = picture(number, width=480, height=480) + bytes(60_000)
-            response = client.put(f"/items/{number}", content=filling, headers=PNG)
+        client, accepted = service.client, []
+        for number in range(100):
+            response = put_large(client, f"{number}")
             if response.status_code != 200:
                 break
             accepted.append(str(number))
-            number += 1
-        assert number > 3
-        assert (response.status_code, response.json()["error"]["code"]) == (507, "storage_full")
-        assert str(folder) not in response.text
-        before = service.serving.live.sequence
-        (small_disk / "filling").write_bytes(b"")
+        assert len(accepted) > 5
+        problem = response.json()["error"]
+        assert (response.status_code, problem["code"]) == (507, "storage_full")
+        assert f"{folder.name}/live" in problem["message"]
+        assert str(folder) not in problem["message"]
+        assert image_count(folder) == len(accepted)
+        assert sorted(name for name in held_ids(client) if name.isdigit()) == sorted(accepted)
         with suppress(OSError), (small_disk / "filling").open("wb", buffering=0) as file:
             while True:
                 file.write(bytes(512))
-        large = {"vector": [1.0] * 16, "model_fingerprint": service.serving.state.encoder.fingerprint}
-        refused = client.put("/items/large", json={**large, "payload": {"x": "y" * 60_000}})
-        assert (refused.status_code, refused.json()["error"]["code"]) == (507, "storage_full")
-        assert service.serving.live.sequence == before
-        assert [name for name in held_ids(client) if name.isdigit()] == sorted(accepted)
-        (small_disk / "filling").unlink()
-        assert client.delete("/items/0").status_code == 200
-        assert client.put("/items/large", json=large).status_code == 200
-    names = [change.id for change in LiveReader(folder / "live")]
-    assert names == [*accepted, "0", "large"]
+        answer = client.post("/items/batch", json={"delete": accepted[1:]})
+        assert answer.status_code == 200, answer.text
+        assert client.delete(f"/items/{accepted[0]}").status_code == 200
+        wait_until(lambda: image_count(folder) == 0)
+        assert put_large(client, "again").status_code == 200
+        assert [name for name in held_ids(client) if name.isdigit()] == []
+    assert shutil.disk_usage(small_disk).free > 2 << 20
 
 
-def test_a_picture_outlives_a_caller_who_leaves_until_its_change_is_in(folder, settings_for):
-    """The disk is busy when it is put, and compacts what is there before the change comes."""
+def put_large(client: httpx.Client, item_id: str) -> httpx.Response:
+    filling = picture(len(item_id), width=480, height=480) + os.urandom(400_000)
+    return client.put(f"/items/{item_id}", content=filling, headers=PNG)
+
+
+def test_a_refused_put_leaves_no_image_behind(folder, settings_for):
+    with running(settings_for(folder, live_changes=True, max_live_items=1)) as service:
+        assert put(service.client, "a", 1).status_code == 200
+        assert put(service.client, "b", 2).json()["error"]["code"] == "too_many_live_items"
+        assert put(service.client, "a", 3).status_code == 200
+        assert service.client.put("/items/c", content=b"no image", headers=PNG).status_code == 400
+        wait_until(lambda: image_count(folder) == 1)
+        assert service.client.get("/images/a").content == picture(3)
+
+
+def test_a_change_whose_caller_leaves_is_made_whole(folder, settings_for):
+    """The disk is busy when it is put."""
     with running(settings_for(folder, live_changes=True)) as service:
         live, go_on = service.serving.live, threading.Event()
         live._disk.submit(go_on.wait, 30)
-        live._disk.submit(live._journal.compact)
         leaving = http.client.HTTPConnection(service.url.removeprefix("http://"))
         leaving.request("PUT", "/items/left", body=picture(7), headers=PNG)
         wait_until(lambda: live._committing is not None)
@@ -157,6 +175,84 @@ def test_a_picture_outlives_a_caller_who_leaves_until_its_change_is_in(folder, s
         go_on.set()
         wait_until(lambda: service.client.get("/items/left").status_code == 200)
         assert service.client.get("/images/left").content == picture(7)
+
+
+def test_a_504_may_be_in_and_its_idempotency_key_tells(folder, settings_for):
+    """The disk is busy for longer than the caller waits; sent again, the change is not made twice."""
+    with running(settings_for(folder, live_changes=True)) as service:
+        client, go_on = service.client, threading.Event()
+        service.serving.live._disk.submit(go_on.wait, 30)
+        headers = {**PNG, "idempotency-key": "4f0c", "x-deadline-ms": "300"}
+        late = client.put("/items/late", content=picture(7), headers=headers)
+        assert late.status_code == 504
+        go_on.set()
+        del headers["x-deadline-ms"]
+        again = client.put("/items/late", content=picture(7), headers=headers)
+        assert (again.status_code, again.json()["sequence"]) == (200, 1)
+        assert client.get("/images/late").content == picture(7)
+
+
+def test_an_image_replaced_while_it_is_asked_for_is_answered(folder, settings_for, monkeypatch):
+    """Its request began with the state before, whose image is gone by the time it is read."""
+    with running(settings_for(folder, live_changes=True)) as service:
+        assert put(service.client, "a", 1).status_code == 200
+        store, began, go_on = service.serving.live.images, threading.Event(), threading.Event()
+        read, answers = store.read, []
+
+        def slowly(digest: bytes) -> bytes:
+            began.set()
+            assert go_on.wait(30)
+            return read(digest)
+
+        monkeypatch.setattr(store, "read", slowly)
+        asking = threading.Thread(
+            target=lambda: answers.append(httpx.get(f"{service.url}/images/a", timeout=60))
+        )
+        asking.start()
+        assert began.wait(30)
+        assert put(service.client, "a", 2).status_code == 200
+        wait_until(lambda: image_count(folder) == 1)
+        go_on.set()
+        asking.join()
+        assert (answers[0].status_code, answers[0].content) == (200, picture(2))
+
+
+def test_live_moved_away_stops_changes_and_nothing_else(folder, settings_for):
+    with running(settings_for(folder, live_changes=True)) as service:
+        client = service.client
+        assert put(client, "before", 1).status_code == 200
+        (folder / "live").rename(folder / "elsewhere")
+        for response in (put(client, "lost", 2), client.delete("/items/before")):
+            assert (response.status_code, response.json()["error"]["code"]) == (503, "journal_failed")
+        assert len(held_ids(client)) == ITEM_COUNT + 1
+        with pytest.raises(JournalBusy, match=f"process {os.getpid()}"):
+            Journal(folder)
+        (folder / "elsewhere").rename(folder / "live")
+        assert put(client, "after", 3).status_code == 200
+        assert client.get("/images/before").content == picture(1)
+    with open_snapshot(folder) as snapshot:
+        assert [change.id for change in snapshot.changes()] == ["before", "after"]
+
+
+def test_a_release_with_changes_that_the_journal_lacks_is_not_swapped_in(
+    folder, gallery, tiny_bundle, settings_for
+):
+    """Changes to come would have the numbers of those that the release holds."""
+    other = shutil.copytree(folder, folder.with_name("other"))
+    with running(settings_for(other, live_changes=True)) as service:
+        for number in range(3):
+            assert put(service.client, f"{number}", number).status_code == 200
+    published = publish(other, gallery, tiny_bundle)
+    with running(settings_for(folder, live_changes=True)) as service:
+        assert put(service.client, "own", 1).status_code == 200
+        shutil.copytree(other / published, folder / published)
+        (folder / "CURRENT").write_text(published + "\n")
+        refused = service.client.post("/release/reload")
+        assert refused.status_code == 500
+        assert "change 3 was acknowledged" in refused.text
+        assert "own" in held_ids(service.client)
+    with pytest.raises(CorruptJournal, match="--accept-loss"):
+        create_app(settings_for(folder, live_changes=True))
 
 
 class Changing:
@@ -247,12 +343,7 @@ def test_a_damaged_journal_refuses_the_start_and_is_told(folder, settings_for: C
     with running(settings_for(folder, live_changes=True)) as service:
         for number in range(3):
             assert put(service.client, str(number), number).status_code == 200
-    (journal,) = (folder / "live").glob("journal-*.log")
-    content = bytearray(journal.read_bytes())
-    content[len(content) // 2] ^= 4
-    journal.write_bytes(bytes(content))
-    with spawned("--releases", str(folder), "--port", "0", TWINLENS_LIVE_CHANGES="1") as process:
-        told = process.stderr.read()
-        assert process.wait(60) == 1
-    assert journal.name in told
-    assert "damaged" in told
+    journal = folder / "live" / "journal.sqlite"
+    journal.write_bytes(journal.read_bytes().replace(b'"payload"', b'"pxyload"', 1))
+    with pytest.raises(CorruptJournal, match=f"{journal}.*bring it back from a copy"):
+        create_app(settings_for(folder, live_changes=True))

@@ -125,7 +125,8 @@ def test_the_callers_host_name_and_scheme_reach_the_service(proxy):
     question = {"json": {"query": "a dog"}}
     own = {"host": f"{HOST}:{proxy.port}", "origin": here, "sec-fetch-site": "same-origin"}
     assert client.post("/search/text", headers=own, **question).status_code == 200
-    assert client.post("/search/text", headers={**own, "sec-fetch-site": ""}, **question).status_code == 200
+    del own["sec-fetch-site"]
+    assert client.post("/search/text", headers=own, **question).status_code == 200
     crossing = {"origin": there, "sec-fetch-site": "cross-site"}
     assert error_of(client.post("/search/text", headers=crossing, **question), 403) == "cross_site"
 

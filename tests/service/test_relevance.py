@@ -12,7 +12,7 @@ from live_service import ITEM_COUNT, Running, picture, publish, running
 
 from encoders.calibration import CALIBRATION, Calibration, SearchCalibration, Weights
 from encoders.encoder import Encoder
-from index.live.records import Put
+from index.journal.changes import Upsert
 from index.release import Release
 from service.live.holdings import Holdings
 from service.search.hits import Query, search
@@ -123,7 +123,9 @@ def test_what_was_put_is_in_the_background_as_densely_as_what_the_release_holds(
     state, rng = service.serving.state, np.random.default_rng(5)
     rows = rng.normal(size=(12, state.encoder.dim)).astype(np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    puts = [Put(f"new/{n}", {}, row, state.encoder.fingerprint, sequence=n + 1) for n, row in enumerate(rows)]
+    puts = [
+        Upsert(f"new/{n}", {}, row, state.encoder.fingerprint, sequence=n + 1) for n, row in enumerate(rows)
+    ]
     holdings = Holdings(state.release, state.overlay.applied(puts))
     weights = Weights(intercept=0.0, score=1.0, mean=20.0, spread=-5.0, best_unrelated=3.0)
     part = steep(0.5).model_copy(update={"weights": weights})

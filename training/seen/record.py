@@ -14,7 +14,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +22,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load, save
 
-from encoders.bundle import Bundle
 from encoders.errors import CorruptBundle
 from training.data.leakage import HASH_WORDS, Hashes, hashed_once, photo_id
 from training.data.pairs import CaptionedImage, PairSet
+
+if TYPE_CHECKING:  # it brings torch, which a command loads last
+    from encoders.bundle import Bundle
 
 SEEN = "seen.safetensors"
 MOST_IMAGES = 200_000
@@ -93,7 +95,7 @@ def merged(records: Iterable[Seen | None], *, unknown: Iterable[str] = ()) -> Se
     return Seen(tuple(found.values()), tuple(known))
 
 
-def inherited(parents: Sequence[Bundle], sources: Iterable[SeenSource] = ()) -> Seen:
+def inherited(parents: Sequence["Bundle"], sources: Iterable[SeenSource] = ()) -> Seen:
     """What a bundle made from others has seen: all that they have, and `sources`. Raises CorruptBundle."""
     records = [read_seen(parent) for parent in parents]
     unknown = [parent.name for parent, record in zip(parents, records, strict=True) if record is None]
@@ -105,7 +107,7 @@ def seen_file(seen: Seen) -> dict[str, bytes]:
     return {SEEN: seen_bytes(seen)} if seen.sources else {}
 
 
-def store_seen(bundle: Bundle, seen: Seen) -> Bundle:
+def store_seen(bundle: "Bundle", seen: Seen) -> "Bundle":
     """The same bundle with the record inside."""
     return bundle.with_file(SEEN, seen_bytes(seen))
 
@@ -120,7 +122,7 @@ def seen_bytes(seen: Seen) -> bytes:
     return save(tensors, metadata={"record": header.model_dump_json()})
 
 
-def read_seen(bundle: Bundle) -> Seen | None:
+def read_seen(bundle: "Bundle") -> Seen | None:
     """The record of a bundle; None where it carries none. Raises CorruptBundle."""
     if SEEN not in bundle.config.files:
         return None

@@ -1,6 +1,6 @@
-"""From what a caller wants put to changes that can be kept: checked, embedded, pictures on the disk.
+"""What a caller wants put, as changes that can be committed: checked and embedded, each with its image.
 
-Every item ends as a change or as its own error. Knows nothing of HTTP, nor of how changes are made.
+Every item ends as a change or as its own error.
 """
 
 import asyncio
@@ -8,23 +8,23 @@ import json
 import time
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from encoders.encoder import Encoder
 from encoders.errors import TwinlensError
-from index.errors import BadItem, JournalFull, ReleaseError
+from index.errors import BadItem
 from index.gallery import checked_id, clean_payload, even_text, texts_of
-from index.live.pictures import PictureStore
-from index.live.records import Put
+from index.journal.changes import NewImage, Upsert
+from index.journal.images import ImageStore
 from index.pictures import digest_of
 from service.decoding.pictures import ImageSource, Picture, image_bytes
 from service.device.embedding import Embedder, TextItem
 from service.device.tickets import Embedded, Outcome
-from service.errors import InvalidField, QueueFull, StorageFull, TooLarge, Unavailable
+from service.errors import InvalidField, QueueFull, TooLarge, without_frames
 from service.live.layers import Floats
 from service.watch.telemetry import Timings
 from service.wire.live import MAX_TEXTS, PutOptions
@@ -35,7 +35,7 @@ PAUSE_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class UpsertRequest:
     """An item to put, checked: exactly one of `image` and `vector` (dim,), a unit vector."""
 
     id: str
@@ -45,14 +45,14 @@ class Wish:
     vector: Floats | None = None
 
 
-def wish(
+def upsert_request(
     item_id: str,
     asked: PutOptions,
     *,
     max_payload_bytes: int,
     image: ImageSource | None = None,
     vector: Floats | None = None,
-) -> Wish:
+) -> UpsertRequest:
     """`vector`: a unit vector (dim,) of the encoder that is served. Raises InvalidField or TooLarge."""
     payload = _payload(asked.payload, max_payload_bytes)
     texts = texts_of(payload) if asked.texts is None else tuple(dict.fromkeys(map(even_text, asked.texts)))
@@ -65,7 +65,7 @@ def wish(
         raise InvalidField("texts holds an empty one: leave it out", param="texts", code="empty_text")
     if (image is None) == (vector is None):
         raise InvalidField("an item needs exactly one of image and vector", param="image")
-    return Wish(good_id(item_id), payload, texts, image=image, vector=vector)
+    return UpsertRequest(good_id(item_id), payload, texts, image=image, vector=vector)
 
 
 def good_id(item_id: str) -> str:
@@ -106,91 +106,101 @@ def _outgrows(payload: dict[str, Any], max_bytes: int) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Putter:
-    """What puts need of the running service; its coroutines belong to the event loop."""
+class Prepared:
+    """An upsert, and its image where it has one."""
+
+    upsert: Upsert
+    image: NewImage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Upserter:
+    """What upserts need of the running service; its coroutines belong to the event loop."""
 
     embedder: Embedder
-    pictures: PictureStore
+    images: ImageStore
     pool: Executor
 
     async def prepared(
-        self, wishes: Sequence[Wish], encoder: Encoder, *, deadline: float, timings: Timings
-    ) -> tuple[list[Put | TwinlensError], ExitStack]:
-        """A put or an error for each wish; their pictures stay on the disk at least until the stack is closed.
-
-        Raises QueueFull, or StorageFull when there is no room for the pictures.
-        """
-        images = [one.image for one in wishes if one.image is not None]
+        self, requests: Sequence[UpsertRequest], encoder: Encoder, *, deadline: float, timings: Timings
+    ) -> list[Prepared | TwinlensError]:
+        """An upsert with its image, or an error, for each request. Raises QueueFull."""
+        images = [one.image for one in requests if one.image is not None]
         seen = await self.embedder.pictures(encoder, images, deadline=deadline, timings=timings)
         by_image = [outcome for outcome, _ in seen]
-        puts = await self._puts(wishes, by_image, encoder, deadline=deadline, timings=timings)
-        if not images:
-            return puts, ExitStack()
+        upserts = await self._upserts(requests, by_image, encoder, deadline=deadline, timings=timings)
         decoded = iter([picture for _, picture in seen])
-        pictures = [None if one.image is None else next(decoded) for one in wishes]
-        whole = list(zip(wishes, puts, pictures, strict=True))
-        return await asyncio.get_running_loop().run_in_executor(self.pool, _keep, self.pictures, whole)
+        pictures = [None if one.image is None else next(decoded) for one in requests]
+        attach = partial(_with_images, list(zip(requests, upserts, pictures, strict=True)))
+        return await asyncio.get_running_loop().run_in_executor(self.pool, attach) if images else attach()
 
-    async def renewed(self, puts: Sequence[Put], encoder: Encoder) -> list[Put | TwinlensError]:
-        """The same items by another encoder, from their kept pictures; an error where there is none."""
-        outcomes: list[Put | TwinlensError] = []
-        for start in range(0, len(puts), RENEWED_AT_ONCE):
-            some = puts[start : start + RENEWED_AT_ONCE]
-            wishes = [self._as_wish(put) for put in some]
-            sound = [one for one in wishes if isinstance(one, Wish)]
+    async def renewed(self, upserts: Sequence[Upsert], encoder: Encoder) -> list[Upsert | TwinlensError]:
+        """The same items by another encoder, from their kept images; an error where there is none."""
+        outcomes: list[Upsert | TwinlensError] = []
+        for start in range(0, len(upserts), RENEWED_AT_ONCE):
+            some = upserts[start : start + RENEWED_AT_ONCE]
+            requests = [self._as_request(upsert) for upsert in some]
+            sound = [one for one in requests if isinstance(one, UpsertRequest)]
             made = iter(await self._patiently(sound, encoder))
-            for put, one in zip(some, wishes, strict=True):
-                outcome = next(made) if isinstance(one, Wish) else one
-                outcomes.append(_anew(put, outcome))
+            for upsert, one in zip(some, requests, strict=True):
+                outcome = next(made) if isinstance(one, UpsertRequest) else one
+                outcomes.append(_anew(upsert, outcome))
         return outcomes
 
-    def _as_wish(self, put: Put) -> Wish | TwinlensError:
-        if put.digest is None:
-            return InvalidField(f"it was put as a vector of {put.fingerprint}, another encoder's: put it again")
+    def _as_request(self, upsert: Upsert) -> UpsertRequest | TwinlensError:
+        if upsert.digest is None:
+            return InvalidField(
+                f"it was put as a vector of {upsert.fingerprint}, another encoder's: put it again"
+            )
         try:
-            return Wish(put.id, put.payload, put.texts, image=self.pictures.read(put.digest))
+            image = self.images.read(upsert.digest)
         except TwinlensError as error:
-            return error
+            return without_frames(error)
+        return UpsertRequest(upsert.id, upsert.payload, upsert.texts, image=image)
 
-    async def _patiently(self, wishes: Sequence[Wish], encoder: Encoder) -> list[Put | TwinlensError]:
-        images = [one.image for one in wishes if one.image is not None]
+    async def _patiently(
+        self, requests: Sequence[UpsertRequest], encoder: Encoder
+    ) -> list[Upsert | TwinlensError]:
+        images = [one.image for one in requests if one.image is not None]
         give_up = time.perf_counter() + PATIENCE_SECONDS
         while True:
             try:
                 made = await self.embedder.images(encoder, images, deadline=give_up, timings=Timings())
-                return await self._puts(wishes, made, encoder, deadline=give_up, timings=Timings())
+                return await self._upserts(requests, made, encoder, deadline=give_up, timings=Timings())
             except QueueFull:
                 if time.perf_counter() > give_up:
                     raise
                 await asyncio.sleep(PAUSE_SECONDS)
 
-    async def _puts(
+    async def _upserts(
         self,
-        wishes: Sequence[Wish],
+        requests: Sequence[UpsertRequest],
         by_image: Sequence[Outcome],
         encoder: Encoder,
         *,
         deadline: float,
         timings: Timings,
-    ) -> list[Put | TwinlensError]:
-        """With their texts embedded too; `by_image`: what came of the wishes that have a picture, in order."""
-        texts = [TextItem(text, may_be_cut=True) for one in wishes for text in one.texts]
+    ) -> list[Upsert | TwinlensError]:
+        """With their texts embedded too; `by_image`: what came of the requests that have an image, in order."""
+        texts = [TextItem(text, may_be_cut=True) for one in requests for text in one.texts]
         by_text = iter(await self.embedder.texts(encoder, texts, deadline=deadline, timings=timings))
         images = iter(by_image)
-        puts: list[Put | TwinlensError] = []
-        for one in wishes:
+        upserts: list[Upsert | TwinlensError] = []
+        for one in requests:
             own: Outcome = Embedded(one.vector) if one.vector is not None else next(images)
-            puts.append(_put(one, own, [next(by_text) for _ in one.texts], encoder))
-        return puts
+            upserts.append(_upsert(one, own, [next(by_text) for _ in one.texts], encoder))
+        return upserts
 
 
-def _put(one: Wish, vector: Outcome, texts: Sequence[Outcome], encoder: Encoder) -> Put | TwinlensError:
+def _upsert(
+    one: UpsertRequest, vector: Outcome, texts: Sequence[Outcome], encoder: Encoder
+) -> Upsert | TwinlensError:
     rows = []
     for outcome in (vector, *texts):
         if isinstance(outcome, TwinlensError):
             return outcome
         rows.append(outcome.vector)
-    return Put(
+    return Upsert(
         id=one.id,
         payload=one.payload,
         vector=rows[0],
@@ -200,35 +210,29 @@ def _put(one: Wish, vector: Outcome, texts: Sequence[Outcome], encoder: Encoder)
     )
 
 
-def _anew(put: Put, outcome: Put | TwinlensError) -> Put | TwinlensError:
+def _anew(upsert: Upsert, outcome: Upsert | TwinlensError) -> Upsert | TwinlensError:
     if isinstance(outcome, TwinlensError):
         return outcome
     return replace(
-        put, vector=outcome.vector, text_vectors=outcome.text_vectors, fingerprint=outcome.fingerprint
+        upsert, vector=outcome.vector, text_vectors=outcome.text_vectors, fingerprint=outcome.fingerprint
     )
 
 
-def _keep(
-    store: PictureStore, whole: Sequence[tuple[Wish, Put | TwinlensError, Picture | None]]
-) -> tuple[list[Put | TwinlensError], ExitStack]:
-    """The puts, with their pictures on the disk; what lets go of those. Raises StorageFull or Unavailable."""
-    try:
-        with ExitStack() as stack:
-            return [_kept(store, *one, stack) for one in whole], stack.pop_all()
-    except JournalFull as error:
-        words = "there is no room on the disk for the picture, and nothing was changed: free some"
-        raise StorageFull(words) from error
-    except ReleaseError as error:
-        raise Unavailable("the disk takes no pictures; searches go on", code="journal_failed") from error
+def _with_images(
+    whole: Sequence[tuple[UpsertRequest, Upsert | TwinlensError, Picture | None]],
+) -> list[Prepared | TwinlensError]:
+    return [_with_image(*one) for one in whole]
 
 
-def _kept(
-    store: PictureStore, one: Wish, put: Put | TwinlensError, picture: Picture | None, stack: ExitStack
-) -> Put | TwinlensError:
-    if isinstance(put, TwinlensError) or one.image is None or picture is None:
-        return put
+def _with_image(
+    one: UpsertRequest, upsert: Upsert | TwinlensError, picture: Picture | None
+) -> Prepared | TwinlensError:
+    if isinstance(upsert, TwinlensError):
+        return upsert
+    if one.image is None or picture is None:
+        return Prepared(upsert)
     data = image_bytes(one.image)
     digest = digest_of(data)  # here, and not by whoever decoded a stranger's file
-    stack.enter_context(store.kept(digest, data, picture.thumbnail))
     width, height = picture.width_pixels, picture.height_pixels
-    return replace(put, digest=digest, width_pixels=width, height_pixels=height)
+    whole = replace(upsert, digest=digest, width_pixels=width, height_pixels=height)
+    return Prepared(whole, NewImage(data, picture.thumbnail))
