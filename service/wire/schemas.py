@@ -267,7 +267,8 @@ class Judged(BaseModel):
         None, description="that a short query was asked by; null where it was asked as it was typed"
     )
     unknown_words: list[str] | None = Field(
-        None, description="the words of the query, where the encoder has learned none of them"
+        None,
+        description="the words of the query, where the encoder has learned none of them: relevance is null then",
     )
 
 
