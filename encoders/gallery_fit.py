@@ -106,17 +106,8 @@ def fit_platt(logit: Doubles, right: Bools, *, known: Bools, present: Bools) -> 
     for kind in (present, ~present):
         hits = known & kind[:, np.newaxis]
         weight[hits] = 0.5 / max(1, hits.sum())
-    rows = np.column_stack([logit[known], np.ones(int(known.sum()))])
-    truth, share = right[known].astype(np.float64), weight[known] / weight.sum()
-    ridge, found = np.array(RIDGE), np.zeros(2)
-    for _ in range(_STEPS):
-        chance = logistic(logit[known] + rows @ found)
-        gradient = rows.T @ (share * (chance - truth)) + ridge * found
-        curvature = (rows * (share * chance * (1 - chance))[:, np.newaxis]).T @ rows + np.diag(ridge)
-        step = np.linalg.solve(curvature, gradient)
-        found -= step
-        if np.abs(step).max() < 1e-9:
-            break
+    start, truth = logit[known], right[known].astype(np.float64)
+    found = _minimum(start, truth, weight[known] / weight.sum())
     slope = max(float(found[0]), _LEAST_SLOPE)
     return GalleryFit(
         slope=slope,
@@ -127,6 +118,31 @@ def fit_platt(logit: Doubles, right: Bools, *, known: Bools, present: Bools) -> 
 
 
 _LEAST_SLOPE = -0.95  # relevance must rise with the score whatever the texts say
+
+
+def _minimum(start: Doubles, truth: Doubles, share: Doubles) -> Doubles:
+    """(slope, shift) of the least loss, which is convex: Newton's steps, halved while they overshoot."""
+    rows, ridge = np.column_stack([start, np.ones(len(start))]), np.array(RIDGE)
+
+    def loss(found: Doubles) -> float:
+        logit = start + rows @ found
+        return float(share @ (np.logaddexp(0.0, logit) - truth * logit) + ridge @ found**2 / 2)
+
+    found = np.zeros(2)
+    for _ in range(_STEPS):
+        chance = logistic(start + rows @ found)
+        gradient = rows.T @ (share * (chance - truth)) + ridge * found
+        curvature = (rows * (share * chance * (1 - chance))[:, np.newaxis]).T @ rows + np.diag(ridge)
+        step = np.linalg.solve(curvature, gradient)
+        while loss(found - step) > loss(found) and np.abs(step).max() > _SMALL_STEP:
+            step = step / 2
+        found = found - step
+        if np.abs(step).max() < _SMALL_STEP:
+            break
+    return found
+
+
+_SMALL_STEP = 1e-9
 
 
 def _logit(

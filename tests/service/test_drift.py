@@ -267,7 +267,8 @@ def test_the_relevance_to_expect_is_that_of_the_gallerys_own_pairs(tmp_path, mak
     assert expected_relevance(release, judge, "images") is None  # not calibrated
     with running(settings_for(tmp_path / "releases")) as service:
         service.client.post(
-            "/search/batch", json={"queries": [{"text": f"a red dog and a {c} on a car"} for c in "abcdefgh" * 7]}
+            "/search/batch",
+            json={"queries": [{"text": f"a red dog and a {c} on a car"} for c in "abcdefgh" * 7]},
         )
         report = service.client.get("/drift").json()["reports"][0]
         (measure,) = (m for m in report["measures"] if m["name"] == "relevance")
