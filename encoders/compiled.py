@@ -7,8 +7,10 @@ Knows no bundles and no tokenizers. Source of the calls: OpenVINO's frontend for
 
 import importlib.util
 import platform
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +44,7 @@ class Example:
 
 
 _X86 = ("x86_64", "AMD64")
+_TRACING = threading.Lock()  # what a trace changes is the process's
 
 
 def can_compile() -> bool:
@@ -81,17 +84,14 @@ def _compiled(tower: Tower, model: nn.Module, example: Example, *, precision: st
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
-    fast_path = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # fused attention is an operator that only PyTorch knows
-    try:
+    with _TRACING, _plain_attention(), _traces_dropped():
         with torch.no_grad(), warnings.catch_warnings(), quietly():
             warnings.simplefilter("ignore")  # what a trace fixes is found by the check on another shape
             graph = torch.jit.trace(_Traceable(tower, model).eval(), example.traced, check_trace=False)  # type: ignore[no-untyped-call]
             frontend = FrontEndManager().load_by_framework("pytorch")
             decoder = TorchScriptPythonDecoder(graph)  # must live until all is converted
             network = frontend.convert(frontend.load(decoder))
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast_path)
+        del graph, decoder
     network.reshape(openvino.PartialShape(list(example.shape)))
     settings = {
         "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
@@ -102,6 +102,30 @@ def _compiled(tower: Tower, model: nn.Module, example: Example, *, precision: st
         "ENABLE_CPU_PINNING": False,  # else two processes are pinned to the same cores
     }
     return openvino.Core().compile_model(network, "CPU", settings)
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Without fused attention, an operator that only PyTorch knows."""
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
+
+
+@contextmanager
+def _traces_dropped() -> Iterator[None]:
+    """PyTorch registers the class of every trace for good, and with it the weights: 27 MB for each encoder.
+
+    No trace outlives its conversion, so all of them may go.
+    """
+    try:
+        yield
+    finally:
+        if clear := getattr(torch._C, "_jit_clear_class_registry", None):
+            clear()
 
 
 class _Traceable(nn.Module):

@@ -19,6 +19,7 @@ import numpy as np
 
 from encoders.encoder import Encoder
 from encoders.errors import TwinlensError
+from encoders.memory import give_memory_back
 from index.cores import available_cores
 from index.release import current_release_id
 from service.access.access import Access
@@ -189,7 +190,8 @@ class Serving:
                 self.refused = None
                 return False
             self.loading = Loading(wanted)
-            fresh = await loop.run_in_executor(self._loader, ServingState.load, self.settings, wanted)
+            load = partial(ServingState.load, self.settings, wanted, served=self.state)
+            fresh = await loop.run_in_executor(self._loader, load)
             await self._warm(fresh)
             await loop.run_in_executor(self._loader, fresh.drift.prepare)
             previous = await self._swap(fresh)
@@ -202,7 +204,7 @@ class Serving:
         device = self.embedder.device
         device.call(partial(device.adopt, fresh.encoder))  # trouble with the previous one is over
         self._set_switch_interval(fresh.encoder)
-        weakref.finalize(previous.release, logger.info, "release %s is freed", previous.release.id)
+        weakref.finalize(previous.release, self._freed, previous.release.id)
         self.telemetry.reload("swapped")
         announce(fresh, self.telemetry)
         logger.info("release %s replaces %s", fresh.release.id, previous.release.id)
@@ -213,6 +215,11 @@ class Serving:
         async with with_changes(self, fresh) as whole:
             previous, self.state = self.state, whole
         return previous
+
+    def _freed(self, release_id: str) -> None:
+        logger.info("release %s is freed", release_id)
+        with contextlib.suppress(RuntimeError):  # the service stops
+            self._loader.submit(give_memory_back)
 
     def shown(self) -> tuple[Overlay, str]:
         """The overlay that is served, and the fingerprint of its encoder."""
@@ -231,6 +238,7 @@ class Serving:
             logger.exception("%s could not be compiled", encoder.name)
         finally:
             self.compiling = False
+            give_memory_back()
 
     def _set_switch_interval(self, encoder: Encoder) -> None:
         """Short for compiled towers alone: a hundred operators of PyTorch's a batch ask for the interpreter."""

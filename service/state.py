@@ -39,9 +39,17 @@ class ServingState:
 
     @classmethod
     def load(
-        cls, settings: Settings, release_id: str | None = None, *, engine: Engine | None = None
+        cls,
+        settings: Settings,
+        release_id: str | None = None,
+        *,
+        engine: Engine | None = None,
+        served: "ServingState | None" = None,
     ) -> "ServingState":
-        """Load and check; raises TwinlensError (no release, corrupt, another encoder)."""
+        """Load and check; raises TwinlensError (no release, corrupt, another encoder).
+
+        The encoder of `served` goes on where the release holds the same bundle, file for file.
+        """
         release = Release.load(
             settings.releases,
             release_id or settings.release,
@@ -52,14 +60,10 @@ class ServingState:
         )
         # Not verified: hashed with the rest of the release, or not wanted.
         bundle = Bundle.open(release.bundle_path, verify=False)
-        encoder = Encoder.load(
-            bundle,
-            device=settings.device,
-            precision=settings.precision,
-            max_batch=max(settings.image_batch, settings.text_batch),
-            engine=engine or settings.engine,
-            threads=settings.torch_threads or available_cores(),
-        )
+        if served is not None and served.encoder.bundle.config == bundle.config:
+            encoder = served.encoder
+        else:
+            encoder = _load_encoder(bundle, settings, engine)
         if encoder.fingerprint != release.fingerprint:
             raise FingerprintMismatch(
                 f"index built with {release.fingerprint}, encoder is {encoder.fingerprint}: "
@@ -88,3 +92,14 @@ class ServingState:
         """What there is to filter by, live changes included; counted when first asked for."""
         counts, overlay = self.field_counts, self.overlay  # not this state: a circle would keep its release
         return Once(lambda: counts.report(hidden=overlay.hidden_rows(), added=overlay.payloads()))
+
+
+def _load_encoder(bundle: Bundle, settings: Settings, engine: Engine | None) -> Encoder:
+    return Encoder.load(
+        bundle,
+        device=settings.device,
+        precision=settings.precision,
+        max_batch=max(settings.image_batch, settings.text_batch),
+        engine=engine or settings.engine,
+        threads=settings.torch_threads or available_cores(),
+    )

@@ -38,9 +38,10 @@ class Ledger:
 class Requests:
     """Makes operations; a version tells its image and payload."""
 
-    def __init__(self, fingerprint: str, dim: int, chance: random.Random) -> None:
+    def __init__(self, fingerprint: str, dim: int, chance: random.Random, *, first: int = 0) -> None:
+        """`first`: versions count from there."""
         self._fingerprint, self._dim, self._chance = fingerprint, dim, chance
-        self._version = 0
+        self._version = first
 
     def next(self, ledger: Ledger, ids: Sequence[str]) -> Operation:
         kind = self._chance.choices(("image", "vector", "delete", "batch"), (4, 3, 3, 2))[0]

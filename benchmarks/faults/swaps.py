@@ -1,9 +1,9 @@
 """`python -m benchmarks.faults.swaps`: releases swapped again and again while callers search and embed.
 
-Three releases of other galleries are made current in turn, as `python -m index rollback ID` does it, and taken up
-by a reload; three callers ask all the while. Exit status: 0 when every answer was a 200 of one release in itself
-and was that release's own, memory, files and threads stayed level, and only what is served is mapped in the end; 1
-otherwise; 2 when it could not be tried.
+Three releases of other galleries are made current in turn, as `python -m index rollback ID` does it, and taken
+up by a reload; three callers ask all the while. Exit status: 0 when every answer was a 200 of one release in
+itself and was that release's own, memory, files and threads stayed level, and only what is served is mapped in
+the end; 1 otherwise; 2 when it could not be tried.
 """
 
 import asyncio

@@ -135,10 +135,10 @@ def loading_held(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     load = ServingState.load
     entered, free = threading.Event(), threading.Event()
 
-    def held(*arguments: object) -> ServingState:
+    def held(*arguments: object, **options: object) -> ServingState:
         entered.set()
         assert free.wait(30)
-        return load(*arguments)
+        return load(*arguments, **options)
 
     monkeypatch.setattr(ServingState, "load", held)
     try:

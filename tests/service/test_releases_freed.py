@@ -2,6 +2,7 @@
 
 import base64
 import gc
+import shutil
 import socket
 import weakref
 from collections.abc import Callable, Iterator
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 from live_service import Running, device_held, picture, publish, running, wait_until
+
+from encoders.bundle import Bundle
 
 PNG = {"content-type": "image/png"}
 SPOILED = picture(1)[:60]
@@ -18,9 +21,11 @@ SPOILED = picture(1)[:60]
 def service(
     tmp_path_factory: pytest.TempPathFactory, gallery: Path, tiny_bundle: Path, settings_for: Callable
 ) -> Iterator[tuple[Running, list[str]]]:
-    """A service, and two releases that it can serve."""
-    releases = tmp_path_factory.mktemp("freed") / "releases"
-    ids = [publish(releases, gallery, tiny_bundle) for _ in range(2)]
+    """A service, and two releases that it can serve, each with an encoder of its own."""
+    folder = tmp_path_factory.mktemp("freed")
+    releases, other = folder / "releases", shutil.copytree(tiny_bundle, folder / "other")
+    Bundle.open(other).with_file("README.md", b"another")
+    ids = [publish(releases, gallery, bundle) for bundle in (tiny_bundle, other)]
     with running(settings_for(releases, live_changes=True)) as started:
         yield started, ids
 
@@ -112,3 +117,20 @@ def test_requests_that_failed_keep_no_release(service, fails, without_collector)
     (started.serving.settings.releases / "CURRENT").write_text(other + "\n")
     assert started.client.post("/release/reload").json() == {"release": other, "swapped": True}
     wait_until(lambda: all(one() is None for one in kept), seconds=10)
+
+
+def test_the_encoder_goes_on_where_a_release_holds_the_same_bundle(
+    tmp_path, gallery, tiny_bundle, settings_for
+):
+    folder = tmp_path / "releases"
+    publish(folder, gallery, tiny_bundle)
+    with running(settings_for(folder)) as service:
+        encoder = service.serving.state.encoder
+        second = publish(folder, gallery, tiny_bundle)
+        assert service.client.post("/release/reload").json() == {"release": second, "swapped": True}
+        assert service.serving.state.encoder is encoder
+        other = shutil.copytree(tiny_bundle, tmp_path / "other")
+        Bundle.open(other).with_file("README.md", b"another")
+        third = publish(folder, gallery, other)
+        assert service.client.post("/release/reload").json() == {"release": third, "swapped": True}
+        assert service.serving.state.encoder is not encoder
