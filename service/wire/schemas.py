@@ -268,7 +268,7 @@ class Judged(BaseModel):
     )
     unknown_words: list[str] | None = Field(
         None,
-        description="the words of the query, where the encoder has learned none of them: relevance is null then",
+        description="the words of the query, where the encoder learned none of them: relevance is null then",
     )
 
 
