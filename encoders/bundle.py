@@ -6,7 +6,8 @@
     text/config.json     for a transformers text tower, its configuration
     adaptation.safetensors   where it was adapted to a domain: what is done to embeddings (encoders.adaptation)
     query_bank.safetensors   queries that tell hubs from answers (encoders.query_bank); changes no embedding
-    calibration.json     what a cosine is worth (encoders.calibration); changes no embedding
+    short_queries.safetensors   how a few words are asked (encoders.short_queries); changes no embedding
+    calibration.json     what a score is worth (encoders.calibration); changes no embedding
     golden.*             inputs with what they became when it was made (encoders.golden)
     verdict.json         what the gate said of it (encoders.verdict)
     seen.safetensors     hashes of the images that it was trained on (training.seen)

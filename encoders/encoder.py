@@ -27,6 +27,7 @@ from encoders.modalities import Modality
 from encoders.passes import PASS_PRICE_TOKENS, passes
 from encoders.query_bank import QueryBank, read_query_bank
 from encoders.reading import reading
+from encoders.short_queries import ShortQueries, read_short_queries
 from encoders.staging import PixelStage
 from encoders.texts import TokenBatch, TokenRow, open_tokenizer, padded
 from encoders.towers import build_towers, unit_rows
@@ -91,6 +92,9 @@ class Encoder:
         self._compute_by("torch", {"images": images, "texts": self._encode_shortened or encode_text})
         self._adaptation = {modality: each.to(device) for modality, each in load_adaptation(bundle).items()}
         self.query_bank: QueryBank | None = read_query_bank(
+            bundle.path, fingerprint=self.fingerprint, dim=self.dim
+        )
+        self.short_queries: ShortQueries | None = read_short_queries(
             bundle.path, fingerprint=self.fingerprint, dim=self.dim
         )
         self.compile(engine, threads=threads)

@@ -19,9 +19,11 @@ from pydantic import (
     model_serializer,
 )
 
+from encoders.calibration import GalleryFit, Search
 from index.errors import CorruptRelease, UnsupportedRelease
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
+COMPARED_FORMAT_VERSION = 4  # of releases that were compared with what was current, but fit no relevance
 LIVE_FORMAT_VERSION = 3  # of releases with live changes, but nothing before them that they are compared with
 JUDGED_FORMAT_VERSION = 2  # of releases with a hubness correction or a verdict, but without live changes
 PLAIN_FORMAT_VERSION = 1  # of releases with none of these: earlier versions read them
@@ -111,6 +113,9 @@ class Manifest(_Frozen):
     recall: dict[str, MeasuredRecall]  # by what is searched: "images", "texts"
     hubness: HubnessCorrection | None = None
     gate: GateSummary | None = None  # of a bundle that was judged
+    gallery_fits: dict[Search, GalleryFit] | None = (
+        None  # what its own texts teach of relevance; None: too little
+    )
     live_sequence: int | None = Field(default=None, ge=0)  # the last live change inside; None: there are none
     difference: Difference | None = None  # None: nothing was current before, or it could not be read
     files: dict[str, FileEntry]

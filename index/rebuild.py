@@ -28,9 +28,10 @@ from index.errors import GalleryError, PublishRefused
 from index.gallery import Failure, Gallery, without_duplicates
 from index.gate import note_verdict, require_verdict
 from index.hubs import describe_correction
-from index.items import ITEM_SCHEMA, ItemRecord, TableWriter, read_digests
+from index.items import ITEM_SCHEMA, ItemRecord, TableWriter, TextTable, read_digests
 from index.journal.replay import LiveState, read_live, replayed
 from index.manifest import (
+    COMPARED_FORMAT_VERSION,
     FORMAT_VERSION,
     JUDGED_FORMAT_VERSION,
     LIVE_FORMAT_VERSION,
@@ -42,6 +43,7 @@ from index.manifest import (
 )
 from index.publish import describe_files, full_disk_told, new_release_id, publish, rebuild_lock, staging_folder
 from index.recall import measure_recall
+from index.relevance import fit_relevance
 from index.report import OnProgress, RebuildReport, Tally
 from index.staging import stage_bundle
 from index.texts import TextCollector, read_texts
@@ -121,9 +123,9 @@ def _build(
     seconds = time.monotonic() - started
     if not tally.images:
         raise PublishRefused(_nothing(settings.gallery, tally))
-    recall, counts = _check(
-        *_read_back(staging, encoder.query_bank), tally, texts_cut=texts_cut, skipped=settings.gallery.skipped
-    )
+    images, texts = _read_back(staging, encoder.query_bank)
+    recall, counts = _check(images, texts, tally, texts_cut=texts_cut, skipped=settings.gallery.skipped)
+    fits = fit_relevance(encoder, images, TextTable.read(staging / catalog.TEXTS_NAME))
     since = difference_from_current(settings.releases, staging)
     files = describe_files(staging)
     release_id, created = new_release_id(settings.releases, files)
@@ -131,8 +133,9 @@ def _build(
     hubness, gate = describe_correction(encoder.query_bank), note_verdict(encoder.bundle)
     manifest = Manifest(
         format_version=_format_version(
-            judged=bool(hubness or gate), live=live is not None, compared=since is not None
+            judged=bool(hubness or gate), live=live is not None, compared=since is not None, fitted=bool(fits)
         ),
+        gallery_fits=fits,
         hubness=hubness,
         gate=gate,
         live_sequence=live.sequence if live else None,
@@ -152,10 +155,12 @@ def _build(
     return RebuildReport(manifest, tally, seconds)
 
 
-def _format_version(*, judged: bool, live: bool, compared: bool) -> int:
+def _format_version(*, judged: bool, live: bool, compared: bool, fitted: bool) -> int:
     """The lowest that says it all, so that earlier versions read what they can."""
-    if compared:
+    if fitted:
         return FORMAT_VERSION
+    if compared:
+        return COMPARED_FORMAT_VERSION
     if live:
         return LIVE_FORMAT_VERSION
     return JUDGED_FORMAT_VERSION if judged else PLAIN_FORMAT_VERSION

@@ -6,11 +6,12 @@ from training.adapt.command import adapt_command
 from training.augmentation.command import augment_command
 from training.bank.command import bank_command
 from training.blend.command import interpolate_command, soup_command
-from training.calibrate.command import calibrate_command
+from training.calibrate.command import calibrate_command, relevance_command
 from training.evaluate.command import evaluate_command
 from training.fit.command import fit_command
 from training.gate.command import gate_command
 from training.seen.command import seen_command
+from training.short_queries.command import queries_command, short_queries_command
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Train bundles, and measure how they hold up."
@@ -18,12 +19,15 @@ app = typer.Typer(
 app.command("fit")(fit_command)
 app.command("evaluate")(evaluate_command)
 app.command("calibrate")(calibrate_command)
+app.command("relevance")(relevance_command)
 app.command("gate")(gate_command)
 app.command("augment")(augment_command)
 app.command("interpolate")(interpolate_command)
 app.command("soup")(soup_command)
 app.command("bank")(bank_command)
 app.command("adapt")(adapt_command)
+app.command("queries")(queries_command)
+app.command("short-queries")(short_queries_command)
 app.command("seen")(seen_command)
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import Any
 
 from encoders.bundle import Bundle, BundleConfig
 from encoders.query_bank import QUERY_BANK
+from encoders.short_queries import SHORT_QUERIES
 from training.evaluate.report import RetrievalReport, report_markdown
 from training.evaluate.zero_shot_tables import zero_shot_markdown
 from training.markdown import markdown_table
@@ -54,6 +55,10 @@ def _what(config: BundleConfig) -> str:
     ]
     if QUERY_BANK in config.files:
         lines.append("A bank of queries holds back items that stand near everything, and changes no embedding.")
+    if SHORT_QUERIES in config.files:
+        lines.append(
+            "Queries of a few words are asked in the sentences that suit it, which changes no embedding."
+        )
     if trained:
         lines.append(
             f"The towers began from `{_bare(trained.get('image_weights'))}` "

@@ -17,6 +17,7 @@ TwinlensError
     ├── CheckpointError        a run's folder that cannot be resumed
     ├── AdaptationError        a domain that a bundle cannot be adapted to, or not by that method
     ├── BankError              pairs that make no query bank, or a strength that cannot be
+    ├── ShortQueriesError      sets that say too little of short queries
     ├── SeenError              what a bundle has seen cannot be told from the sets that it names
     ├── CalibrationError       nothing that a calibration could be fitted or measured on
     ├── Diverged               the loss is no longer a finite number
@@ -90,6 +91,10 @@ class AdaptationError(TrainingError):
 
 
 class BankError(TrainingError):
+    pass
+
+
+class ShortQueriesError(TrainingError):
     pass
 
 

@@ -9,12 +9,14 @@ from types import MappingProxyType
 from encoders.bundle import Bundle
 from encoders.calibration import CALIBRATION
 from encoders.query_bank import QUERY_BANK
+from encoders.short_queries import SHORT_QUERIES
 from encoders.verdict import VERDICT
 from training.card import REPORT
 
 MADE_BY: Mapping[str, str] = MappingProxyType(
     {
         QUERY_BANK: "bank --in-place",
+        SHORT_QUERIES: "short-queries --in-place",
         CALIBRATION: "calibrate --in-place",
         REPORT: "evaluate --store",
         VERDICT: "gate",

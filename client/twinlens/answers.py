@@ -9,7 +9,7 @@ import sys
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from twinlens.errors import ItemFailed
 
@@ -51,6 +51,9 @@ class Embeddings:
         return found
 
 
+Verdict = Literal["match", "unsure", "nothing"]
+
+
 @dataclass(frozen=True, slots=True)
 class Hit:
     """A picture or a text of the gallery. `score` is the cosine; `relevance` is comparable between queries."""
@@ -67,11 +70,22 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class SearchResults:
-    """Hits, best first. `good_match` is False when nothing fits, None when the encoder is not calibrated."""
+    """Hits, best first, and whether the best of them answers the query.
+
+    `verdict`: "match", "unsure" (the encoder cannot tell) or "nothing"; None where the encoder is not
+    calibrated for such a search. `good_match` is False for "nothing" alone. `likely` and `perhaps`: the
+    relevance from which on a hit is called so. `templates`: that a short query was asked by; None: as it was
+    typed. `unknown_words`: of the query, where the encoder has learned none of them.
+    """
 
     hits: Sequence[Hit]
+    verdict: Verdict | None
     good_match: bool | None
     truncated: bool
+    likely: float | None
+    perhaps: float | None
+    templates: tuple[str, ...] | None
+    unknown_words: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,9 +189,8 @@ def read_error(error: Json) -> ItemError:
 
 
 def read_search(answer: Json) -> SearchAnswer:
-    found = _results(answer)
     return SearchAnswer(
-        found.hits, found.good_match, found.truncated, answer["release"], answer["model_fingerprint"]
+        release=answer["release"], model_fingerprint=answer["model_fingerprint"], **_told(answer)
     )
 
 
@@ -187,7 +200,22 @@ def read_batch(answer: Json) -> BatchAnswer:
 
 
 def _results(answer: Json) -> SearchResults:
-    return SearchResults([_hit(hit) for hit in answer["results"]], answer["good_match"], answer["truncated"])
+    return SearchResults(**_told(answer))
+
+
+def _told(answer: Json) -> dict[str, Any]:
+    """The fields of SearchResults; services from before verdicts leave most of them out."""
+    levels, templates = answer.get("levels") or {}, answer.get("templates")
+    return {
+        "hits": [_hit(hit) for hit in answer["results"]],
+        "verdict": answer.get("verdict"),
+        "good_match": answer["good_match"],
+        "truncated": answer["truncated"],
+        "likely": levels.get("likely"),
+        "perhaps": levels.get("perhaps"),
+        "templates": None if templates is None else tuple(templates),
+        "unknown_words": tuple(answer.get("unknown_words") or ()),
+    }
 
 
 def _hit(hit: Json) -> Hit:

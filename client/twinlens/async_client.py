@@ -23,7 +23,7 @@ from twinlens.calls import Call
 from twinlens.configured import Configured
 from twinlens.exchange import Options, Pause, Send, Told, exchange
 from twinlens.overviews import Drift, DuplicatesPage, Fields
-from twinlens.queries import NewItem, Picture, Query, Space, Truncate
+from twinlens.queries import Expand, NewItem, Picture, Query, Space, Truncate
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -77,6 +77,7 @@ class AsyncClient(Configured):
         with_payload: bool | None = None,
         with_vector: bool | None = None,
         truncate: Truncate | None = None,
+        expand: Expand | None = None,
         count_in_drift: bool | None = None,
     ) -> SearchAnswer:
         """Search by exactly one of `text`, `image`, `vector` and `id`; see `Query` for the options."""
@@ -96,6 +97,7 @@ class AsyncClient(Configured):
                 with_payload=with_payload,
                 with_vector=with_vector,
                 truncate=truncate,
+                expand=expand,
                 count_in_drift=count_in_drift,
             ),
         )
@@ -113,6 +115,7 @@ class AsyncClient(Configured):
         with_payload: bool | None = None,
         with_vector: bool | None = None,
         truncate: Truncate | None = None,
+        expand: Expand | None = None,
         count_in_drift: bool | None = None,
     ) -> BatchAnswer:
         """Results or an error for each query. Options here stand for every query that has none of its own."""
@@ -129,6 +132,7 @@ class AsyncClient(Configured):
                 with_payload=with_payload,
                 with_vector=with_vector,
                 truncate=truncate,
+                expand=expand,
                 count_in_drift=count_in_drift,
             ),
         )

@@ -9,6 +9,8 @@ from typing import IO, Any, Literal
 
 Space = Literal["images", "texts"]
 Truncate = Literal["end", "none"]
+Expand = Literal["auto", "off", "templates"]
+"""Whether a text is asked by the bundle's templates: where it is a few words, never, or always."""
 Picture = bytes | bytearray | memoryview | str | os.PathLike[str] | IO[bytes]
 """The bytes of an image file, its path, or an open file."""
 
@@ -36,6 +38,7 @@ class Query:
     with_payload: bool | None = None
     with_vector: bool | None = None
     truncate: Truncate | None = None
+    expand: Expand | None = None
     count_in_drift: bool | None = None
 
     def kind(self) -> str:

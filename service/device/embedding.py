@@ -24,6 +24,7 @@ from service.decoding.pool import Decoders
 from service.device.batching import Device, DeviceSettings
 from service.device.cache import EmbeddingCache
 from service.device.digests import Digests
+from service.device.expanding import Expanding
 from service.device.lanes import BatchLimit, Lane
 from service.device.tickets import Embedded, Item, Outcome, Ticket
 from service.device.tokenizing import TextItem, Tokenizing
@@ -68,6 +69,7 @@ class Embedder:
             ),
         )
         self._tokenizing = Tokenizing(self.device, max_characters=settings.max_text_characters)
+        self._expanding = Expanding()
         self._digests = Digests()
         self._cache = EmbeddingCache(settings.cache_bytes, telemetry) if settings.cache_bytes else None
 
@@ -102,6 +104,9 @@ class Embedder:
         self, encoder: Encoder, items: Sequence[TextItem], *, deadline: float, timings: Timings
     ) -> list[Outcome]:
         """An outcome for each text. Raises QueueFull."""
+        if any(item.expanded for item in items):
+            plain = partial(self.texts, encoder, deadline=deadline, timings=timings)
+            return await self._expanding.through(encoder, items, plain)
         compute = partial(self._texts, encoder, deadline=deadline, timings=timings)
         if self._cache is None or not items:
             return await compute(items)

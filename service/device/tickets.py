@@ -22,11 +22,15 @@ CALLER: ContextVar[str] = ContextVar("caller", default="")
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """A unit vector (float32, dim); of a text also its length in tokens and whether it was cut."""
+    """A unit vector (float32, dim); of a text also its length in tokens and whether it was cut.
+
+    typed: of a short query that was asked in several sentences, the vector of what was typed.
+    """
 
     vector: np.ndarray
     truncated: bool = False
     tokens: int = 0
+    typed: np.ndarray | None = None
 
 
 Outcome = Embedded | TwinlensError

@@ -25,8 +25,11 @@ _RUNS = re.compile(r"[^\W\d_]+|(?:[^\w\s]|_)+")
 
 @dataclass(frozen=True, slots=True)
 class TextItem:
+    """expanded: a short query, to be asked in the sentences of the bundle."""
+
     text: str
     may_be_cut: bool
+    expanded: bool = False
 
 
 class Tokenizing:

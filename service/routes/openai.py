@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from encoders.errors import TwinlensError
+from encoders.short_queries import MOST_WORDS
 from service.decoding.pictures import ImageSource
 from service.device.embedding import TextItem
 from service.device.mixed import embed_mixed
@@ -61,7 +62,8 @@ async def get_model(request: Request, model_id: str) -> Response:
     return json_answer(dump(_model(state)))
 
 
-def _model(state: ServingState) -> dict[str, str | int]:
+def _model(state: ServingState) -> dict[str, object]:
+    short = state.encoder.short_queries
     return {
         "id": state.encoder.name,
         "object": "model",
@@ -69,6 +71,12 @@ def _model(state: ServingState) -> dict[str, str | int]:
         "owned_by": "twinlens",
         "model_fingerprint": state.encoder.fingerprint,
         "dim": state.encoder.dim,
+        "short_queries": short
+        and {
+            "templates": short.templates,
+            "most_words": MOST_WORDS,
+            "remembered_phrases": 0 if short.memory is None else len(short.memory.keys),
+        },
     }
 
 

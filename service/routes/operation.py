@@ -166,9 +166,9 @@ def _calibration(judge: Judge | None) -> dict[str, Any] | None:
     """Where relevance comes from and how well it holds; the weights are the bundle's business."""
     if judge is None:
         return None
-    told = {"threshold", "gallery_sizes", "figures"}
-    directions = {name: each.model_dump(include=told) for name, each in judge.calibration.directions.items()}
-    return {"fitted_on": judge.calibration.fitted_on, "directions": directions}
+    told = {"likely", "perhaps", "gallery_sizes", "figures"}
+    searches = {name: each.model_dump(include=told) for name, each in judge.calibration.searches.items()}
+    return {"fitted_on": judge.calibration.fitted_on, "searches": searches}
 
 
 def _loading(loading: Loading) -> dict[str, str | None]:

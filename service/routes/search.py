@@ -13,6 +13,7 @@ from service.device.tickets import Embedded, Outcome
 from service.edge.edge import context_of
 from service.routes.parts import answers, computed, json_answer, serving_of, takes_json
 from service.search.filters import parse_filter
+from service.search.phrasing import phrasing_of
 from service.search.wanted import Wanted, find, note_failure, unit_vector
 from service.serving import Serving
 from service.state import ServingState
@@ -51,18 +52,13 @@ async def search_text(request: Request) -> Response:
     state = serving.state
     asked = await read_json(request, SearchTextRequest, pool=serving.pool)
     condition = parse_filter(asked.filter)
+    phrasing = phrasing_of(asked.query, expand=asked.expand, space=asked.space, encoder=state.encoder)
+    item = TextItem(asked.query, may_be_cut=asked.truncate == "end", expanded=phrasing.templates is not None)
     outcomes = await serving.embedder.texts(
-        state.encoder,
-        [TextItem(asked.query, may_be_cut=asked.truncate == "end")],
-        deadline=context.deadline,
-        timings=context.timings,
+        state.encoder, [item], deadline=context.deadline, timings=context.timings
     )
-    embedded = _only(outcomes)
-    return await _answer(
-        request,
-        state,
-        Wanted(asked, condition, vector=embedded.vector, truncated=embedded.truncated, asked_by="texts"),
-    )
+    wanted = Wanted(asked, condition, asked_by="texts", phrasing=phrasing)
+    return await _answer(request, state, wanted.embedded(_only(outcomes)))
 
 
 @router.post(
@@ -148,8 +144,7 @@ async def _answer(request: Request, state: ServingState, wanted: Wanted) -> Resp
         "results": found.hits,
         "release": state.release.id,
         "model_fingerprint": state.encoder.fingerprint,
-        "good_match": found.good_match,
-        "truncated": wanted.truncated,
+        **wanted.told(found),
     }
     numbers = count_numbers(found.hits, dim=state.encoder.dim if options.with_vector else 0)
     if numbers <= INLINE_NUMBERS:

@@ -19,6 +19,7 @@ from service.errors import InvalidField, TooLarge, report, without_frames
 from service.routes.parts import answers, computed, json_answer, serving_of, takes_json
 from service.search.filters import parse_filter
 from service.search.hits import Found
+from service.search.phrasing import phrasing_of
 from service.search.wanted import Wanted, find_some, note_failure, unit_vector
 from service.serving import Serving
 from service.settings import Settings
@@ -81,8 +82,9 @@ def _ask(query: SearchBatchQuery, *, encoder: Encoder) -> Asked:
     """Raises InvalidField for a filter or a vector, WrongModel."""
     plain = Wanted(query, parse_filter(query.filter))
     if query.text is not None:
-        source = TextItem(query.text, may_be_cut=query.truncate == "end")
-        return Asked(replace(plain, asked_by="texts"), source)
+        phrasing = phrasing_of(query.text, expand=query.expand, space=query.space, encoder=encoder)
+        source = TextItem(query.text, query.truncate == "end", expanded=phrasing.templates is not None)
+        return Asked(replace(plain, asked_by="texts", phrasing=phrasing), source)
     if query.image is not None:
         return Asked(replace(plain, asked_by="images"), query.image)
     if query.id is not None:
@@ -133,7 +135,7 @@ async def _embedded(
     for place, outcome in zip(sources, outcomes, strict=True):
         plain = wanted[place]
         if isinstance(plain, Wanted) and isinstance(outcome, Embedded):
-            wanted[place] = replace(plain, vector=outcome.vector, truncated=outcome.truncated)
+            wanted[place] = plain.embedded(outcome)
         elif isinstance(plain, Wanted) and isinstance(outcome, TwinlensError):
             note_failure(state, plain.options, outcome)
             wanted[place] = outcome
@@ -170,5 +172,5 @@ def _item(index: int, wanted: Wanted | TwinlensError, found: Found | TwinlensErr
     if isinstance(found, TwinlensError):
         problem = report(found)
         return {"index": index, "error": {"code": problem.code, "message": problem.message}}
-    truncated = isinstance(wanted, Wanted) and wanted.truncated
-    return {"index": index, "results": found.hits, "good_match": found.good_match, "truncated": truncated}
+    told = wanted.told(found) if isinstance(wanted, Wanted) else {}
+    return {"index": index, "results": found.hits, **told}

@@ -1,7 +1,7 @@
 """A query vector to hits. Pure reading; knows nothing of HTTP, encoders or threads.
 
 Results are ordered by cosine, less what is taken off for hubs where a text looks for images, or an image for
-texts; the cosine itself is what hits report. `relevance` and `good_match` are None where the bundle has no
+texts; the cosine itself is what hits report. `relevance` and `verdict` are None where the bundle has no
 calibration for this way of asking.
 """
 
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from encoders.calibration import Search, Verdict
 from encoders.modalities import Modality
 from encoders.query_bank import ASKED_BY
 from service.live.holdings import Holdings
@@ -30,10 +31,12 @@ class Query:
     """What to search for: a unit vector (dim,), and which of the hits to give.
 
     `asked_by`: the modality of what was asked; None for a bare vector, which no bank of queries speaks for.
+    `search`: the kind of search that was calibrated for this one; None: none was.
     """
 
     vector: NDArray[np.float32]
     asked_by: Modality | None = None
+    search: Search | None = None
     space: Space = "images"
     k: int = 10
     offset: int = 0
@@ -54,7 +57,8 @@ class Found:
     """Hits as the wire has them, best first, and whether the gallery (what passes the filter) holds a match."""
 
     hits: list[dict[str, Any]]
-    good_match: bool | None
+    verdict: Verdict | None
+    levels: dict[str, float] | None
 
 
 def search(
@@ -66,14 +70,17 @@ def search(
     """
     allowed = allowed_rows(holdings, query.space, query.condition, payload_filter=payload_filter)
     best, shown = _pages(query, Ranking(holdings, allowed, vector=query.vector, corrected=query.corrected))
-    judgement = judge and judge.judge(
-        shown.scores,
-        best=best.scores,
-        vector=query.vector,
-        holdings=holdings,
-        asked_by=query.asked_by,
-        space=query.space,
-        chosen_from=allowed.count,
+    judgement = (
+        judge.judge(
+            shown.ordering,
+            best=best.ordering,
+            vector=query.vector,
+            holdings=holdings,
+            search=query.search,
+            chosen_from=allowed.count,
+        )
+        if judge
+        else None
     )
     relevance = judgement.relevance if judgement else [None] * len(shown.scores)
     describe = _image_hits if query.space == "images" else _text_hits
@@ -83,7 +90,10 @@ def search(
             describe(holdings, shown.rows, query), shown.scores.tolist(), relevance, strict=True
         )
     ]
-    return Found(hits, judgement.good_match if judgement else None)
+    if judgement is None:
+        return Found(hits, None, None)
+    levels = {"likely": judgement.likely, "perhaps": judgement.perhaps}
+    return Found(hits, judgement.verdict, levels)
 
 
 def _pages(query: Query, ranking: Ranking) -> tuple[Ranked, Ranked]:

@@ -23,23 +23,22 @@ MOST_TAKEN = 2048
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """Cosines and rows, best first."""
+    """Cosines, rows and what they are ordered by, best first: the cosine, less what is taken off for hubs."""
 
     scores: Floats
     rows: Rows
+    ordering: Floats
 
-    def part(self, which: slice) -> "Ranked":
-        return Ranked(self.scores[which], self.rows[which])
+    def part(self, which: slice | NDArray[np.bool_]) -> "Ranked":
+        return Ranked(self.scores[which], self.rows[which], self.ordering[which])
 
     def without(self, row: int | None) -> "Ranked":
         if row is None:
             return self
-        keep = self.rows != row
-        return Ranked(self.scores[keep], self.rows[keep])
+        return self.part(self.rows != row)
 
     def at_least(self, score: float) -> "Ranked":
-        keep = self.scores >= score
-        return Ranked(self.scores[keep], self.rows[keep])
+        return self.part(self.scores >= score)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +148,7 @@ class Ranking:
                 penalties = np.concatenate([penalties, layer.penalties[added]])
         keys = -scores if penalties is None else penalties - scores
         order = np.argsort(keys, kind="stable")
-        return Ranked(scores[order], rows[order]), keys[order]
+        return Ranked(scores[order], rows[order], -keys[order]), keys[order]
 
 
 def _are_in(rows: Rows, among: Rows) -> Mask:

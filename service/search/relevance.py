@@ -7,20 +7,29 @@ what was deleted counts until the next one. Knows nothing of HTTP, nor of how re
 
 import logging
 import math
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from encoders.calibration import (
     BACKGROUND_ITEMS,
+    SEARCHED,
     BadCalibration,
+    BankItems,
     Calibration,
-    Direction,
+    Doubles,
+    GalleryFit,
+    Search,
+    SearchCalibration,
+    Verdict,
     background_rows,
     read_calibration,
 )
 from encoders.modalities import Modality
+from encoders.query_bank import read_query_bank
 from encoders.reading import reading
 from index.release import Release
 from index.vectors import VectorIndex
@@ -29,27 +38,45 @@ from service.live.layers import Floats
 from service.wire.schemas import Space
 
 logger = logging.getLogger(__name__)
-DIRECTIONS: dict[tuple[Modality, Space], Direction] = {
-    ("texts", "images"): "text_to_image",
-    ("images", "texts"): "image_to_text",
-}
-"""What pairs can calibrate: they say nothing of two images, or of two texts."""
+SEARCHED_BY_PAIRS: dict[Modality, Search] = {"texts": "sentence_to_image", "images": "image_to_text"}
+"""What a gallery's own pairs of a text and an image can be judged by, by what asks."""
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """Relevance (k,) of each hit, 0 to 1, and whether the best one answers the query."""
+    """Relevance (k,) of each hit, 0 to 1 and never rising, and what the best one comes to."""
 
     relevance: list[float]
-    good_match: bool
+    verdict: Verdict
+    likely: float
+    perhaps: float
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """Rows (m, dim) of a vector set, and what each loses for being a hub (m,)."""
+
+    rows: Floats
+    penalties: Floats
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def scores(self, vector: Floats) -> Floats:
+        """(m,): what a query orders them by."""
+        scores: Floats = self.rows @ vector - self.penalties
+        return scores
 
 
 @dataclass(frozen=True, eq=False)
 class Judge:
-    """A calibration with the background of one release: rows (m, dim) of each vector set."""
+    """A calibration with the background of one release: a sample of each vector set, and the bundle's bank."""
 
     calibration: Calibration
-    backgrounds: dict[Space, Floats]
+    backgrounds: dict[Space, Sample]
+    bank: dict[Space, BankItems | None] = field(default_factory=dict)
+    fits: Mapping[Search, GalleryFit] = field(default_factory=dict)
+    """What the gallery's own texts taught of relevance when the release was built."""
 
     @classmethod
     def of(cls, release: Release) -> "Judge | None":
@@ -57,7 +84,13 @@ class Judge:
         calibration = _calibration_in(release.bundle_path, release.fingerprint)
         if calibration is None:
             return None
-        return cls(calibration, {"images": sample_of(release.images), "texts": sample_of(release.texts)})
+        bank = read_query_bank(release.bundle_path, fingerprint=release.fingerprint, dim=release.images.dim)
+        return cls(
+            calibration,
+            {"images": sample_of(release.images), "texts": sample_of(release.texts)},
+            {"images": BankItems.of(bank, "images"), "texts": BankItems.of(bank, "texts")},
+            release.manifest.gallery_fits or {},
+        )
 
     def judge(
         self,
@@ -66,28 +99,38 @@ class Judge:
         best: Floats,
         vector: Floats,
         holdings: Holdings,
-        asked_by: Modality | None,
-        space: Space,
+        search: Search | None,
         chosen_from: int,
     ) -> Judgement | None:
-        """For the cosines (k,) of hits; the decision is about `best`: of the first of `chosen_from` items.
+        """For what hits (k,) are ordered by; the verdict is about `best`: of the first of `chosen_from` items.
 
-        None where no direction fits (more like this picture, a bare vector); nothing found is no good match.
+        None where nothing was fitted for such a search (more like this image, a bare vector).
         """
-        name = DIRECTIONS.get((asked_by, space)) if asked_by else None
-        direction = self.calibration.directions.get(name) if name else None
-        if direction is None:
+        part = self.calibration.searches.get(search) if search else None
+        if search is None or part is None:
             return None
-        if not len(best):
-            return Judgement([], good_match=False)
-        background = self._background(holdings, space) @ vector
-        return Judgement(
-            direction.relevance(scores, background=background, gallery_size=chosen_from).round(4).tolist(),
-            direction.is_good_match(float(best.max()), background=background, gallery_size=chosen_from),
+        space = SEARCHED[search]
+        background = self._background(holdings, space)
+        relevance = self.relevance_of(search, part, vector, background, chosen_from)
+        # Told to four places, and judged by what is told: whoever compares with the levels finds the verdict.
+        told, first = relevance(scores).round(4), relevance(best[:1]).round(4)
+        return Judgement(told.tolist(), part.verdict(first), part.likely, part.perhaps)
+
+    def relevance_of(
+        self, search: Search, part: SearchCalibration, vector: Floats, background: Sample, gallery_size: int
+    ) -> Callable[[Floats], Doubles]:
+        """What the scores of one query's hits are worth, by where they stand in the gallery and in the bank."""
+        bank = self.bank.get(SEARCHED[search])
+        return partial(
+            part.relevance,
+            background=background.scores(vector),
+            gallery_size=gallery_size,
+            bank=None if bank is None else bank.scores(vector),
+            fit=self.fits.get(search),
         )
 
-    def _background(self, holdings: Holdings, space: Space) -> Floats:
-        """A sample (m, dim) of what is searched, about as dense among what was put as among the release."""
+    def _background(self, holdings: Holdings, space: Space) -> Sample:
+        """A sample of what is searched, about as dense among what was put as among the release."""
         sample, overlay = self.backgrounds[space], holdings.overlay
         if space == "images":
             layer, shown, count = overlay.images, overlay.alive, holdings.base_count
@@ -97,16 +140,20 @@ class Judge:
         if not len(put):
             return sample
         every = math.ceil(max(count / max(1, len(sample)), len(put) / BACKGROUND_ITEMS))
-        of_release = sample[:: max(1, round(every * len(sample) / max(1, count)))]
-        return np.concatenate([of_release, layer.vectors[put[::every]]])
+        step, added = max(1, round(every * len(sample) / max(1, count))), put[::every]
+        return Sample(
+            np.concatenate([sample.rows[::step], layer.vectors[added]]),
+            np.concatenate([sample.penalties[::step], layer.penalties[added]]),
+        )
 
 
-def sample_of(vectors: VectorIndex) -> Floats:
-    """The rows (m, dim) that stand for a vector set."""
+def sample_of(vectors: VectorIndex) -> Sample:
+    """What stands for a vector set."""
     rows = background_rows(len(vectors))
     if not len(rows):
-        return np.empty((0, vectors.dim), dtype=np.float32)
-    return np.stack([vectors.reconstruct(int(row)) for row in rows])
+        return Sample(np.empty((0, vectors.dim), dtype=np.float32), np.empty(0, dtype=np.float32))
+    penalties = np.zeros(len(rows), dtype=np.float32) if vectors.penalties is None else vectors.penalties[rows]
+    return Sample(np.stack([vectors.reconstruct(int(row)) for row in rows]), penalties)
 
 
 def _calibration_in(bundle_path: Path, fingerprint: str) -> Calibration | None:

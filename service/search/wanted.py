@@ -5,20 +5,23 @@ Knows releases, options and errors; nothing of HTTP, nor of how a query became a
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from encoders.calibration import Search
 from encoders.encoder import Encoder
 from encoders.errors import TwinlensError, UndecodableImage
 from encoders.modalities import Modality
-from service.device.tickets import Outcome
+from service.device.tickets import Embedded, Outcome
 from service.errors import DeadlineExceeded, InvalidField, WrongModel, without_frames
 from service.live.holdings import Holdings
 from service.search.columns import NotGathered
 from service.search.filters import Condition
 from service.search.hits import Found, Query, search
+from service.search.phrasing import AS_TYPED, Phrasing
 from service.state import ServingState
 from service.watch.drift import QueryNote
 from service.wire.schemas import SearchOptions
@@ -30,7 +33,8 @@ SLICE_SECONDS = 0.05  # of one request's many queries, then others' searches hav
 class Wanted:
     """A query: a unit vector (dim,), or the id of an item whose own vector it is; with the request's options.
 
-    `asked_by`: the modality of what was asked; None for a bare vector.
+    `asked_by`: the modality of what was asked; None for a bare vector. `phrasing`: how a text was asked, and
+    `typed` (dim,) the vector of the text itself where that is another one.
     """
 
     options: SearchOptions
@@ -39,6 +43,8 @@ class Wanted:
     like_item: str = ""
     truncated: bool = False
     asked_by: Modality | None = None
+    phrasing: Phrasing = AS_TYPED
+    typed: NDArray[np.float32] | None = None
 
     def query(self, holdings: Holdings) -> Query:
         """Search thread only; raises UnknownItem."""
@@ -49,6 +55,7 @@ class Wanted:
         return Query(
             vector=vector,
             asked_by=self.asked_by,
+            search=self._search(),
             space=options.space,
             k=options.k,
             offset=options.offset,
@@ -58,6 +65,27 @@ class Wanted:
             with_payload=options.with_payload,
             with_vector=options.with_vector,
         )
+
+    def embedded(self, outcome: Embedded) -> "Wanted":
+        """With the vector of what was asked."""
+        return replace(self, vector=outcome.vector, truncated=outcome.truncated, typed=outcome.typed)
+
+    def told(self, found: Found) -> dict[str, Any]:
+        """What the answer says of itself, beside its hits."""
+        return {
+            "verdict": found.verdict,
+            "good_match": None if found.verdict is None else found.verdict != "nothing",
+            "levels": found.levels,
+            "templates": self.phrasing.templates,
+            "unknown_words": self.phrasing.unknown_words or None,
+            "truncated": self.truncated,
+        }
+
+    def _search(self) -> Search | None:
+        """An item that asks for more like it is an image, and so looks for texts as one."""
+        if self.asked_by == "images" and self.options.space == "texts":
+            return "image_to_text"
+        return self.phrasing.search
 
 
 def unit_vector(numbers: Sequence[float], fingerprint: str, *, encoder: Encoder) -> NDArray[np.float32]:
@@ -103,8 +131,11 @@ def _note(state: ServingState, wanted: Wanted, query: Query, found: Found) -> No
     if query.offset or not wanted.options.count_in_drift:  # a further page is no query of its own
         return
     plain = query.condition is None  # of a filter's leavings a calibration says nothing about the encoder
-    best = found.hits[0]["relevance"] if plain and found.hits else None
-    note = QueryNote(query.vector, wanted.truncated, best, found.good_match if plain else None)
+    # Expected relevance is that of the gallery's own texts: sentences, as a rule.
+    compared = plain and query.search != "words_to_image" and found.verdict is not None
+    best = found.hits[0]["relevance"] if compared and found.hits else None
+    matched = found.verdict != "nothing" if compared else None
+    note = QueryNote(query.vector if wanted.typed is None else wanted.typed, wanted.truncated, best, matched)
     state.drift.note(query.asked_by, note)
 
 

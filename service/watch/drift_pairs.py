@@ -8,16 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from encoders.calibration import background_rows
+from encoders.calibration import SEARCHED, background_rows
 from encoders.modalities import Modality
 from index.release import Release
-from service.search.relevance import DIRECTIONS, Judge
+from service.search.relevance import SEARCHED_BY_PAIRS, Judge
 from service.watch.drift import Departure, Sums
-from service.wire.schemas import Space
 
 MAX_PAIRS = 128
 LEAST_PAIRS = 20
-_SEARCHED: dict[Modality, Space] = {"texts": "images", "images": "texts"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,18 +29,20 @@ class Expected:
 
 def expected_relevance(release: Release, judge: Judge | None, asked_by: Modality) -> Expected | None:
     """None without a calibration of this direction, or where too few texts belong to a picture."""
-    space = _SEARCHED[asked_by]
-    direction = judge.calibration.directions.get(DIRECTIONS[(asked_by, space)]) if judge else None
+    search = SEARCHED_BY_PAIRS[asked_by]
+    space = SEARCHED[search]
+    part = judge.calibration.searches.get(search) if judge else None
     pairs = _pairs(release)
-    if judge is None or direction is None or len(pairs) < LEAST_PAIRS:
+    if judge is None or part is None or len(pairs) < LEAST_PAIRS:
         return None
-    background, size = judge.backgrounds[space], len(release.images if space == "images" else release.texts)
+    background, searched = judge.backgrounds[space], release.images if space == "images" else release.texts
     found = []
     for text_row, image_row in pairs:
         text, image = release.texts.reconstruct(text_row), release.images.reconstruct(image_row)
-        query = text if asked_by == "texts" else image
-        chance = direction.relevance([float(text @ image)], background=background @ query, gallery_size=size)
-        found.append(float(chance[0]))
+        query, row = (text, image_row) if asked_by == "texts" else (image, text_row)
+        penalty = 0.0 if searched.penalties is None else float(searched.penalties[row])
+        relevance = judge.relevance_of(search, part, query, background, len(searched))
+        found.append(float(relevance(np.array([text @ image - penalty]))[0]))
     return Expected(float(np.mean(found)), float(np.var(found)), len(found))
 
 

@@ -9,7 +9,7 @@ other languages, code, product numbers, pages of text and noise lie beyond. Pure
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from encoders.calibration import Decision
+from encoders.calibration import Figures
 from service.watch.drift import FAMILIAR_SHARE, Departure, Reference, Sums, likeness, mean_shift, share
 from service.watch.drift_pairs import Expected, relevance_departure
 from service.wire.drift import DriftMeasure, DriftVerdict
@@ -115,13 +115,13 @@ def relevance_measure(sums: Sums, expected: Expected | None, *, why: str) -> Dri
     )
 
 
-def matching_measure(sums: Sums, decision: Decision | None, *, why: str) -> DriftMeasure:
-    """How often nothing matches; `decision` is what calibration measured, `why` there is none."""
-    if decision is None:
+def matching_measure(sums: Sums, figures: Figures | None, *, why: str) -> DriftMeasure:
+    """How often nothing matches; `figures` are what calibration measured, `why` there are none."""
+    if figures is None:
         value = sums.unmatched / sums.decided if sums.decided else None
         return _unknown("nothing_matches", why, value=value)
-    expected = 1 - decision.recall_present  # when the gallery holds what each query asks for
-    room = decision.recall_absent - expected
+    expected = figures.nothing_of_present  # when the gallery holds what each query asks for
+    room = figures.nothing_of_absent - expected
     if room <= 0:
         return _unknown("nothing_matches", "the calibration cannot tell a match from none")
     # Of a share x of "nothing matches", (x − expected) / room ask for what is not there (Rogan, Gladen 1978).

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 
-from encoders.calibration import Calibration, Direction
+from encoders.calibration import Calibration, Search
 from encoders.modalities import MODALITIES, Modality
 from encoders.query_bank import QueryBank
 from index.release import Release
@@ -39,7 +39,7 @@ NO_FIGURES = "the calibration does not say how often it was right"
 NO_BANK = "the bundle has no bank of {}: python -m training bank makes one"
 _QUERIES: dict[Modality, DriftSubject] = {"texts": "text_queries", "images": "image_queries"}
 _GALLERY: dict[Modality, DriftSubject] = {"images": "gallery_images", "texts": "gallery_texts"}
-_ANSWERED_BY: dict[Modality, Direction] = {"texts": "text_to_image", "images": "image_to_text"}
+_ANSWERED_BY: dict[Modality, Search] = {"texts": "sentence_to_image", "images": "image_to_text"}
 
 
 class Drift:
@@ -131,12 +131,12 @@ class Drift:
         with prepared.lock:
             sums = prepared.windows[modality].sums()
         name = _ANSWERED_BY[modality]
-        direction = self._calibration.directions.get(name) if self._calibration else None
-        decision = direction.figures.decision if direction and direction.figures else None
+        part = self._calibration.searches.get(name) if self._calibration else None
+        figures = part.figures if part else None
         measures = [
             *embedding_measures(sums, prepared.references[modality]),
-            relevance_measure(sums, prepared.expected[modality], why=NO_PAIRS if direction else NO_CALIBRATION),
-            matching_measure(sums, decision, why=NO_FIGURES if direction else NO_CALIBRATION),
+            relevance_measure(sums, prepared.expected[modality], why=NO_PAIRS if part else NO_CALIBRATION),
+            matching_measure(sums, figures, why=NO_FIGURES if part else NO_CALIBRATION),
             cut_measure(sums) if modality == "texts" else undecodable_measure(sums),
         ]
         report = prepared.report(_QUERIES[modality], modality, sums, measures)
@@ -168,8 +168,8 @@ class _Prepared:
             windows={m: Window(dim, references[m]) for m in MODALITIES},
             expected={m: expected_relevance(release, judge, m) for m in MODALITIES},
         )
-        prepared.gallery.append(prepared.gallery_report("images", sample_of(release.images)))
-        prepared.gallery.append(prepared.gallery_report("texts", sample_of(release.texts)))
+        prepared.gallery.append(prepared.gallery_report("images", sample_of(release.images).rows))
+        prepared.gallery.append(prepared.gallery_report("texts", sample_of(release.texts).rows))
         return prepared
 
     def gallery_report(self, modality: Modality, rows: Rows) -> DriftReport:

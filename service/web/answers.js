@@ -5,11 +5,14 @@ import { drawFilters } from "./filters.js";
 import { plural } from "./numbers.js";
 import { keptPicture } from "./pictures.js";
 import { problemNotice } from "./problems.js";
-import { isCalibrated } from "./scores.js";
+import { isCalibrated, scaleOf } from "./scores.js";
 import { byId, pictureTile, skeletons, textLine } from "./views.js";
 
 const CUT = "Your text is longer than the encoder reads: only its beginning was searched. A sentence or two is best.";
-const FAR = "Nothing here seems to match that. These come nearest, in case one helps.";
+const VERDICTS = {
+  nothing: "Nothing here seems to match that. These come nearest, in case one helps.",
+  unsure: "Not sure that anything here matches that: the encoder cannot tell. See for yourself.",
+};
 const FAR_FILTERED = "Nothing that passes the filters seems to match that. These come nearest, in case one helps.";
 const NOTHING = "Nothing found: the gallery may be empty. Try other words, or another picture.";
 const NOTHING_PASSES = "Nothing in the gallery passes these filters. Remove one to see more.";
@@ -65,7 +68,7 @@ export function drawAnswers(asked, outcome) {
   byId("problem").replaceChildren();
   byId("answers").hidden = false;
   byId("grid").className = asked.in === "texts" ? "lines" : "tiles";
-  byId("grid").classList.toggle("far", outcome.goodMatch === false);
+  byId("grid").classList.toggle("far", outcome.verdict === "nothing");
   byId("grid").replaceChildren();
   byId("numbers").hidden = !outcome.results.some(isCalibrated);
   drawNotice(noticeFor(asked, outcome), { isFiltered: asked.filters.length > 0 });
@@ -84,9 +87,9 @@ function drawNotice(words, { isFiltered }) {
 
 /** Adds `results`, the last of `outcome.results`; answers the first element added. */
 export function appendAnswers(asked, outcome, results) {
-  const best = bestOf(outcome.results);
+  const scale = scaleOf(outcome);
   const element = asked.in === "texts" ? textLine : pictureTile;
-  const added = results.map((result) => element(result, best, { ...asked, item: "" }));
+  const added = results.map((result) => element(result, scale, { ...asked, item: "" }));
   byId("grid").append(...added);
   byId("more").hidden = outcome.isAll;
   const count = outcome.results.length;
@@ -96,18 +99,20 @@ export function appendAnswers(asked, outcome, results) {
   return added[0];
 }
 
-export const bestOf = (results) => results.reduce((best, { score }) => Math.max(best, score), -1);
-
 const legendOf = (results) =>
   results.some(isCalibrated)
     ? "Words and bars say how likely each one fits."
     : "The score is the cosine similarity, 1 at most.";
 
-function noticeFor({ filters }, { results, truncated, goodMatch }) {
+/** One verdict: what the encoder does not know it cannot judge, whatever its figures say. */
+function noticeFor({ filters }, { results, verdict, truncated, unknownWords }) {
   if (!results.length) return filters.length ? NOTHING_PASSES : NOTHING;
-  const far = filters.length ? FAR_FILTERED : FAR;
-  return [truncated && CUT, goodMatch === false && far].filter(Boolean).join(" ");
+  const said = verdict === "nothing" && filters.length ? FAR_FILTERED : VERDICTS[verdict];
+  return [truncated && CUT, unknownWords.length ? unknown(unknownWords) : said].filter(Boolean).join(" ");
 }
+
+const unknown = (words) =>
+  `The encoder has not learned ${words.map(quoted).join(", ")}: what it shows is a guess. Try another word for it, or English.`;
 
 export function drawNothing() {
   byId("grid").replaceChildren();

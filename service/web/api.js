@@ -71,7 +71,7 @@ export function searchPicture(picture, { filter, ...page }, signal) {
   });
 }
 
-/** Answers in the order of `texts`: {results, good_match} each, or {error}. */
+/** Answers in the order of `texts`: {results, verdict} each, or {error}. */
 export const searchTexts = (texts, page) =>
   post("search/batch", { queries: texts.map((text) => ({ text })), ...page });
 

@@ -4,7 +4,7 @@
  */
 import { fetchFields, fetchItem, openPictures, searchItem, searchPicture, searchText } from "./api.js";
 import { EMPTY, addressOf, asks, readAddress, searchKey } from "./address.js";
-import { appendAnswers, bestOf, drawAnswers, drawNothing, drawProblem, drawWaiting, endWaiting, reflect } from "./answers.js";
+import { appendAnswers, drawAnswers, drawNothing, drawProblem, drawWaiting, endWaiting, reflect } from "./answers.js";
 import { watchCamera } from "./camera.js";
 import { serviceFilter } from "./conditions.js";
 import { closeDetail, openDetail, watchDetail } from "./detail.js";
@@ -14,6 +14,7 @@ import { keepKey, keptKey } from "./key.js";
 import { focusAnswer, watchKeys } from "./keyboard.js";
 import { keepPicture, keptPicture, watchPictures } from "./pictures.js";
 import { isAboutKeys, notAPicture, pictureGone } from "./problems.js";
+import { scaleOf } from "./scores.js";
 import { byId, titleOf } from "./views.js";
 
 const PAGE = 30; // full rows of 2, 3, 5 and 6
@@ -23,7 +24,7 @@ const PATIENCE_MS = 150; // a faster answer shows no sign of waiting, which woul
 const AUTOMATIC_TRIES = 5; // of one search that finds the service busy; then the visitor decides
 const PASS_MS = 50 * 60 * 1000; // pictures are opened for an hour
 
-const answered = new Map(); // search key -> outcome: {results, truncated, goodMatch, isAll, seedTitle}
+const answered = new Map(); // search key -> outcome: {results, verdict, levels, truncated, unknownWords, isAll, seedTitle}
 let current = null; // the outcome on the page
 let shownKey = null;
 let tries = 0; // of the search that is shown, by itself
@@ -131,7 +132,9 @@ async function ask(asked, signal) {
   return {
     results: answer.results,
     truncated: answer.truncated === true,
-    goodMatch: answer.good_match,
+    verdict: answer.verdict,
+    levels: answer.levels,
+    unknownWords: answer.unknown_words ?? [],
     isAll: answer.results.length < PAGE,
     seedTitle: seed ? titleOf(asked.like, seed.payload ?? seed) : "",
   };
@@ -187,7 +190,7 @@ function showDetail(asked) {
   const { results, at } = placeOf(asked);
   const isAmong = at >= 0;
   const { filters } = asked;
-  openDetail(asked.item, { result: results[at], best: bestOf(results), filters, hasPrevious: at > 0, hasNext: isAmong && at + 1 < results.length });
+  openDetail(asked.item, { result: results[at], scale: scaleOf(current ?? { results: [] }), filters, hasPrevious: at > 0, hasNext: isAmong && at + 1 < results.length });
 }
 
 function stepDetail(step) {

@@ -98,17 +98,16 @@ export function lineChart({ title, lines, top, across }) {
 export function reliabilityChart({ title, bins }) {
   const ticks = [0, 0.5, 1].map((share) => [share, percent(share, 0)]);
   const { drawing, x, y } = plot({ first: 0, last: 1, top: 1, ticks, across: "relevance said" });
-  const full = bins.filter(({ share }) => share > 0);
   drawing.append(svg("path", { class: "diagonal", d: `M${x(0)} ${y(0)}L${x(1)} ${y(1)}` }));
-  drawing.append(svg("path", { class: "line-0", d: full.map((bin, at) => `${at ? "L" : "M"}${x(bin.predicted)} ${y(bin.observed)}`).join("") }));
-  drawing.append(...full.map((bin) => svg("circle", { class: "mark-0", cx: x(bin.predicted), cy: y(bin.observed), r: 2.5 + 7 * Math.sqrt(bin.share) })));
-  const worst = Math.max(...full.map(({ predicted, observed }) => Math.abs(predicted - observed)));
+  drawing.append(svg("path", { class: "line-0", d: bins.map((bin, at) => `${at ? "L" : "M"}${x(bin.predicted)} ${y(bin.observed)}`).join("") }));
+  drawing.append(...bins.map((bin) => svg("circle", { class: "mark-0", cx: x(bin.predicted), cy: y(bin.observed), r: 4 })));
+  const worst = Math.max(...bins.map(({ predicted, observed }) => Math.abs(predicted - observed)));
   return figureOf(drawing, {
     title,
     series: null,
     summary: `${title}: what is said and what was seen differ by ${percent(worst)} at most.`,
-    headings: ["relevance said", "was right", "share of hits"],
-    rows: full.map((bin) => [percent(bin.predicted), percent(bin.observed), percent(bin.share)]),
+    headings: ["relevance said", "was right"],
+    rows: bins.map((bin) => [percent(bin.predicted), percent(bin.observed)]),
   });
 }
 

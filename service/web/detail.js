@@ -47,7 +47,7 @@ export function closeDetail() {
 }
 
 /** Shows item `id`. `result`, when the item is among the answers, saves a request and knows the score. */
-export async function openDetail(id, { result, best, filters, hasPrevious, hasNext }) {
+export async function openDetail(id, { result, scale, filters, hasPrevious, hasNext }) {
   dialog.querySelector("[data-step='-1']").disabled = !hasPrevious;
   dialog.querySelector("[data-step='1']").disabled = !hasNext;
   const isSame = shown === id && dialog.open;
@@ -58,7 +58,7 @@ export async function openDetail(id, { result, best, filters, hasPrevious, hasNe
   pending = new AbortController();
   const { signal } = pending;
   drawLinks(id, filters);
-  draw(id, result?.payload ?? {}, result, best);
+  draw(id, result?.payload ?? {}, result, scale);
   if (!dialog.open) dialog.showModal();
   if (!isSame) {
     dialog.scrollTop = 0;
@@ -67,7 +67,7 @@ export async function openDetail(id, { result, best, filters, hasPrevious, hasNe
   if (result?.payload) return;
   try {
     const item = await fetchItem(id, signal);
-    if (!signal.aborted) draw(id, item.payload ?? item, result, best);
+    if (!signal.aborted) draw(id, item.payload ?? item, result, scale);
   } catch (error) {
     if (error.name !== "AbortError") drawProblem(error);
   }
@@ -97,7 +97,7 @@ function drawLinks(id, filters) {
   }
 }
 
-function draw(id, payload, result, best) {
+function draw(id, payload, result, scale) {
   const title = titleOf(id, payload);
   drawPicture(id, title);
   byId("detail-title").textContent = title;
@@ -106,13 +106,13 @@ function draw(id, payload, result, best) {
     description.toLowerCase() === title.toLowerCase() ? "" : description;
   body.querySelector(".detail-problem").replaceChildren();
   body.querySelector(".tags").replaceChildren(...tagLinks(payload.tags));
-  body.querySelector("dl").replaceChildren(...factRows(factsOf(id, payload, result, best)));
+  body.querySelector("dl").replaceChildren(...factRows(factsOf(id, payload, result, scale)));
 }
 
-function factsOf(id, payload, result, best) {
+function factsOf(id, payload, result, scale) {
   const facts = [["Category", payload.category]];
   if (result && !result.text) {
-    const { word, number } = scoreOf(result, best);
+    const { word, number } = scoreOf(result, scale);
     if (isCalibrated(result)) facts.push(["Relevance", `${word} (${number})`]);
     facts.push(["Cosine similarity", result.score.toFixed(3)]);
   }

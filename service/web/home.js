@@ -17,7 +17,7 @@ export async function fillExamples() {
   try {
     const { answers } = await searchTexts(EXAMPLES, { k: PICTURES_OF_AN_EXAMPLE, with_payload: false, count_in_drift: false });
     const cards = answers
-      .filter(({ results, good_match: isGood }) => results?.length && isGood !== false) // what this gallery has
+      .filter(({ results, verdict }) => results?.length && verdict !== "nothing") // what this gallery has
       .slice(0, SHOWN)
       .map(({ index, results }) => illustrated(EXAMPLES[index], results));
     list.replaceChildren(...cards);

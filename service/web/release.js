@@ -11,6 +11,7 @@ import { reportSections } from "./report.js";
 import { byId } from "./views.js";
 
 const WAYS = { text_to_image: "A text finds pictures", image_to_text: "A picture finds texts" };
+const SEARCHES = { words_to_image: "A few words find images", sentence_to_image: "A sentence finds images", image_to_text: "An image finds texts" };
 
 function section(id, ...parts) {
   const place = byId(id);
@@ -59,12 +60,12 @@ function recallParts(measured) {
 
 function calibrationParts(told) {
   if (!told) return [html("h2", {}, "Its relevance"), html("p", {}, "The encoder brings no calibration: answers carry a cosine similarity, and no relevance.")];
-  const measured = Object.entries(told.directions).filter(([, { figures }]) => figures?.reliability?.length);
+  const measured = Object.entries(told.searches).filter(([, { figures }]) => figures?.reliability?.length);
   return [
     html("h2", {}, "Its relevance"),
-    html("p", {}, "When the service says 80 %, eight of ten such answers should fit. On the dotted line they do; a larger dot stands for more answers."),
-    html("div", { class: "charts" }, measured.map(([way, { figures }]) => reliabilityChart({ title: WAYS[way] ?? way, bins: figures.reliability }))),
-    html("ul", { class: "notes" }, measured.map(([way, { figures }]) => html("li", {}, `${WAYS[way] ?? way}: off by ${percent(figures.expected_calibration_error)} on average, measured on ${figures.measured_on}, a gallery of ${figure(figures.gallery_items)}.`))),
+    html("p", {}, "When the service says 80 %, eight of ten such answers should fit. On the dotted line they do; every dot stands for as many answers."),
+    html("div", { class: "charts" }, measured.map(([way, { figures }]) => reliabilityChart({ title: SEARCHES[way] ?? way, bins: figures.reliability }))),
+    html("ul", { class: "notes" }, measured.map(([way, { figures }]) => html("li", {}, `${SEARCHES[way] ?? way}: off by ${percent(figures.calibration_error.value)} on average, measured on ${figures.measured_on}, galleries of up to ${figure(figures.gallery_items)}.`))),
   ];
 }
 

@@ -21,8 +21,8 @@ export function titleOf(id, payload) {
 const tagsOf = (value) =>
   (Array.isArray(value) ? value : String(value ?? "").split(",")).map((tag) => String(tag).trim()).filter(Boolean);
 
-function fillScore(element, result, best) {
-  const { word, number, name, share } = scoreOf(result, best);
+function fillScore(element, result, scale) {
+  const { word, number, name, share } = scoreOf(result, scale);
   const score = element.querySelector(".score");
   score.classList.toggle("worded", Boolean(word)); // the number only on demand
   score.querySelector(".unseen").textContent = `${name}: `;
@@ -72,7 +72,7 @@ function isDrawnOnWhite(image) {
 }
 
 /** One picture of the gallery as a link that opens it over the answers of `view`. */
-export function pictureTile(result, best, view) {
+export function pictureTile(result, scale, view) {
   const tile = stamp("picture");
   const link = tile.firstElementChild;
   const title = titleOf(result.id, result.payload);
@@ -81,12 +81,12 @@ export function pictureTile(result, best, view) {
   link.draggable = false;
   link.querySelector(".title").textContent = title;
   fillThumbnail(link.querySelector("img"), result.id, title);
-  fillScore(link, result, best);
+  fillScore(link, result, scale);
   return tile;
 }
 
 /** One text as a link that searches pictures with it, beside the pictures it belongs to. */
-export function textLine(result, best, view) {
+export function textLine(result, scale, view) {
   const line = stamp("text");
   const link = line.querySelector(".line-text");
   const text = String(result.text ?? titleOf(result.id, result.payload));
@@ -94,7 +94,7 @@ export function textLine(result, best, view) {
   link.title = "Search pictures with this text";
   link.draggable = false;
   link.querySelector(".title").textContent = text;
-  fillScore(link, result, best);
+  fillScore(link, result, scale);
   const pictures = (result.items ?? []).slice(0, 3).map((id) => {
     const picture = document.createElement("a");
     picture.href = addressOf({ ...view, item: id });

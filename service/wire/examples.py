@@ -27,12 +27,20 @@ _HIT = {
     "relevance": 0.94,
     "payload": {"title": "Dog", "category": "animals"},
 }
+_TEMPLATES = ["{}", "a {}", "a photo of a {}"]
+_TOLD = {
+    "verdict": "match",
+    "good_match": True,
+    "levels": {"likely": 0.4, "perhaps": 0.05},
+    "templates": _TEMPLATES,
+    "unknown_words": None,
+    "truncated": False,
+}
 _SEARCH = {
     "results": [_HIT],
     "release": _RELEASE,
     "model_fingerprint": _FINGERPRINT,
-    "good_match": True,
-    "truncated": False,
+    **_TOLD,
 }
 _UNREADABLE = {"code": "undecodable_image", "message": "not an image in a format that is read here"}
 
@@ -136,7 +144,7 @@ ANSWERS: Mapping[str, Any] = {
     "search_item": _SEARCH,
     "search_batch": {
         "answers": [
-            {"index": 0, "results": [_HIT], "good_match": True, "truncated": False},
+            {"index": 0, "results": [_HIT], **_TOLD},
             {"index": 1, "error": {"code": "unknown_item", "message": "no item has the id 'animals/gnu.webp'"}},
         ],
         "release": _RELEASE,

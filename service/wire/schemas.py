@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, WithJsonSc
 Space = Literal["images", "texts"]
 EncodingFormat = Literal["float", "base64"]
 Truncate = Literal["end", "none"]
+Expand = Literal["auto", "off", "templates"]
+Verdict = Literal["match", "unsure", "nothing"]
 Text = Annotated[str, StringConstraints(min_length=1)]
 # The first bad one of a list is told, and no memory goes to a million others.
 Strings = Annotated[list[str], Field(fail_fast=True)]
@@ -98,6 +100,11 @@ class SearchOptions(_Request):
     with_payload: bool = True
     with_vector: bool = False
     truncate: Truncate = "end"
+    expand: Expand = Field(
+        "auto",
+        description="whether a text that looks for images is asked by the bundle's templates: auto, where "
+        "it is up to four words and no sentence; off, never; templates, always",
+    )
     count_in_drift: bool = Field(True, description="false: an example or a test, which drift leaves out")
 
 
@@ -196,6 +203,14 @@ class OpenAIAnswer(BaseModel):
     usage: Usage
 
 
+class ShortQueriesAnswer(BaseModel):
+    """templates: the query stands where {} is; the mean of all is searched for."""
+
+    templates: list[str]
+    most_words: int
+    remembered_phrases: int = Field(description="by which queries are moved towards what training showed")
+
+
 class OpenAIModel(BaseModel):
     model_config = ConfigDict(protected_namespaces=())
     id: str
@@ -204,6 +219,9 @@ class OpenAIModel(BaseModel):
     owned_by: str
     model_fingerprint: str
     dim: int
+    short_queries: ShortQueriesAnswer | None = Field(
+        description="how queries of a few words are asked when images are searched; null: as they are typed"
+    )
 
 
 class OpenAIModels(BaseModel):
@@ -216,7 +234,8 @@ class SearchHit(BaseModel):
     score: float = Field(description="cosine")
     relevance: float | None = Field(
         None,
-        description="calibrated, 0 to 1; null without a calibration, and between two images or two texts",
+        description="calibrated, 0 to 1, never rising from one hit to the next; null where the bundle is not "
+        "calibrated for this way of asking, as between two images or two texts",
     )
     text: str | None = Field(None, description="of a text result")
     items: list[str] | None = Field(None, description="of a text result: ids of up to 100 items it belongs to")
@@ -225,23 +244,47 @@ class SearchHit(BaseModel):
     vector: list[float] | None = None
 
 
-class SearchAnswer(BaseModel):
+class Levels(BaseModel):
+    """Relevance from which on a hit is likely to fit, or perhaps does."""
+
+    likely: float
+    perhaps: float
+
+
+class Judged(BaseModel):
+    """What an answer says of itself."""
+
+    verdict: Verdict | None = Field(
+        None,
+        description="of the best hit: match, where it is likely to fit; nothing, where it is not even perhaps; "
+        "unsure in between, where the encoder cannot tell. Null where relevance is",
+    )
+    good_match: bool | None = Field(
+        None, description="false where the verdict is nothing, null where it is null"
+    )
+    levels: Levels | None = Field(None, description="that the verdict goes by; null where it is null")
+    templates: list[str] | None = Field(
+        None, description="that a short query was asked by; null where it was asked as it was typed"
+    )
+    unknown_words: list[str] | None = Field(
+        None,
+        description="the words of the query, where the encoder learned none of them: relevance is null then",
+    )
+
+
+class SearchAnswer(Judged):
     model_config = ConfigDict(protected_namespaces=())
     results: list[SearchHit]
     release: str
     model_fingerprint: str
-    good_match: bool | None = Field(
-        None, description="false when nothing in the gallery answers the query; null without a calibration"
-    )
     truncated: bool = False
 
 
-class SearchBatchItem(BaseModel):
+class SearchBatchItem(Judged):
     """The answer to one query: its results, or its error."""
 
     index: int
     results: list[SearchHit] | None = None
-    good_match: bool | None = None
     truncated: bool | None = None
     error: ItemError | None = None
 

@@ -25,6 +25,7 @@ from twinlens import (
     SearchResults,
     calls,
 )
+from twinlens.answers import read_search
 
 
 @pytest.fixture
@@ -290,3 +291,21 @@ def test_connections_are_kept_and_ones_own_httpx_client_stays_open(service):
         assert other.ready()
     assert mine.ready()  # the copy closed nothing
     mine.close()
+
+
+def test_a_search_says_its_verdict_how_it_was_asked_and_what_was_unknown(client):
+    found = client.search(text="a red dog", k=1)
+    assert (found.verdict, found.good_match, found.likely, found.templates) == (None, None, None, None)
+    with pytest.raises(twinlens.InvalidRequest, match="expand is templates, and tiny has none"):
+        client.search(text="dog", expand="templates")
+    told = {
+        "results": [], "verdict": "unsure", "good_match": True, "levels": {"likely": 0.4, "perhaps": 0.1},
+        "templates": ["{}", "a {}"], "unknown_words": ["hund"], "truncated": False, "release": "r",
+        "model_fingerprint": "f",
+    }  # fmt: skip
+    read = read_search(told)
+    assert (read.verdict, read.good_match, read.likely, read.perhaps) == ("unsure", True, 0.4, 0.1)
+    assert (read.templates, read.unknown_words, read.release) == (("{}", "a {}"), ("hund",), "r")
+    since = ("verdict", "levels", "templates", "unknown_words")
+    before = read_search({key: value for key, value in told.items() if key not in since})
+    assert (before.verdict, before.good_match, before.unknown_words) == (None, True, ())

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from live_service import ITEM_COUNT, Running, picture, publish, running
 
-from encoders.calibration import CALIBRATION, Calibration, Decision, DirectionCalibration, Weights
+from encoders.calibration import CALIBRATION, Calibration, Figures, SearchCalibration, Weights
 from encoders.encoder import Encoder
 from encoders.query_bank import QUERY_BANK, QueryBank, query_bank_bytes
 from index.release import Release
@@ -103,15 +103,7 @@ def _contents(sums: Sums) -> list[object]:
     return [getattr(sums, name) for name in Sums.__slots__]
 
 
-DECISION = Decision(
-    present_queries=1000,
-    absent_queries=1000,
-    recall_present=0.8,
-    recall_absent=0.8,
-    precision_present=0.8,
-    precision_absent=0.8,
-    balanced_accuracy=0.8,
-)
+FIGURES = Figures.model_construct(nothing_of_present=0.2, nothing_of_absent=0.8)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +118,7 @@ DECISION = Decision(
 )
 def test_nothing_matches_is_judged_by_what_the_calibration_measured(unmatched, decided, verdict):
     sums = Sums(np.zeros(DIM), decided=decided, unmatched=unmatched)
-    assert matching_measure(sums, DECISION, why="").verdict == verdict
+    assert matching_measure(sums, FIGURES, why="").verdict == verdict
     assert matching_measure(sums, None, why="no figures").why == "no figures"
 
 
@@ -248,12 +240,17 @@ def seen(client: httpx.Client) -> list[int]:
 def test_the_relevance_to_expect_is_that_of_the_gallerys_own_pairs(tmp_path, make_bundle, settings_for):
     # 24 pictures, each with a text of its own, under a calibration that looks at nothing but the cosine.
     weights = Weights(intercept=0.0, score=5.0, mean=0.0, spread=0.0, best_unrelated=0.0)
-    direction = DirectionCalibration(
-        hit=weights, answer=weights, threshold=0.5, prior_mean=0.0, prior_spread=0.3, gallery_sizes=(24,)
+    part = SearchCalibration(
+        weights=weights, likely=0.5, perhaps=0.5, prior_mean=0.0, prior_spread=0.3, gallery_sizes=(24,)
     )
     plain = make_bundle(tmp_path / "bundle")
     calibration = Calibration(
-        fingerprint=plain.fingerprint, directions={"text_to_image": direction}, fitted_on="by hand", digest="00"
+        fingerprint=plain.fingerprint,
+        bank=None,
+        short_queries=None,
+        searches={"sentence_to_image": part},
+        fitted_on="by hand",
+        digest="00",
     )
     stored = plain.with_file(CALIBRATION, calibration.to_bytes())
     publish(tmp_path / "releases", texts_of_their_own(tmp_path / "gallery"), stored.path)
@@ -269,7 +266,10 @@ def test_the_relevance_to_expect_is_that_of_the_gallerys_own_pairs(tmp_path, mak
     assert expected.mean == pytest.approx(np.mean(1 / (1 + np.exp(-5 * np.array(cosines)))), abs=1e-5)
     assert expected_relevance(release, judge, "images") is None  # not calibrated
     with running(settings_for(tmp_path / "releases")) as service:
-        service.client.post("/search/batch", json={"queries": [{"text": f"red {c}"} for c in "abcdefgh" * 7]})
+        service.client.post(
+            "/search/batch",
+            json={"queries": [{"text": f"a red dog and a {c} on a car"} for c in "abcdefgh" * 7]},
+        )
         report = service.client.get("/drift").json()["reports"][0]
         (measure,) = (m for m in report["measures"] if m["name"] == "relevance")
         assert measure["reference"] == pytest.approx(expected.mean, abs=1e-4)

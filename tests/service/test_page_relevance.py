@@ -8,17 +8,17 @@ from live_service import publish, running
 from page_visits import PAGE, Visit, give_file, needs_browser, png_bytes, tiles
 from playwright.sync_api import expect
 
-from encoders.calibration import CALIBRATION, Calibration, DirectionCalibration, Weights
+from encoders.calibration import CALIBRATION, Calibration, SearchCalibration, Weights
 from service.settings import Settings
 
 pytestmark = needs_browser
 
 
-def always(*, relevant: bool) -> DirectionCalibration:
-    """Every hit is very likely right, or none is."""
-    weights = Weights(intercept=4.0 if relevant else -4.0, score=1e-9, mean=0.0, spread=0.0, best_unrelated=0.0)
-    return DirectionCalibration(
-        hit=weights, answer=weights, threshold=0.5, prior_mean=0.0, prior_spread=0.3, gallery_sizes=(40,)
+def always(logit: float) -> SearchCalibration:
+    """Every hit is as relevant."""
+    weights = Weights(intercept=logit, score=1e-9, mean=0.0, spread=0.0, best_unrelated=0.0)
+    return SearchCalibration(
+        weights=weights, likely=0.5, perhaps=0.2, prior_mean=0.0, prior_spread=0.3, gallery_sizes=(40,)
     )
 
 
@@ -29,12 +29,18 @@ def page_url(
     squares: Path,
     settings_for: Callable[..., Settings],
 ) -> Iterator[str]:
-    """A text always finds pictures that fit; a picture never finds texts that do."""
+    """Words always find images that fit, a sentence perhaps does, and an image never finds texts that fit."""
     folder = tmp_path_factory.mktemp("judged")
     plain = make_bundle(folder / "bundle")
     calibration = Calibration(
         fingerprint=plain.fingerprint,
-        directions={"text_to_image": always(relevant=True), "image_to_text": always(relevant=False)},
+        bank=None,
+        short_queries=None,
+        searches={
+            "words_to_image": always(4.0),
+            "sentence_to_image": always(-1.0),
+            "image_to_text": always(-4.0),
+        },
         fitted_on="by hand",
         digest="00",
     )
@@ -75,9 +81,22 @@ def test_when_nothing_matches_the_nearest_are_shown_as_no_more_than_that(visit: 
     expect(page.locator(".word").first).to_have_text("Unlikely")
 
 
+def test_where_the_encoder_cannot_tell_the_page_says_so_and_fades_nothing(visit: Visit) -> None:
+    page = visit.go("/?q=a red dog and a cat on grass")
+    expect(page.locator("#notice")).to_contain_text("Not sure that anything here matches that")
+    expect(page.locator(".word").first).to_have_text("Perhaps")
+    expect(page.locator("#grid")).to_have_class("tiles")
+
+
 def test_where_nothing_is_calibrated_there_is_a_cosine_and_no_word(visit: Visit) -> None:
     page = visit.go("/?q=dog&in=texts")
     expect(page.locator("a.line-text")).to_have_count(PAGE)
     expect(page.locator(".number").first).to_be_visible()
     expect(page.locator(".word").first).to_be_empty()
     expect(page.get_by_role("button", name="Numbers")).to_be_hidden()
+
+
+def test_what_the_encoder_never_learned_is_told_and_nothing_is_called_likely(visit: Visit) -> None:
+    page = visit.go("/?q=собака")
+    expect(page.locator("#notice")).to_contain_text("The encoder has not learned “собака”")
+    expect(page.locator(".word").first).to_be_empty()

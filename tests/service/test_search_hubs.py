@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from live_service import ITEM_COUNT, Running, publish, running
 
-from encoders.calibration import Calibration, DirectionCalibration, Weights
+from encoders.calibration import Calibration, SearchCalibration, Weights
 from encoders.encoder import Encoder
 from encoders.query_bank import QUERY_BANK, QueryBank, query_bank_bytes
 from index.release import Release
 from service.search.hits import Query, search
-from service.search.relevance import Judge
+from service.search.relevance import Judge, Sample
 from service.settings import Settings
 
 ASKED = "a red dog"
@@ -93,25 +93,31 @@ def test_a_threshold_is_of_cosines_and_pages_neither_repeat_nor_skip(client, cos
     assert len(shown) == len(enough)
 
 
-def test_whether_anything_matches_is_told_by_the_first_hits_however_many_were_asked_for(service, cosines):
-    """The hub alone would be a match, and is out of sight unless a page reaches to the last item."""
+def test_relevance_falls_with_the_order_and_the_hub_is_no_match(service, cosines):
+    """By its cosine alone the hub would be the only match."""
     state, best = service.serving.state, max(cosines.values())
     weights = Weights(intercept=-1e5 * (best - 1e-4), score=1e5, mean=0.0, spread=0.0, best_unrelated=0.0)
-    direction = DirectionCalibration(
-        hit=weights, answer=weights, threshold=0.5, prior_mean=0.0, prior_spread=0.3, gallery_sizes=(24,)
+    part = SearchCalibration(
+        weights=weights, likely=0.5, perhaps=0.5, prior_mean=0.0, prior_spread=0.3, gallery_sizes=(24,)
     )
     calibration = Calibration(
-        fingerprint=state.release.fingerprint, directions={"text_to_image": direction}, fitted_on="", digest=""
+        fingerprint=state.release.fingerprint,
+        bank=None,
+        short_queries=None,
+        searches={"sentence_to_image": part},
+        fitted_on="",
+        digest="",
     )
-    judge = Judge(calibration, {"images": np.empty((0, state.encoder.dim), np.float32)})
+    nothing = np.empty((0, state.encoder.dim), np.float32), np.empty(0, np.float32)
+    judge = Judge(calibration, {"images": Sample(*nothing)})
     vector = state.encoder.encode_texts([ASKED]).vectors[0]
     for options in ({"k": 1}, {"k": ITEM_COUNT}, {"k": 5, "offset": ITEM_COUNT - 5}, {"score_threshold": -1.0}):
-        query = Query(vector, asked_by="texts", **options)
+        query = Query(vector, asked_by="texts", search="sentence_to_image", **options)
         found = search(state.holdings, query, payload_filter=state.payload_filter, judge=judge)
-        assert found.good_match is False
-        assert [hit["relevance"] > 0.5 for hit in found.hits] == [
-            hit["score"] > best - 1e-4 for hit in found.hits
-        ]
+        assert found.verdict == "nothing"
+        relevance = [hit["relevance"] for hit in found.hits]
+        assert relevance == sorted(relevance, reverse=True)
+        assert max(relevance) < 0.5
 
 
 def test_vectors_pictures_and_items_are_searched_by_cosine_alone(client, service, plain_release):

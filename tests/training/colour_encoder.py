@@ -19,6 +19,7 @@ class ColourEncoder:
     name, fingerprint, precision, device, dim = "colours", "c0" * 32, "fp32", "cpu", 4
     preprocessing = Preprocessing(height=8, width=8)
     query_bank = None
+    short_queries = None
 
     def __init__(self) -> None:
         self.batches: list[int] = []

@@ -107,8 +107,8 @@ def test_a_condition_is_one_change_and_whole(fields: dict[str, object]) -> None:
         (lambda text: text[: len(text) // 2], "is not a retrieval report"),
         (lambda text: "[]", "is not a retrieval report"),
         (
-            lambda text: text.replace('"format":2', '"format":3'),
-            "has report format 3, this Twinlens reads up to 2",
+            lambda text: text.replace('"format":3', '"format":4'),
+            "has report format 4, this Twinlens reads up to 3",
         ),
         (lambda text: text.replace('"images":1000', '"images":"many"'), r"datasets\.0\.images"),
         (lambda text: text.replace("twinlens-retrieval-report", "something"), "kind"),
@@ -184,3 +184,16 @@ def test_the_picture_shows_a_bar_for_every_bundle_and_leaves_out_what_was_not_me
     orange = (np.abs(pixels - (0xE0, 0x8A, 0x1E)).max(axis=2) < 8).sum()
     assert pixels.shape[1] == 1440
     assert 0.4 < orange / blue < 0.6  # two sets against one
+
+
+def test_short_queries_are_told_with_how_they_were_asked() -> None:
+    figure = {"value": 0.4, "low": 0.35, "high": 0.45}
+    found = {
+        "queries": 200, "templates": ["{}", "a {}"], "memory": True, "precision_at_1": figure,
+        "hit_at_5": figure, "mean_average_precision": figure,
+    }  # fmt: skip
+    (note,) = [line for line in report_notes([report("a", dataset(short_queries=found))]) if "short" in line]
+    assert note.startswith(
+        "flickr8k test, a: 200 short queries that its captions answer, asked as '{}', 'a {}' and"
+    )
+    assert "P@1 40.0 (35.0–45.0), right among the first five 40.0" in note

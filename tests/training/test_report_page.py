@@ -189,33 +189,33 @@ def test_only_what_every_bundle_is_known_to_have_kept_out_of_training_is_marked_
 
 
 def test_a_calibration_is_shown_by_its_curve_and_beside_a_flat_cutoff() -> None:
-    decision = {
-        "present_queries": 100, "absent_queries": 100, "recall_present": 0.88, "recall_absent": 0.86,
-        "precision_present": 0.85, "precision_absent": 0.87, "balanced_accuracy": 0.87,
-    }  # fmt: skip
     weights = {"intercept": 0, "score": 1, "mean": 0, "spread": 0, "best_unrelated": 0}
-    bins = [
-        {"low": low / 10, "high": low / 10 + 0.1, "predicted": low / 10, "observed": low / 9, "share": 0.2}
-        for low in range(3)
-    ]
     figures = {
-        "measured_on": "photos dev", "gallery_items": 500, "reliability": bins,
-        "expected_calibration_error": 0.023, "decision": decision,
-        "flat_cutoff": 0.214, "flat_decision": {**decision, "balanced_accuracy": 0.61},
+        "measured_on": "photos dev", "gallery_items": 500, "present_queries": 100, "absent_queries": 100,
+        "judged_hits": 2000,
+        "reliability": [{"predicted": low / 10, "observed": low / 9} for low in range(3)],
+        "calibration_error": {"value": 0.023, "low": 0.02, "high": 0.03},
+        "nothing_of_absent": 0.86, "nothing_of_present": 0.12, "nothing_precision": 0.87, "false_nothing": 0.03,
+        "match_of_right": 0.66, "match_precision": 0.7, "unsure": 0.4, "order_faults": 0,
+        "balanced_accuracy": 0.87, "flat_cutoff": 0.214, "flat_balanced_accuracy": 0.61,
+        "flat_nothing_of_absent": 0.31, "flat_nothing_precision": 0.78, "flat_false_nothing": 0.07,
     }  # fmt: skip
-    direction = {
-        "hit": weights, "answer": weights, "threshold": 0.5, "prior_mean": 0, "prior_spread": 1,
+    search = {
+        "weights": weights, "likely": 0.5, "perhaps": 0.1, "prior_mean": 0, "prior_spread": 1,
         "gallery_sizes": [500], "figures": figures,
     }  # fmt: skip
     calibration = Calibration.model_validate(
         {
             "fingerprint": "3f" * 32,
-            "directions": {"text_to_image": direction},
+            "bank": None,
+            "short_queries": None,
+            "searches": {"sentence_to_image": search},
             "fitted_on": "photos",
             "digest": "d" * 64,
         }
     )
     page = Page(report_page(PageInputs([report()], calibrations={"lite0": calibration})))
-    assert "Expected calibration error 2.3 points, photos dev." in page.text
-    assert "text → image calibrated 87.0 88.0 86.0 text → image cosine above 0.214 61.0" in page.text
-    assert "stated 20%, fits 22%; 20% of the hits" in page.text
+    assert "Expected calibration error 2.3 points (2.0–3.0), photos dev." in page.text
+    assert "sentence → image calibrated 86.0 87.0 3.0 66.0 40.0" in page.text
+    assert "sentence → image cosine above 0.214 31.0 78.0 7.0 – –" in page.text
+    assert "stated 20%, fits 22%" in page.text

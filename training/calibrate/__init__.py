@@ -1,10 +1,12 @@
-"""Raw cosine to relevance in [0, 1], and "nothing here matches".
+"""Scores to relevance in [0, 1], and to match, unsure or nothing.
 
     absent       queries about what a gallery does not hold
-    draws        galleries of many sizes to fit on        logistic   the fit itself
-    figures      reliability, calibration error, precision and recall of "nothing here matches"
-    calibrate    ties these together                      report     what it tells
-    run          a bundle and its sets to a calibration   command    python -m training calibrate
+    asked        what held-out sets can be asked       pages     first pages in galleries of many sizes
+    fit          weights and levels from pages         logistic  the fit itself
+    figures      calibration error, and how often "nothing" is right, or a match
+    calibrate    sets to a calibration                 run       an encoder and sets to one, in its bundle
+    measure      a calibration on a set it never saw   report    what it tells
+    command      python -m training calibrate, relevance
 
 What it fits lies in `encoders.calibration`, where serving reads it.
 """

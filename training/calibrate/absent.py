@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from training.errors import CalibrationError, MissingFile
 
 DEFAULT_ABSENT = Path(__file__).parent.parent / "absent" / "dev.txt"
+MEASURED_ABSENT = DEFAULT_ABSENT.with_name("flickr8k.txt")
+"""Of other subjects: for what is measured, not fitted."""
 _WORD = re.compile(r"[^\W\d_]+")
 # Two captions may share these and speak of different things.
 _PLAIN = """

@@ -1,42 +1,37 @@
-"""An encoder and sets of pairs to a calibration, to its figures on another set, and into the bundle.
-
-Ties embedding, fit and figures together. Knows no
-commands, and nothing of how a calibration is fitted.
-"""
+"""An encoder and held-out sets to a calibration, and into the bundle."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from encoders.bundle import Bundle
-from encoders.calibration import CALIBRATION, Calibration, Figures
-from training.calibrate.absent import DEFAULT_ABSENT, AbsentQuery, read_absent, without_present
-from training.calibrate.calibrate import Asked, calibrate, directions_asked
-from training.calibrate.report import CalibrationReport, TakenOut, measure_taken_out, measured_figures
+from encoders.calibration import CALIBRATION, Calibration, file_digest
+from encoders.encoder import Encoder
+from encoders.query_bank import QUERY_BANK
+from encoders.short_queries import SHORT_QUERIES
+from training.calibrate.absent import DEFAULT_ABSENT, AbsentQuery, read_absent
+from training.calibrate.asked import Asker
+from training.calibrate.calibrate import calibrate
 from training.data.pairs import PairSet
 from training.errors import CalibrationError
-from training.evaluate.embedding import EmbeddedPairs, Embedder, OnProgress, embed_pairs, silent
-
-LOSES_BY = 0.01
-"""Balanced accuracy by which a flat cutoff must be better: less is one query or two."""
-MOST_COSINES = 50_000_000
-"""Of captions whose photo is taken out: each has a gallery of its own."""
+from training.evaluate.embedding import OnProgress, embed_pairs, silent
+from training.short_queries.measure import ask
+from training.short_queries.phrases import Phrase
 
 
 @dataclass(frozen=True)
 class CalibrationSettings:
-    """batch: pictures embedded at a time; cache: a folder for embeddings."""
+    """batch: images embedded at a time; cache: a folder for embeddings."""
 
     batch: int = 32
     cache: Path | None = None
 
 
 def calibrate_encoder(
-    encoder: Embedder,
+    encoder: Encoder,
     sets: Sequence[PairSet],
     *,
     absent: Sequence[AbsentQuery] | None = None,
@@ -51,91 +46,37 @@ def calibrate_encoder(
     names = [pairs.name for pairs in sets]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise CalibrationError(f"two sets are called {twice!r}: give one another name (name=)")
+    folder = encoder.bundle.path
     return calibrate(
-        {pairs.name: _embed(encoder, pairs, settings=settings, on_progress=on_progress) for pairs in sets},
-        read_absent(DEFAULT_ABSENT) if absent is None else absent,
-        encode=partial(_encode, encoder),
-        fingerprint=encoder.fingerprint,
-    )
-
-
-def measure_calibration(
-    encoder: Embedder,
-    calibration: Calibration,
-    pairs: PairSet,
-    *,
-    absent: Sequence[AbsentQuery],
-    settings: CalibrationSettings = CalibrationSettings(),
-    on_progress: OnProgress = silent,
-) -> CalibrationReport:
-    """What a calibration does on pairs it has not seen, and on captions of what they do not show.
-
-    Captions that may be present after all are left out. Raises CalibrationError where nothing can be measured.
-    """
-    embedded = _embed(encoder, pairs, settings=settings, on_progress=on_progress)
-    kept, _ = without_present(absent, embedded.captions)
-    asked = directions_asked(embedded, _encode(encoder, [query.caption for query in kept]) if kept else None)
-    known = {name: each for name, each in asked.items() if name in calibration.directions}
-    if not known:
-        raise CalibrationError(
-            f"{pairs.spec}: {len(embedded.image_ids)} images and {len(kept)} absent queries are too few"
-        )
-    texts = known.get("text_to_image")
-    return CalibrationReport(
-        bundle=encoder.name,
-        fingerprint=encoder.fingerprint,
-        fitted_on=calibration.fitted_on,
-        measured_on=pairs.name,
-        directions={
-            name: measured_figures(calibration.directions[name], each, measured_on=pairs.name)
-            for name, each in known.items()
+        {
+            pairs.name: embed_pairs(
+                encoder, pairs, batch=settings.batch, cache=settings.cache, on_progress=on_progress
+            )
+            for pairs in sets
         },
-        taken_out=_taken_out(calibration, texts, embedded),
+        read_absent(DEFAULT_ABSENT) if absent is None else absent,
+        asker_of(encoder),
+        fingerprint=encoder.fingerprint,
+        bank=file_digest(folder / QUERY_BANK),
+        short_queries=file_digest(folder / SHORT_QUERIES),
     )
 
 
-def _taken_out(calibration: Calibration, texts: Asked | None, embedded: EmbeddedPairs) -> TakenOut | None:
-    if texts is None or len(texts.items) * len(texts.present.own) > MOST_COSINES:
-        return None
-    return measure_taken_out(calibration.directions["text_to_image"], texts, embedded)
+def asker_of(encoder: Encoder) -> Asker:
+    """How the bundle asks; short queries that come again are embedded once."""
+    known: dict[Phrase, NDArray[np.float32]] = {}
 
+    def encode(texts: Sequence[str]) -> NDArray[np.float32]:
+        return encoder.encode_texts(texts).vectors
 
-def without_losers(calibration: Calibration) -> tuple[Calibration | None, list[str]]:
-    """(the calibration without directions in which a flat cutoff decides better, why they are left out).
+    def ask_once(phrases: Sequence[Phrase]) -> NDArray[np.float32]:
+        if fresh := [phrase for phrase in dict.fromkeys(phrases) if phrase not in known]:
+            known.update(zip(fresh, ask(fresh, encoder.short_queries, encode), strict=True))
+        return np.stack([known[phrase] for phrase in phrases])
 
-    None where no direction is left: on few images the fit learns their noise, and is worse than no fit.
-    """
-    losers = {
-        name: reason
-        for name, each in calibration.directions.items()
-        if each.figures is not None and (reason := _why_it_loses(each.figures)) is not None
-    }
-    told = [f"{name.replace('_', ' ')}: {reason}" for name, reason in losers.items()]
-    kept = {name: each for name, each in calibration.directions.items() if name not in losers}
-    return (calibration.model_copy(update={"directions": kept}) if kept else None), told
-
-
-def _why_it_loses(figures: Figures) -> str | None:
-    ours, flat = figures.decision, figures.flat_decision
-    if ours.balanced_accuracy > flat.balanced_accuracy - LOSES_BY:
-        return None
-    return (
-        f"tells present from absent in {ours.balanced_accuracy:.1%}, a flat cutoff in "
-        f"{flat.balanced_accuracy:.1%} ({ours.present_queries:,} queries with a match, {ours.absent_queries:,} "
-        "without): not written; give more images to fit on"
-    )
+    return Asker(encode, ask_once, encoder.query_bank)
 
 
 def store_calibration(bundle: Bundle, calibration: Calibration) -> Bundle:
     """The same bundle, of the same fingerprint, with the calibration inside."""
     return bundle.with_file(CALIBRATION, calibration.to_bytes())
-
-
-def _embed(
-    encoder: Embedder, pairs: PairSet, *, settings: CalibrationSettings, on_progress: OnProgress
-) -> EmbeddedPairs:
-    return embed_pairs(encoder, pairs, batch=settings.batch, cache=settings.cache, on_progress=on_progress)
-
-
-def _encode(encoder: Embedder, captions: Sequence[str]) -> NDArray[np.float32]:
-    return encoder.encode_texts(captions).vectors

@@ -13,6 +13,8 @@ Options follow a `?`, joined by `&`: `images=` folder, `image=` column, `caption
 `split=`, `limit=` images, `only=` and `exclude=` files of image ids (one a line, # starts a comment;
 several files separated by commas), `name=` to show in reports.
 
+Specs with ` + ` between them are one set: `csv:photos.csv + jsonl:drawings.jsonl`.
+
 Knows which images are wanted and whether their files exist; nothing of formats (`training.data.readers`), and
 never decodes a picture.
 """
@@ -20,8 +22,10 @@ never decodes a picture.
 import hashlib
 import json
 import os
+import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -59,6 +63,7 @@ READERS: dict[str, tuple[Reader, frozenset[str]]] = {
     "webdataset": (read_webdataset, frozenset({"caption"})),
 }
 COMMON_OPTIONS = frozenset({"only", "exclude", "limit", "name"})
+_JOINED = re.compile(rf"\s\+\s+(?=(?:{'|'.join(READERS)}):)")
 # Folders named after their content, not after the dataset they belong to.
 PLAIN_FOLDERS = frozenset({"annotations", "images", "data", "shards"})
 
@@ -120,6 +125,28 @@ def read_pairs(spec: str) -> PairSet:
     Raises a `PairsError` for a spec, file or row that cannot be read, and for a set that comes out empty;
     an image without its file or without a caption goes to `missing`.
     """
+    sets = [_read_one(part.strip()) for part in _JOINED.split(spec)]
+    return sets[0] if len(sets) == 1 else joined_sets(sets)
+
+
+def joined_sets(sets: Sequence[PairSet]) -> PairSet:
+    """One set of several; where two have an image of one id, their ids begin with their set's number."""
+    ids = Counter(image.image_id for pairs in sets for image in pairs.images)
+    unique = all(count == 1 for count in ids.values())
+    images = (
+        image if unique else replace(image, image_id=f"{number}/{image.image_id}")
+        for number, pairs in enumerate(sets, 1)
+        for image in pairs.images
+    )
+    return PairSet(
+        " and ".join(pairs.name for pairs in sets),
+        " + ".join(pairs.spec for pairs in sets),
+        tuple(images),
+        tuple(missing for pairs in sets for missing in pairs.missing),
+    )
+
+
+def _read_one(spec: str) -> PairSet:
     parsed = parse_spec(spec)
     if parsed.format not in READERS:
         raise BadSpec(f"{spec}: unknown format {parsed.format!r}; there are {', '.join(READERS)}")

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from encoders.encoder import TextEmbeddings
 from encoders.images import Pixels, Preprocessing
 from encoders.query_bank import QueryBank
+from encoders.short_queries import ShortQueries
 from training.data.pairs import CaptionedImage, ImageSource, MissingImage, PairSet
 from training.errors import EvaluationError, UnreadableImage
 from training.evaluate.decoding import DECODERS, decoded_pixels, in_threads
@@ -57,6 +58,8 @@ class Embedder(Protocol):
     def device(self) -> object: ...
     @property
     def query_bank(self) -> QueryBank | None: ...
+    @property
+    def short_queries(self) -> ShortQueries | None: ...
 
     def encode_pixels(self, pixels: Pixels) -> Floats: ...
     def encode_texts(self, texts: Sequence[str]) -> TextEmbeddings: ...
@@ -76,6 +79,13 @@ class EmbeddedPairs:
     image_ids: tuple[str, ...]
     captions: tuple[str, ...]
     broken: tuple[MissingImage, ...]
+
+    def captions_by_image(self) -> list[list[str]]:
+        """The captions of each image, in the order of the images."""
+        by_image: list[list[str]] = [[] for _ in self.image_ids]
+        for image, caption in zip(self.caption_image.tolist(), self.captions, strict=True):
+            by_image[image].append(caption)
+        return by_image
 
 
 def silent(stage: str, done: int, total: int) -> None:
@@ -116,9 +126,14 @@ class Embedding:
         self._cache, self._sized, self._on_progress = cache, sized or {}, on_progress
 
     @cached_property
+    def images(self) -> tuple[Floats, list[MissingImage]]:
+        """The vectors (n, dim) of the images that decode, in order, and the rest; no caption is embedded."""
+        return self._embed_images(self._pairs.images, condition=None)
+
+    @cached_property
     def clean(self) -> EmbeddedPairs:
         """The set as it is."""
-        vectors, broken = self._embed_images(self._pairs.images, condition=None)
+        vectors, broken = self.images
         bad = {each.image_id for each in broken}
         kept = [image for image in self._pairs.images if image.image_id not in bad]
         if not kept:

@@ -24,6 +24,7 @@ from training.evaluate.metrics import DEFAULT_KS, Summary, fold_recall, summaris
 from training.evaluate.ranks import Direction, Ints, Retrieval, rank_pairs
 from training.evaluate.report import Condition, DatasetReport, RetrievalReport
 from training.seen.exposure import Exposure
+from training.short_queries.measure import ShortQueryFigures, measure_short_queries
 
 __all__ = [
     "DatasetReport",
@@ -128,8 +129,11 @@ def measure(
         found = None if leaks is None else leaks[pairs.name]
         ranking = _Ranking(encoder.query_bank, options, on_ranked)
         clean, *shifted = _measure_set(embedding, pairs, conditions=every, ranking=ranking, leaks=found)
-        exposure = None if exposures is None else exposures[pairs.name]
-        measured += [(clean[0].model_copy(update={"exposure": exposure}), clean[1]), *shifted]
+        told = {
+            "exposure": None if exposures is None else exposures[pairs.name],
+            "short_queries": _short_queries(encoder, embedding.clean, pairs.name, ranking),
+        }
+        measured += [(clean[0].model_copy(update=told), clean[1]), *shifted]
     report = RetrievalReport(
         bundle=encoder.name,
         fingerprint=encoder.fingerprint,
@@ -235,6 +239,21 @@ def _measure_one(
         seconds=round(time.perf_counter() - start, 3),
     )
     return report, hits_of(retrieval, images, dataset=pairs.name, condition=condition, ks=options.ks)
+
+
+def _short_queries(
+    encoder: Embedder, embedded: EmbeddedPairs, name: str, ranking: _Ranking
+) -> ShortQueryFigures | None:
+    """Asked as the bundle asks them, ranked as everything else."""
+    return measure_short_queries(
+        embedded.image_vectors,
+        embedded.captions_by_image(),
+        name=name,
+        short=encoder.short_queries,
+        encode=lambda texts: encoder.encode_texts(texts).vectors,
+        bank=ranking.bank,
+        samples=ranking.options.bootstrap_samples,
+    )
 
 
 def _tied_share(figures: dict[Direction, Summary]) -> float:

@@ -35,9 +35,9 @@ class QueryRanks:
     """Where the best positive of every query stands; any recall@k follows from it without the vectors.
 
     All arrays are (queries,). `image` is the image that a query is or belongs to (what a bootstrap draws);
-    `above` counts the gallery items that score strictly higher than the best positive, `tied` those that
-    score the same (itself included), `tied_positives` the positives among them; `average_precision` is
-    AP@R (Musgrave et al., 2020), R being the number of the query's positives.
+    `above` counts the gallery items that score strictly higher than the best positive, `tied` those that score
+    the same (itself included), `tied_positives` the positives among them; `average_precision` is AP@R (Musgrave
+    et al., 2020), R being the number of the query's positives, or where `rank_queries` says so AP.
     """
 
     image: Ints
@@ -128,6 +128,23 @@ def rank_pairs(
     )
 
 
+def rank_queries(
+    queries: ArrayLike,
+    items: ArrayLike,
+    *,
+    positives: Callable[[int], Ints],
+    group: Ints,
+    penalty: Callable[[Floats], Floats] | None = None,
+) -> QueryRanks:
+    """Rank items (n, d) for queries (q, d) by inner product less penalty; `positives(q)` are rows, one or more.
+
+    `group` (q,) numbers what a bootstrap draws together. `average_precision` reaches down to the last positive.
+    Raises ValueError for other shapes, or vectors that are not finite.
+    """
+    gallery, asked = checked_vectors(items, queries)
+    return _rank(asked, gallery, image=group, positives=positives, penalty=penalty, whole=True)
+
+
 @dataclass(frozen=True, eq=False)
 class _Lists:
     """Key → its distinct values, ascending; two flat arrays, whatever the number of keys."""
@@ -153,6 +170,7 @@ def _rank(
     image: Ints,
     positives: Callable[[int], Ints],
     penalty: Callable[[Floats], Floats] | None,
+    whole: bool = False,
 ) -> QueryRanks:
     distinct, column = distinct_rows(gallery)
     penalties = None if penalty is None else penalty(distinct)
@@ -166,13 +184,13 @@ def _rank(
         if column is not None:
             scores = scores[:, column]
         for query, row in enumerate(scores, start):
-            counts[query], precision[query] = _rank_one(row, positives(query))
+            counts[query], precision[query] = _rank_one(row, positives(query), whole=whole)
     above, tied, tied_positives = counts.T.copy()
     return QueryRanks(image, above, tied, tied_positives, precision)
 
 
-def _rank_one(scores: Floats, positives: Ints) -> tuple[tuple[int, int, int], float]:
-    """((above, tied, tied positives) of the best positive, expected AP@R) from one query's scores."""
+def _rank_one(scores: Floats, positives: Ints, *, whole: bool) -> tuple[tuple[int, int, int], float]:
+    """((above, tied, tied positives) of the best positive, expected AP@R or AP) from one query's scores."""
     levels, members = np.unique(scores[positives], return_counts=True)
     # Nothing below the worst positive matters: a good model sorts a handful instead of the gallery.
     contenders = np.sort(scores[scores >= levels[0]])
@@ -180,18 +198,20 @@ def _rank_one(scores: Floats, positives: Ints) -> tuple[tuple[int, int, int], fl
     tied = (right - np.searchsorted(contenders, levels, side="left"))[::-1]
     above = (len(contenders) - right)[::-1]
     members = members[::-1]
-    return (int(above[0]), int(tied[0]), int(members[0])), _average_precision(above, tied=tied, members=members)
+    places = len(contenders) if whole else int(members.sum())
+    precision = _average_precision(above, tied=tied, members=members, places=places)
+    return (int(above[0]), int(tied[0]), int(members[0])), precision
 
 
-def _average_precision(above: Ints, *, tied: Ints, members: Ints) -> float:
-    """Expected AP@R = (1/R) Σ_{i≤R} [item i is positive] · (positives in the top i) / i.
+def _average_precision(above: Ints, *, tied: Ints, members: Ints, places: int) -> float:
+    """Expected (1/R) Σ_{i≤places} [item i is positive] · (positives in the top i) / i; AP@R with R places.
 
     The arguments describe the distinct scores that positives have, best first: items strictly above, items
     of that score, positives of that score. The item at place j of t tied ones, p of them positive, is
     positive with chance p/t, and then has (j − 1)(p − 1)/(t − 1) of its positive peers before it.
     """
     total = int(members.sum())
-    place = np.arange(1, total + 1)
+    place = np.arange(1, places + 1)
     level = np.searchsorted(above, place, side="left") - 1
     inside = (level >= 0) & (place <= above[level] + tied[level])
     place, level = place[inside], level[inside]

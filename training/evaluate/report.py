@@ -23,9 +23,10 @@ from training.evaluate.zero_shot import ZeroShotReport
 from training.files import replacing
 from training.markdown import markdown_table
 from training.seen.exposure import Exposure
+from training.short_queries.measure import ShortQueryFigures
 
-REPORT_FORMAT = 2
-"""2 added `condition` and `notes`; reports of format 1 read as clean ones."""
+REPORT_FORMAT = 3
+"""2 added `condition` and `notes`, reports of format 1 read as clean ones; 3 added `short_queries`."""
 DIRECTION_TITLES: dict[Direction, str] = {"text_to_image": "T→I", "image_to_text": "I→T"}
 DIRECTION_NAMES: dict[Direction, str] = {"text_to_image": "text → image", "image_to_text": "image → text"}
 
@@ -63,7 +64,8 @@ class DatasetReport(BaseModel):
     `condition`: what pictures or captions were changed by; None for the clean set.
     `fold_recall`: COCO's "1K", the mean over five folds of 1,000 images, only for sets of 5,000 images.
     `leaks`: by training set; None where none was given to compare with. `exposure`: what the bundle's own
-    record says it has seen of the clean set.
+    record says it has seen of the clean set. `short_queries`: of queries drawn from the captions of the clean
+    set; None where these hold too few.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -83,6 +85,7 @@ class DatasetReport(BaseModel):
     warnings: tuple[str, ...] = ()
     leaks: dict[str, tuple[Leak, ...]] | None = None
     exposure: Exposure | None = None
+    short_queries: ShortQueryFigures | None = None
     seconds: float
 
     @property
@@ -273,6 +276,8 @@ def _dataset_notes(dataset: DatasetReport) -> list[str]:
         notes.append(f"{dataset.cut_captions} of {dataset.captions} captions cut to the text tower's length")
     if dataset.exposure is not None:
         notes.append(str(dataset.exposure))
+    if dataset.short_queries is not None:
+        notes.append(_short_queries_note(dataset.short_queries))
     for train, leaks in (dataset.leaks or {}).items():
         shown = [f"{leak.test_id} = {leak.train_id} ({leak.kind}, {leak.distance} bits)" for leak in leaks]
         if shown:
@@ -284,6 +289,16 @@ def _dataset_notes(dataset: DatasetReport) -> list[str]:
             for direction, recall in dataset.fold_recall.items()
         ]
     return [*notes, *(f"WARNING: {warning}" for warning in dataset.warnings)]
+
+
+def _short_queries_note(figures: ShortQueryFigures) -> str:
+    asked = "as typed" if figures.templates == ("{}",) else f"as {', '.join(map(repr, figures.templates))}"
+    memory = " and moved by its memory of phrases" if figures.memory else ""
+    return (
+        f"{figures.queries} short queries that its captions answer, asked {asked}{memory}: P@1 "
+        f"{percent(figures.precision_at_1)}, right among the first five {percent(figures.hit_at_5)}, mAP "
+        f"{percent(figures.mean_average_precision)}"
+    )
 
 
 def _listed(items: Sequence[str], *, at_most: int = 5) -> str:

@@ -14,7 +14,8 @@ from encoders.bundle import Bundle
 from encoders.choices import choose_device
 from encoders.encoder import Encoder
 from encoders.errors import TwinlensError
-from training.calibrate.run import calibrate_encoder, store_calibration, without_losers
+from training.calibrate.calibrate import without_losers
+from training.calibrate.run import calibrate_encoder, store_calibration
 from training.console import stages_on
 from training.data.pairs import PairSet, read_pairs
 from training.evaluate.embedding import OnProgress
@@ -27,6 +28,7 @@ from training.fit.progress import Reporter
 from training.fit.recipe import Recipe
 from training.heirlooms import left_behind
 from training.seen.record import Seen, inherited, source_of, store_seen
+from training.short_queries.store import carried
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,8 @@ def _finished(bundle: Bundle, prepared: Prepared, *, device: str, on_progress: O
             bundle, parent, prepared.sets, held_out, device=device, seed=recipe.seed, on_progress=on_progress
         )
         told += [renewed] if renewed else []
+        bundle, lost_queries = carried(parent, bundle)
+        told += lost_queries
     if held_out:
         bundle, said = _calibrated(bundle, held_out, device=device, on_progress=on_progress)
         told.append(said)
@@ -126,12 +130,12 @@ def _calibrated(
     except TwinlensError as error:
         return bundle, f"no calibration: {error}"
     told = ", ".join(
-        f"{name.replace('_', ' ')} {each.figures.decision.balanced_accuracy:.1%}"
-        for name, each in calibration.directions.items()
+        f"{search.replace('_', ' ')} {each.figures.balanced_accuracy:.1%}"
+        for search, each in calibration.searches.items()
         if each.figures is not None
     )
     left_out = "".join(f"; {reason}" for reason in losers)
     return (
         stored,
-        f"calibrated on {calibration.fitted_on}; nothing matches, balanced accuracy: {told}{left_out}",
+        f"calibrated on {calibration.fitted_on}; present against absent, balanced accuracy: {told}{left_out}",
     )

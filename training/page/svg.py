@@ -81,24 +81,20 @@ def curves(lines: Sequence[Line], *, xs: Sequence[tuple[float, str]], label: str
     return _canvas(joined(*parts), width=frame.width, height=frame.height, label=label)
 
 
-def reliability(curve: Sequence[tuple[float, float, float]], *, label: str) -> Markup:
-    """How often hits of a stated relevance fit: (stated, observed, share) a bin; the diagonal is honest."""
+def reliability(curve: Sequence[tuple[float, float]], *, label: str) -> Markup:
+    """How often hits of a stated relevance fit: (stated, observed) a bin; the diagonal is honest."""
     frame = Frame(first=0, last=1, width=300, height=280, left=40, below=34)
-    most = max(share for _, _, share in curve)
     parts = [_rule(frame.x(0), frame.y(0), frame.x(1), frame.y(1), kind="diagonal")]
     for level in (0, 0.25, 0.5, 0.75, 1):
         parts.append(_rule(frame.x(0), frame.y(level), frame.x(1), frame.y(level)))
         parts.append(_text(f"{level:.0%}", frame.left - 6, frame.y(level) + 3.5, anchor="end", kind="tick"))
         parts.append(_text(f"{level:.0%}", frame.x(level), frame.height - 20, kind="tick"))
     parts.append(_text("stated relevance", frame.x(0.5), frame.height - 5, kind="tick"))
-    points = " ".join(f"{frame.x(stated)},{frame.y(observed)}" for stated, observed, _ in curve)
+    points = " ".join(f"{frame.x(stated)},{frame.y(observed)}" for stated, observed in curve)
     parts.append(element("polyline", points=points, fill="none", stroke=colour(0), stroke_width=2))
-    for stated, observed, share in curve:
-        title = element("title", f"stated {stated:.0%}, fits {observed:.0%}; {share:.0%} of the hits")
-        radius = round(2.5 + 5 * (share / most) ** 0.5, 1)
-        parts.append(
-            element("circle", title, cx=frame.x(stated), cy=frame.y(observed), r=radius, fill=colour(0))
-        )
+    for stated, observed in curve:
+        title = element("title", f"stated {stated:.0%}, fits {observed:.0%}")
+        parts.append(element("circle", title, cx=frame.x(stated), cy=frame.y(observed), r=4, fill=colour(0)))
     return _canvas(joined(*parts), width=frame.width, height=frame.height, label=label)
 
 
