@@ -43,9 +43,8 @@ def request_key(key: str, caller: Caller, *content: object) -> RequestKey:
     name = hashlib.sha256(f"{who}\0{key}".encode()).digest()
     asked = hashlib.sha256()
     for part in content:
-        pieces = (
-            (part,) if isinstance(part, bytes) else _pieces(dict(part) if isinstance(part, BaseModel) else part)
-        )
+        plain = dict(part) if isinstance(part, BaseModel) else part
+        pieces = (plain,) if isinstance(plain, bytes) else _pieces(plain)
         for piece in pieces:
             asked.update(b"%d:" % len(piece))
             asked.update(piece)
