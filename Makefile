@@ -26,12 +26,12 @@ OUT ?= bundles/$(basename $(notdir $(RECIPE)))
 TORCH_INDEX_URL ?=
 BASE_IMAGE ?= python:3.11-slim
 
-.PHONY: help demo test check test-names audit format train index serve bench image lock clean
+.PHONY: help demo test check test-names audit format train index serve docs-check bench image lock clean
 
 help: ## say what each target does (the default)
 	@printf 'Twinlens: image-text retrieval. Targets:\n\n'
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | \
-		while IFS=$$'\t' read -r name words; do printf '  make %-8s %s\n' "$$name" "$$words"; done
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | \
+		while IFS=$$'\t' read -r name words; do printf '  make %-10s %s\n' "$$name" "$$words"; done
 	@printf '\nThe environment is made on first use in %s (Python 3.11 or newer).\n' '$(VENV)'
 
 demo: $(INSTALLED) ## index GALLERY (default: the drawings in demo/gallery) and serve it on PORT (default: 8000)
@@ -67,6 +67,9 @@ index: $(INSTALLED) ## rebuild the index of GALLERY with BUNDLE and publish it i
 
 serve: $(INSTALLED) ## serve the current release of RELEASES on HOST and PORT
 	$(BIN)/python -m service --releases '$(RELEASES)' --host '$(HOST)' --port '$(PORT)'
+
+docs-check: $(INSTALLED) ## run every command of the READMEs and docs in a fresh clone (LONG=1: what takes long, too)
+	@$(BIN)/python -m docs.check $(if $(LONG),--long)
 
 bench: $(INSTALLED) ## measure encoder, index, service and evaluation on this machine
 	$(BIN)/python -m benchmarks
