@@ -14,11 +14,11 @@ from docs.check.script import script_of
 
 ROOT = Path(__file__).resolve().parent.parent
 SERVER = """\
-import http.server, pathlib, signal, sys
+import http.server, pathlib, signal, sys, time
 class Ready(http.server.BaseHTTPRequestHandler):
     def do_GET(self): self.send_response(200); self.end_headers()
     def log_message(self, *_): pass
-def end(*_): pathlib.Path('ended').touch(); sys.exit(0)
+def end(*_): time.sleep(1); pathlib.Path('ended').touch(); sys.exit(0)
 signal.signal(signal.SIGTERM, end)
 http.server.HTTPServer(('127.0.0.1', int(sys.argv[1])), Ready).serve_forever()
 """
@@ -59,6 +59,13 @@ def test_a_server_is_ready_when_the_next_command_runs_and_ended_with_the_page(tm
     ran = run(page, tmp_path)
     assert ran.returncode == 0, ran.stderr
     assert (tmp_path / "ended").exists()
+
+
+def test_the_next_server_starts_when_all_of_the_one_before_has_ended(tmp_path):
+    (tmp_path / "server.py").write_text(SERVER)
+    (tmp_path / "Makefile").write_text(f"serve:\n\t@{sys.executable} server.py $(PORT) & wait\n")
+    ran = run("```sh\nmake serve\nmake serve\n```\n", tmp_path)
+    assert ran.returncode == 0, ran.stderr
 
 
 def test_a_server_that_ends_by_itself_fails_its_command(tmp_path):

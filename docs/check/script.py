@@ -17,6 +17,10 @@ down() {
   [ -n "$server" ] || return 0
   kill -TERM -- "-$server" 2>/dev/null || true
   wait "$server" 2>/dev/null || true
+  for _ in $(seq 600); do # what it started may end after it, and holds the port until then
+    kill -0 -- "-$server" 2>/dev/null || break
+    sleep .1
+  done
   server=
 }
 up() { # waits until the server of this process group is ready; its own failure is the command's
