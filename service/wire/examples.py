@@ -114,7 +114,11 @@ _MODEL = {
     "owned_by": "twinlens",
     "model_fingerprint": _FINGERPRINT,
     "dim": 512,
-    "short_queries": {"templates": ["{}", "a {}", "a photo of a {}"], "most_words": 4, "remembered_phrases": 1000},
+    "short_queries": {
+        "templates": ["{}", "a {}", "a photo of a {}"],
+        "most_words": 4,
+        "remembered_phrases": 1000,
+    },
 }
 
 ANSWERS: Mapping[str, Any] = {
