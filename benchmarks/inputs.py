@@ -22,7 +22,7 @@ PHOTO_QUALITY = 88
 
 
 @dataclass(frozen=True)
-class Picture:
+class ImageFile:
     media_type: str
     data: bytes
 
@@ -31,8 +31,8 @@ class Picture:
 class Inputs:
     """`drawings` as they are (WebP, up to 256 px); `pictures`: half of them so, half as photo-sized JPEGs."""
 
-    drawings: list[Picture]
-    pictures: list[Picture]
+    drawings: list[ImageFile]
+    pictures: list[ImageFile]
     titles: list[str]
     queries: list[str]
 
@@ -43,11 +43,11 @@ def read_inputs(count: int) -> Inputs:
     chosen = [items[position * len(items) // count] for position in range(count)]
     drawings = [(GALLERY / item["image"]).read_bytes() for item in chosen]
     return Inputs(
-        drawings=[Picture("image/webp", drawing) for drawing in drawings],
+        drawings=[ImageFile("image/webp", drawing) for drawing in drawings],
         pictures=[
-            Picture("image/jpeg", as_photo(drawing, seed=number))
+            ImageFile("image/jpeg", as_photo(drawing, seed=number))
             if number % 2
-            else Picture("image/webp", drawing)
+            else ImageFile("image/webp", drawing)
             for number, drawing in enumerate(drawings)
         ],
         titles=[str(item["title"]) for item in items],

@@ -137,7 +137,7 @@ class _Bench:
         return [
             *self.embed(
                 by_image,
-                lambda seconds: alone.embed_pictures(seconds, batch=images),
+                lambda seconds: alone.embed_inputs(seconds, batch=images),
                 seconds=self.plan.images_seconds,
             ),
             *self.embed(
@@ -181,7 +181,7 @@ class _Bench:
 
 def _encoder_alone(alone: Alone, inputs: Inputs, plan: Plan) -> EncoderAlone:
     seconds = plan.alone_seconds
-    images = best_batch(alone.embed_pictures, IMAGE_BATCHES, seconds)
+    images = best_batch(alone.embed_inputs, IMAGE_BATCHES, seconds)
     return EncoderAlone(
         decoding=alone.decode(seconds, inputs.pictures),
         encoding=alone.encode(seconds, batch=next(iter(images))),

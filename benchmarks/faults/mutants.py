@@ -27,30 +27,30 @@ _PNG_HEAD_BYTES = 8
 Random = np.random.Generator
 
 
-def good_files(picture: Image.Image) -> dict[str, bytes]:
-    """The picture in each format, in the ways that reach different parts of its decoder."""
-    grey, palette = picture.convert("L"), picture.convert("P")
-    cmyk, clear = Image.merge("CMYK", [grey] * 4), Image.merge("RGBA", [*picture.split(), grey])
-    frames = [picture.rotate(angle) for angle in (90, 180, 270)]
+def good_files(drawing: Image.Image) -> dict[str, bytes]:
+    """The drawing in each format, in the ways that reach different parts of its decoder."""
+    grey, palette = drawing.convert("L"), drawing.convert("P")
+    cmyk, clear = Image.merge("CMYK", [grey] * 4), Image.merge("RGBA", [*drawing.split(), grey])
+    frames = [drawing.rotate(angle) for angle in (90, 180, 270)]
     animated = {"save_all": True, "append_images": frames}
     exif = Image.Exif()
     exif[0x0112] = 6  # orientation
     saved: list[tuple[str, Image.Image, dict[str, Any]]] = [
-        ("JPEG", picture, {"exif": exif}), ("JPEG", picture, {"progressive": True, "subsampling": 0}),
-        ("JPEG", grey, {"optimize": True}), ("JPEG", cmyk, {}), ("MPO", picture, animated),
-        ("PNG", picture, {"exif": exif}), ("PNG", clear, {}), ("PNG", palette, {"bits": 8}),
-        ("PNG", grey.convert("1"), {}), ("PNG", picture, animated),
-        ("GIF", palette, {"interlace": 1}), ("GIF", picture, animated),
-        ("WEBP", picture, {}), ("WEBP", clear, {"lossless": True}), ("WEBP", clear, {"quality": 50}),
-        ("WEBP", picture, animated), ("TIFF", picture, {}), ("TIFF", clear, {"compression": "tiff_lzw"}),
-        ("TIFF", picture, {"compression": "jpeg"}), ("TIFF", cmyk, {"compression": "tiff_adobe_deflate"}),
-        ("TIFF", grey.convert("1"), {"compression": "group4"}), ("TIFF", picture, {"compression": "packbits"}),
-        ("TIFF", grey.convert("F"), {}), ("TIFF", picture, animated),
-        ("BMP", picture, {}), ("BMP", palette, {}), ("BMP", clear, {}),
-        ("PPM", picture, {}), ("PPM", grey.convert("1"), {}),
-        ("AVIF", picture, {"speed": 10}), ("AVIF", clear, {"speed": 10}),
-        ("AVIF", picture, {"speed": 10, **animated}),
-        ("JPEG2000", picture, {}), ("JPEG2000", clear, {"irreversible": True, "tile_size": (64, 64)}),
+        ("JPEG", drawing, {"exif": exif}), ("JPEG", drawing, {"progressive": True, "subsampling": 0}),
+        ("JPEG", grey, {"optimize": True}), ("JPEG", cmyk, {}), ("MPO", drawing, animated),
+        ("PNG", drawing, {"exif": exif}), ("PNG", clear, {}), ("PNG", palette, {"bits": 8}),
+        ("PNG", grey.convert("1"), {}), ("PNG", drawing, animated),
+        ("GIF", palette, {"interlace": 1}), ("GIF", drawing, animated),
+        ("WEBP", drawing, {}), ("WEBP", clear, {"lossless": True}), ("WEBP", clear, {"quality": 50}),
+        ("WEBP", drawing, animated), ("TIFF", drawing, {}), ("TIFF", clear, {"compression": "tiff_lzw"}),
+        ("TIFF", drawing, {"compression": "jpeg"}), ("TIFF", cmyk, {"compression": "tiff_adobe_deflate"}),
+        ("TIFF", grey.convert("1"), {"compression": "group4"}), ("TIFF", drawing, {"compression": "packbits"}),
+        ("TIFF", grey.convert("F"), {}), ("TIFF", drawing, animated),
+        ("BMP", drawing, {}), ("BMP", palette, {}), ("BMP", clear, {}),
+        ("PPM", drawing, {}), ("PPM", grey.convert("1"), {}),
+        ("AVIF", drawing, {"speed": 10}), ("AVIF", clear, {"speed": 10}),
+        ("AVIF", drawing, {"speed": 10, **animated}),
+        ("JPEG2000", drawing, {}), ("JPEG2000", clear, {"irreversible": True, "tile_size": (64, 64)}),
     ]  # fmt: skip
     return {
         f"{kind} {number}": _saved(image, kind, options) for number, (kind, image, options) in enumerate(saved)
@@ -85,7 +85,7 @@ def with_right_checksums(data: bytes) -> bytes:
 
 def _saved(image: Image.Image, kind: str, options: dict[str, Any]) -> bytes:
     buffer = io.BytesIO()
-    # copies: saving leaves settings behind in a picture
+    # copies: saving leaves settings behind in a drawing
     more = {"append_images": [frame.copy() for frame in options.get("append_images", ())]}
     image.copy().save(buffer, kind, **(options | more))
     return buffer.getvalue()

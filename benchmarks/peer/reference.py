@@ -14,7 +14,7 @@ from transformers import CLIPModel, CLIPProcessor
 
 
 @torch.no_grad()
-def main(model_folder: Path, pictures: Path, texts: Path, out: Path) -> None:
+def main(model_folder: Path, folder: Path, texts: Path, out: Path) -> None:
     """Unit rows of the pictures (by file name) and of the texts, one at a time: no padding, no batching."""
     model, processor = (
         CLIPModel.from_pretrained(model_folder).eval(),
@@ -22,7 +22,7 @@ def main(model_folder: Path, pictures: Path, texts: Path, out: Path) -> None:
     )
     images = [
         model.get_image_features(**processor(images=Image.open(path).convert("RGB"), return_tensors="pt"))
-        for path in sorted(pictures.iterdir())
+        for path in sorted(folder.iterdir())
     ]
     captions = [
         model.get_text_features(**processor(text=text, truncation=True, return_tensors="pt"))

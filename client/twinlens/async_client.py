@@ -23,7 +23,7 @@ from twinlens.calls import Call
 from twinlens.configured import Configured
 from twinlens.exchange import Options, Pause, Send, Told, exchange
 from twinlens.overviews import Drift, DuplicatesPage, Fields
-from twinlens.queries import Expand, NewItem, Picture, Query, Space, Truncate
+from twinlens.queries import Expand, NewItem, ImageInput, Query, Space, Truncate
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -47,7 +47,7 @@ class AsyncClient(Configured):
         self._http = http or httpx.AsyncClient()
 
     async def embed_images(
-        self, images: Picture | Sequence[Picture], *, dimensions: int | None = None
+        self, images: ImageInput | Sequence[ImageInput], *, dimensions: int | None = None
     ) -> Embeddings:
         """An embedding or an error for each image: bytes, a path, or an open file; one or several.
 
@@ -65,7 +65,7 @@ class AsyncClient(Configured):
         self,
         *,
         text: str | None = None,
-        image: Picture | None = None,
+        image: ImageInput | None = None,
         vector: Iterable[float] | None = None,
         id: str | None = None,
         model_fingerprint: str | None = None,
@@ -159,7 +159,7 @@ class AsyncClient(Configured):
         self,
         id: str,
         *,
-        image: Picture | None = None,
+        image: ImageInput | None = None,
         vector: Iterable[float] | None = None,
         model_fingerprint: str | None = None,
         payload: Mapping[str, Any] | None = None,

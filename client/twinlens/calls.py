@@ -33,7 +33,7 @@ from twinlens.answers import (
     read_search,
 )
 from twinlens.overviews import Drift, DuplicatesPage, Fields, read_drift, read_duplicates, read_fields
-from twinlens.queries import NewItem, Picture, Query, Truncate, numbers, read_picture
+from twinlens.queries import NewItem, ImageInput, Query, Truncate, numbers, read_picture
 
 T = TypeVar("T")
 _GONE = "unknown_item"  # the code of an error
@@ -56,7 +56,7 @@ class Call(Generic[T]):
     read_again: Callable[[httpx.Response], T | None] = lambda _: None
 
 
-def embed_images(images: Picture | Sequence[Picture], *, dimensions: int | None = None) -> Call[Embeddings]:
+def embed_images(images: ImageInput | Sequence[ImageInput], *, dimensions: int | None = None) -> Call[Embeddings]:
     """An embedding or an error for each image: bytes, a path, or an open file; one or several.
 
     `dimensions` cuts vectors and makes them unit again.

@@ -26,7 +26,7 @@ from twinlens.calls import Call
 from twinlens.configured import Configured
 from twinlens.exchange import Options, Pause, Send, Told, exchange
 from twinlens.overviews import Drift, DuplicatesPage, Fields
-from twinlens.queries import Expand, NewItem, Picture, Query, Space, Truncate
+from twinlens.queries import Expand, NewItem, ImageInput, Query, Space, Truncate
 
 T = TypeVar("T")
 
@@ -48,7 +48,7 @@ class Client(Configured):
         super().__init__(url, Options(key, deadline_seconds, timeout_seconds, retries), owns_http=http is None)
         self._http = http or httpx.Client()
 
-    def embed_images(self, images: Picture | Sequence[Picture], *, dimensions: int | None = None) -> Embeddings:
+    def embed_images(self, images: ImageInput | Sequence[ImageInput], *, dimensions: int | None = None) -> Embeddings:
         """An embedding or an error for each image: bytes, a path, or an open file; one or several.
 
         `dimensions` cuts vectors and makes them unit again.
@@ -65,7 +65,7 @@ class Client(Configured):
         self,
         *,
         text: str | None = None,
-        image: Picture | None = None,
+        image: ImageInput | None = None,
         vector: Iterable[float] | None = None,
         id: str | None = None,
         model_fingerprint: str | None = None,
@@ -161,7 +161,7 @@ class Client(Configured):
         self,
         id: str,
         *,
-        image: Picture | None = None,
+        image: ImageInput | None = None,
         vector: Iterable[float] | None = None,
         model_fingerprint: str | None = None,
         payload: Mapping[str, Any] | None = None,

@@ -11,7 +11,7 @@ Space = Literal["images", "texts"]
 Truncate = Literal["end", "none"]
 Expand = Literal["auto", "off", "templates"]
 """Whether a text is asked by the bundle's templates: where it is a few words, never, or always."""
-Picture = bytes | bytearray | memoryview | str | os.PathLike[str] | IO[bytes]
+ImageInput = bytes | bytearray | memoryview | str | os.PathLike[str] | IO[bytes]
 """The bytes of an image file, its path, or an open file."""
 
 _ASKED = ("text", "image", "vector", "id")
@@ -26,7 +26,7 @@ class Query:
     """
 
     text: str | None = None
-    image: Picture | None = None
+    image: ImageInput | None = None
     vector: Iterable[float] | None = None
     id: str | None = None
     model_fingerprint: str | None = None
@@ -75,7 +75,7 @@ class NewItem:
     """
 
     id: str
-    image: Picture | None = None
+    image: ImageInput | None = None
     vector: Iterable[float] | None = None
     model_fingerprint: str | None = None
     payload: Mapping[str, Any] | None = None
@@ -106,10 +106,10 @@ def numbers(vector: Iterable[float]) -> list[float]:
     return [float(number) for number in vector]
 
 
-def read_picture(picture: Picture) -> bytes:
+def read_picture(given: ImageInput) -> bytes:
     """Its bytes, so that a retry can send them again. A str is a path."""
-    if isinstance(picture, bytes | bytearray | memoryview):
-        return bytes(picture)
-    if isinstance(picture, str | os.PathLike):
-        return Path(picture).read_bytes()
-    return picture.read()
+    if isinstance(given, bytes | bytearray | memoryview):
+        return bytes(given)
+    if isinstance(given, str | os.PathLike):
+        return Path(given).read_bytes()
+    return given.read()

@@ -37,7 +37,7 @@ class ImageLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class WholeImage:
     """A whole picture, for a gallery: `pixels` (height, width, 3) uint8 as the tower reads them.
 
     `digest` is the SHA-256 of the file's bytes; `thumbnail` is WebP, at most 256 px on its long side.
@@ -110,11 +110,11 @@ def decode_pixels(
     return to_pixels(_decode(image_bytes(source), limits), preprocessing)
 
 
-def decode_picture(source: ImageSource, preprocessing: Preprocessing, *, limits: ImageLimits) -> Picture:
+def decode_whole_image(source: ImageSource, preprocessing: Preprocessing, *, limits: ImageLimits) -> WholeImage:
     """Decoded once for the tower and for the gallery. Raises as `decode_pixels` does."""
     data = image_bytes(source)
     image = _decode(data, limits)
-    return Picture(
+    return WholeImage(
         to_pixels(image, preprocessing), image.width, image.height, digest_of(data), make_thumbnail(image)
     )
 

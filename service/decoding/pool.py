@@ -20,8 +20,8 @@ from service.decoding.crew import Crew, CrewSize
 from service.decoding.pictures import (
     ImageLimits,
     ImageSource,
-    Picture,
-    decode_picture,
+    WholeImage,
+    decode_whole_image,
     decode_pixels,
     start_of_base64,
 )
@@ -103,14 +103,14 @@ class Decoders:
             return decode_pixels(source, preprocessing, limits=self._limits)
         return _pixels(self._ask("pixels", source, preprocessing), preprocessing)
 
-    def picture(self, source: ImageSource, preprocessing: Preprocessing) -> Picture:
+    def picture(self, source: ImageSource, preprocessing: Preprocessing) -> WholeImage:
         """Pixels, size, digest and thumbnail at once. Raises as `pixels` does."""
         if self._crew is None:
-            return decode_picture(source, preprocessing, limits=self._limits)
+            return decode_whole_image(source, preprocessing, limits=self._limits)
         answer = self._ask("picture", source, preprocessing)
         pixels = _pixels(answer, preprocessing)
         width, height = answer.size_pixels or (0, 0)
-        return Picture(pixels, width, height, answer.digest, bytes(answer.payload[pixels.nbytes :]))
+        return WholeImage(pixels, width, height, answer.digest, bytes(answer.payload[pixels.nbytes :]))
 
     def _ask(self, kind: Kind, source: ImageSource, preprocessing: Preprocessing) -> Answer:
         assert self._crew is not None  # noqa: S101 - the callers looked

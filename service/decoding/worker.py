@@ -30,7 +30,7 @@ from PIL import AvifImagePlugin, Image
 
 from encoders.errors import ImageTooLarge, TwinlensError
 from encoders.images import Preprocessing
-from service.decoding.pictures import ImageLimits, decode_picture, decode_pixels
+from service.decoding.pictures import ImageLimits, decode_whole_image, decode_pixels
 from service.decoding.wire import Answer, Job, Lost, receive_job, send_answer
 from service.errors import EncodingFailed
 
@@ -101,7 +101,7 @@ def _load_codecs() -> None:
         with contextlib.suppress(OSError, KeyError):  # a Pillow built without it
             buffer = io.BytesIO()
             blank.save(buffer, kind)
-            decode_picture(buffer.getvalue(), Preprocessing(height=8, width=8), limits=ImageLimits(64, 1))
+            decode_whole_image(buffer.getvalue(), Preprocessing(height=8, width=8), limits=ImageLimits(64, 1))
 
 
 def _tend(control: socket.socket, limits: WorkerLimits) -> None:
@@ -241,7 +241,7 @@ def _decoded(job: Job) -> Answer:
     if job.kind == "pixels":
         pixels = decode_pixels(job.source, job.preprocessing, limits=job.limits)
         return Answer(np.ascontiguousarray(pixels).data.cast("B"), shape=pixels.shape)
-    found = decode_picture(job.source, job.preprocessing, limits=job.limits)
+    found = decode_whole_image(job.source, job.preprocessing, limits=job.limits)
     size = found.width_pixels, found.height_pixels
     return Answer(found.pixels.tobytes() + found.thumbnail, None, found.pixels.shape, size, found.digest)
 

@@ -19,7 +19,7 @@ from encoders.encoder import Encoder
 from encoders.errors import TwinlensError
 from encoders.images import Preprocessing
 from index.cores import available_cores
-from service.decoding.pictures import ImageSource, Picture
+from service.decoding.pictures import ImageSource, WholeImage
 from service.decoding.pool import Decoders
 from service.device.batching import Device, DeviceSettings
 from service.device.cache import EmbeddingCache
@@ -42,7 +42,7 @@ class _Whole:
     """A picture of which more is wanted than its pixels."""
 
     source: ImageSource
-    picture: Picture | None = None  # once it is decoded
+    picture: WholeImage | None = None  # once it is decoded
 
 
 class Embedder:
@@ -91,7 +91,7 @@ class Embedder:
 
     async def pictures(
         self, encoder: Encoder, sources: Sequence[ImageSource], *, deadline: float, timings: Timings
-    ) -> list[tuple[Outcome, Picture | None]]:
+    ) -> list[tuple[Outcome, WholeImage | None]]:
         """An outcome for each source with all that its decoding gave; None where it could not be decoded.
 
         Raises QueueFull before anything is decoded.

@@ -21,7 +21,7 @@ from index.gallery import checked_id, clean_payload, even_text, texts_of
 from index.journal.changes import NewImage, Upsert
 from index.journal.images import ImageStore
 from index.pictures import digest_of
-from service.decoding.pictures import ImageSource, Picture, image_bytes
+from service.decoding.pictures import ImageSource, WholeImage, image_bytes
 from service.device.embedding import Embedder, TextItem
 from service.device.tickets import Embedded, Outcome
 from service.errors import InvalidField, QueueFull, TooLarge, without_frames
@@ -129,9 +129,9 @@ class Upserter:
         seen = await self.embedder.pictures(encoder, images, deadline=deadline, timings=timings)
         by_image = [outcome for outcome, _ in seen]
         upserts = await self._upserts(requests, by_image, encoder, deadline=deadline, timings=timings)
-        decoded = iter([picture for _, picture in seen])
-        pictures = [None if one.image is None else next(decoded) for one in requests]
-        attach = partial(_with_images, list(zip(requests, upserts, pictures, strict=True)))
+        whole = iter([decoded for _, decoded in seen])
+        decoded_images = [None if one.image is None else next(whole) for one in requests]
+        attach = partial(_with_images, list(zip(requests, upserts, decoded_images, strict=True)))
         return await asyncio.get_running_loop().run_in_executor(self.pool, attach) if images else attach()
 
     async def renewed(self, upserts: Sequence[Upsert], encoder: Encoder) -> list[Upsert | TwinlensError]:
@@ -219,13 +219,13 @@ def _anew(upsert: Upsert, outcome: Upsert | TwinlensError) -> Upsert | TwinlensE
 
 
 def _with_images(
-    whole: Sequence[tuple[UpsertRequest, Upsert | TwinlensError, Picture | None]],
+    whole: Sequence[tuple[UpsertRequest, Upsert | TwinlensError, WholeImage | None]],
 ) -> list[Prepared | TwinlensError]:
     return [_with_image(*one) for one in whole]
 
 
 def _with_image(
-    one: UpsertRequest, upsert: Upsert | TwinlensError, picture: Picture | None
+    one: UpsertRequest, upsert: Upsert | TwinlensError, picture: WholeImage | None
 ) -> Prepared | TwinlensError:
     if isinstance(upsert, TwinlensError):
         return upsert

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from live_service import Running, picture
+from live_service import Running, image_file
 
 import twinlens
 from twinlens import (
@@ -34,7 +34,7 @@ def some_id(service: Running) -> str:
 
 
 def test_a_picture_as_bytes_path_or_open_file_gives_one_embedding_each_in_float32(client, service, tmp_path):
-    data = picture(3)
+    data = image_file(3)
     path = tmp_path / "a.png"
     path.write_bytes(data)
     with path.open("rb") as opened:
@@ -72,7 +72,7 @@ def test_search_by_text_picture_vector_and_item_gives_what_the_service_gives(cli
     )
     assert [hit.id for hit in by_vector.hits] == [hit.id for hit in by_text.hits]
     assert all(hit.payload["year"] >= 2010 and len(hit.vector) == 16 for hit in by_text.hits)
-    texts = client.search(image=picture(1), in_="texts", k=2, filter=year, with_payload=False)
+    texts = client.search(image=image_file(1), in_="texts", k=2, filter=year, with_payload=False)
     assert all(hit.text and hit.items and hit.item_count and not hit.payload for hit in texts.hits)
     similar = client.search(id=some_id, k=4, offset=1)
     raw = service.client.post("/search/item", json={"id": some_id, "k": 4, "offset": 1}).json()
@@ -85,7 +85,7 @@ def test_search_by_text_picture_vector_and_item_gives_what_the_service_gives(cli
 def test_a_batch_answers_each_query_with_results_or_its_error(client, some_id):
     queries = [
         Query(text="a red dog"),
-        Query(image=picture(2), in_="texts", k=2),
+        Query(image=image_file(2), in_="texts", k=2),
         Query(id="no such item"),
         Query(id=some_id),
     ]
@@ -102,8 +102,8 @@ def test_a_batch_answers_each_query_with_results_or_its_error(client, some_id):
 def test_items_with_odd_ids_pictures_the_release_and_readiness_are_read(client, gallery, some_id):
     item = client.item(some_id)
     assert (item.id, item.payload["year"], item.width_pixels) == (some_id, 2001, 320)
-    assert client.picture(some_id) == (gallery / some_id).read_bytes()
-    assert client.picture(some_id, side_pixels=64).startswith(b"RIFF")  # the WebP thumbnail
+    assert client.image_file(some_id) == (gallery / some_id).read_bytes()
+    assert client.image_file(some_id, side_pixels=64).startswith(b"RIFF")  # the WebP thumbnail
     release = client.release()
     assert (release.model, release.raw["counts"]["images"], release.release) == ("tiny", 24, item.release)
     assert "details" not in release.raw
@@ -114,14 +114,14 @@ def test_items_with_odd_ids_pictures_the_release_and_readiness_are_read(client, 
 def test_items_are_put_replaced_and_deleted_one_or_many(client):
     fingerprint = client.release().model_fingerprint
     item_id = "new/50% ü#?.png"
-    first = client.put_item(item_id, image=picture(77), payload={"year": 2031}, texts=["a new one"])
+    first = client.put_item(item_id, image=image_file(77), payload={"year": 2031}, texts=["a new one"])
     assert first.id == item_id
-    assert client.search(image=picture(77), k=1).hits[0].payload == {"year": 2031}
+    assert client.search(image=image_file(77), k=1).hits[0].payload == {"year": 2031}
     replaced = client.put_item(item_id, vector=[1.0] + [0.0] * 15, model_fingerprint=fingerprint)
     assert replaced.sequence > first.sequence
     assert (client.item(item_id).payload, client.item(item_id).width_pixels) == ({}, None)
     several = client.change_items(
-        put=[NewItem(id="new/2", image=picture(78)), NewItem(id="new/3", image=b"no")], delete=[item_id, "nope"]
+        put=[NewItem(id="new/2", image=image_file(78)), NewItem(id="new/3", image=b"no")], delete=[item_id, "nope"]
     )
     assert [type(one).__name__ for one in (*several.put, *several.deleted)] == ["Change", "ItemError"] * 2
     assert client.delete_item("new/2").sequence > several.put[0].sequence
@@ -165,7 +165,7 @@ def test_every_call_that_the_service_describes_is_one_of_the_clients(service):
         calls.search(Query(id="x")),
         calls.search_batch([Query(text="a")], Query()),
         calls.item("x"),
-        calls.picture("x"),
+        calls.image_file("x"),
         calls.fields(),
         calls.duplicates(),
         calls.put_item(NewItem(id="x", vector=[1.0])),
@@ -253,12 +253,12 @@ def test_what_cannot_be_a_request_never_leaves_the_client(client):
 def questions(client: Client | AsyncClient, item_id: str) -> tuple[Any, ...]:
     """Every way to ask, of either client: the answers, or what becomes of them when they are awaited."""
     return (
-        client.embed_images([picture(3), b"no"]),
+        client.embed_images([image_file(3), b"no"]),
         client.embed_texts("a dog"),
         client.with_options(deadline_seconds=30).search(text="a red dog", k=2),
         client.search_batch([Query(id=item_id)]),
         client.item(item_id),
-        client.picture(item_id, side_pixels=64),
+        client.image_file(item_id, side_pixels=64),
         client.fields(),
         client.duplicates(limit=1000),
         client.release(),

@@ -36,14 +36,14 @@ def clip_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return import_model(f"local-dir:{folder / 'published'}", out=folder / "bundle", name="clip").path
 
 
-def pictures() -> list[Image.Image]:
+def sample_images() -> list[Image.Image]:
     return [
         probe_picture(width, height) for width, height in ((40, 30), (64, 64), (31, 90), (200, 20), (40, 30))
     ]
 
 
 def test_rows_are_float32_and_of_length_1(encoder: Encoder) -> None:
-    for rows in (encoder.encode_images(pictures()), encoder.encode_texts(TEXTS).vectors):
+    for rows in (encoder.encode_images(sample_images()), encoder.encode_texts(TEXTS).vectors):
         assert rows.dtype == np.float32
         assert rows.shape[1] == encoder.dim == 16
         assert np.allclose(np.linalg.norm(rows, axis=1), 1.0, atol=1e-5)
@@ -55,11 +55,11 @@ def test_batches_of_any_size_give_the_same_rows_in_the_same_order(
 ) -> None:
     bundle = tiny_bundle if kind == "tiny" else clip_bundle
     whole = Encoder.load(bundle, device="cpu", max_batch=64)
-    images, texts = whole.encode_images(pictures()), whole.encode_texts(TEXTS)
+    images, texts = whole.encode_images(sample_images()), whole.encode_texts(TEXTS)
     assert np.array_equal(texts.vectors[0], texts.vectors[4])
     for max_batch in (1, 3):
         split = Encoder.load(bundle, device="cpu", max_batch=max_batch)
-        assert np.allclose(split.encode_images(pictures()), images, atol=2e-6)
+        assert np.allclose(split.encode_images(sample_images()), images, atol=2e-6)
         again = split.encode_texts(TEXTS)
         assert np.allclose(again.vectors, texts.vectors, atol=2e-6)
         assert again.truncated.tolist() == texts.truncated.tolist()
@@ -69,15 +69,15 @@ def test_no_batch_is_larger_than_it_may_be(tiny_bundle: Path, monkeypatch: pytes
     encoder, sizes = Encoder.load(tiny_bundle, device="cpu", max_batch=3), []
     run = encoder._run
     monkeypatch.setattr(encoder, "_run", lambda batch, **rest: sizes.append(len(batch)) or run(batch, **rest))
-    encoder.encode_images(pictures())
+    encoder.encode_images(sample_images())
     encoder.encode_texts(TEXTS)
     assert sizes[:2] == [3, 2]
     assert max(sizes[2:]) <= 3 == len(sizes[2:])
 
 
 def test_pixels_made_beforehand_give_the_rows_of_their_pictures(encoder: Encoder) -> None:
-    pixels = np.stack([to_pixels(picture, encoder.preprocessing) for picture in pictures()])
-    assert np.array_equal(encoder.encode_pixels(pixels), encoder.encode_images(pictures()))
+    pixels = np.stack([to_pixels(sample, encoder.preprocessing) for sample in sample_images()])
+    assert np.array_equal(encoder.encode_pixels(pixels), encoder.encode_images(sample_images()))
 
 
 def test_nothing_in_is_nothing_out(encoder: Encoder) -> None:
@@ -112,7 +112,7 @@ def test_bf16_is_close_to_fp32(clip_bundle: Path, tiny_bundle: Path) -> None:
     for bundle in (clip_bundle, tiny_bundle):
         exact, low = (Encoder.load(bundle, device="cpu", precision=each) for each in ("fp32", "bf16"))
         for one, other in (
-            (exact.encode_images(pictures()), low.encode_images(pictures())),
+            (exact.encode_images(sample_images()), low.encode_images(sample_images())),
             (exact.encode_texts(TEXTS).vectors, low.encode_texts(TEXTS).vectors),
         ):
             assert other.dtype == np.float32
@@ -133,7 +133,7 @@ def test_a_device_or_precision_that_is_not_here_is_refused(tiny_bundle: Path) ->
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 def test_a_gpu_gives_the_cpus_rows(clip_bundle: Path) -> None:
     cpu, gpu = Encoder.load(clip_bundle, device="cpu"), Encoder.load(clip_bundle, device="cuda")
-    assert (cpu.encode_images(pictures()) * gpu.encode_images(pictures())).sum(axis=1).min() >= 0.9999
+    assert (cpu.encode_images(sample_images()) * gpu.encode_images(sample_images())).sum(axis=1).min() >= 0.9999
     assert (cpu.encode_texts(TEXTS).vectors * gpu.encode_texts(TEXTS).vectors).sum(axis=1).min() >= 0.9999
 
 

@@ -121,13 +121,13 @@ def test_golden_files_that_do_not_fit_together_are_corrupt(lively: Bundle, tmp_p
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (32, 32), (224, 224), (96, 160)])
 def test_golden_pictures_of_the_towers_size_reach_it_untouched(height: int, width: int) -> None:
     spec = Preprocessing(height=height, width=width)
-    pictures = golden_pictures(height, width)
-    for picture in pictures:
-        image = decode_image(picture.data)
-        own = picture.shape == "own"
+    drawn = golden_pictures(height, width)
+    for golden in drawn:
+        image = decode_image(golden.data)
+        own = golden.shape == "own"
         assert own == (image.size == (width, height)) or (height, width) == (1, 1)
         if own:
             assert np.array_equal(to_pixels(image, spec), np.asarray(image))
         grey = np.ptp(np.asarray(image).astype(int), axis=2).max() == 0
-        assert grey == (not picture.coloured) or (height, width) == (1, 1)
-    assert sum(len(picture.data) for picture in pictures) < 60_000
+        assert grey == (not golden.coloured) or (height, width) == (1, 1)
+    assert sum(len(golden.data) for golden in drawn) < 60_000

@@ -37,7 +37,7 @@ TEXTS = ["a dog", "", "Ünï — 二匹の猫 &amp; 🐈", "The RED dog,  and th
 SAME = 0.99999
 
 
-def pictures() -> list[Image.Image]:
+def sample_images() -> list[Image.Image]:
     return [probe_picture(width, height) for width, height in SIZES]
 
 
@@ -48,7 +48,7 @@ def least_cosine(ours: np.ndarray, theirs: list[torch.Tensor]) -> float:
 
 def assert_far_apart(encoder: Encoder) -> None:
     """Random weights that embed all alike would make any comparison pass."""
-    for rows in (encoder.encode_images(pictures()), encoder.encode_texts(TEXTS).vectors):
+    for rows in (encoder.encode_images(sample_images()), encoder.encode_texts(TEXTS).vectors):
         similar = rows @ rows.T - np.eye(len(rows))
         assert similar.max() < 1 - 20 * (1 - SAME)
 
@@ -58,9 +58,9 @@ def assert_same_as_open_clip(bundle: Bundle, name: str, **options: Any) -> None:
     tokenizer = open_clip.get_tokenizer(name)
     encoder = Encoder.load(bundle, device="cpu", max_batch=3)
     with torch.inference_mode():
-        images = [model.eval().encode_image(transform(picture)[None])[0] for picture in pictures()]
+        images = [model.eval().encode_image(transform(sample)[None])[0] for sample in sample_images()]
         texts = [model.encode_text(tokenizer([text]))[0] for text in TEXTS]
-    assert least_cosine(encoder.encode_images(pictures()), images) >= SAME
+    assert least_cosine(encoder.encode_images(sample_images()), images) >= SAME
     assert least_cosine(encoder.encode_texts(TEXTS).vectors, texts) >= SAME
     assert_far_apart(encoder)
 
@@ -252,11 +252,11 @@ def test_a_transformers_clip_folder_embeds_as_in_transformers(
     bundle = import_model(str(folder), out=tmp_path / "bundle", name="imported")
     encoder = Encoder.load(bundle, device="cpu")
     model, theirs = CLIPModel.from_pretrained(folder).eval(), AutoProcessor.from_pretrained(folder)
-    ours = encoder.encode_images(pictures())
+    ours = encoder.encode_images(sample_images())
     # AutoProcessor gives the torchvision one, whose pixels differ from Pillow's, and ours, by up to one level.
     for image_processor, bound in ((theirs, SAME), (CLIPImageProcessorPil.from_pretrained(folder), 1 - 1e-6)):
         with torch.inference_mode():
-            inputs = [image_processor(images=picture, return_tensors="pt") for picture in pictures()]
+            inputs = [image_processor(images=sample, return_tensors="pt") for sample in sample_images()]
             images = [model.get_image_features(**each).pooler_output[0] for each in inputs]
         assert least_cosine(ours, images) >= bound
     with torch.inference_mode():
@@ -278,9 +278,9 @@ def test_both_of_the_processors_that_transformers_has_for_clip_give_our_pixels(t
     for kind, levels in ((CLIPImageProcessor, 1.0), (CLIPImageProcessorPil, 0.0)):
         processor = kind(**settings)
         spec = from_transformers(processor, image_side=64)
-        for picture in pictures():
-            theirs = processor(images=picture, return_tensors="np")["pixel_values"][0].transpose(1, 2, 0) * 255
-            assert np.abs(theirs - to_pixels(picture, spec)).max() <= levels + 1e-3, kind
+        for sample in sample_images():
+            theirs = processor(images=sample, return_tensors="np")["pixel_values"][0].transpose(1, 2, 0) * 255
+            assert np.abs(theirs - to_pixels(sample, spec)).max() <= levels + 1e-3, kind
 
 
 def test_a_crop_margin_that_is_odd_is_cut_as_each_library_does(tmp_path: Path) -> None:

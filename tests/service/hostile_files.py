@@ -1,4 +1,4 @@
-"""Picture files put together byte by byte, so that any part of them can be a lie."""
+"""WholeImage files put together byte by byte, so that any part of them can be a lie."""
 
 import io
 import struct

@@ -32,7 +32,7 @@ WORDS = ("red", "green", "blue", "yellow", "black", "white")
 ITEM_COUNT = 24
 
 
-def picture(seed: int, *, width: int = 48, height: int = 40) -> bytes:
+def image_file(seed: int, *, width: int = 48, height: int = 40) -> bytes:
     """PNG of noise: every seed looks different to any encoder."""
     pixels = np.random.default_rng(seed).integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
     buffer = io.BytesIO()
@@ -46,7 +46,7 @@ def write_gallery(folder: Path) -> Path:
     for number in range(ITEM_COUNT):
         path = f"{('animals', 'cars')[number % 2]}/{WORDS[number % 6]} ä#?% {number}.png"
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_bytes(picture(number, width=320 if number == 1 else 48))
+        (folder / path).write_bytes(image_file(number, width=320 if number == 1 else 48))
         title = f"a {WORDS[number % 6]} {('dog', 'car')[number % 2]}"
         row = {
             "image": path,

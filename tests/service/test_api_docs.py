@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from live_service import picture, publish, running
+from live_service import image_file, publish, running
 from PIL import Image
 from system_programs import needs
 
@@ -46,7 +46,7 @@ def address(
     for number in range(6):
         name = f"{('animals', 'vehicles')[number % 2]}/{('dog', 'car')[number % 2]}_{number + 1}.webp"
         (gallery / name).parent.mkdir(parents=True, exist_ok=True)
-        (gallery / name).write_bytes(picture(number))
+        (gallery / name).write_bytes(image_file(number))
         row = f"{name},a {('dog', 'car')[number % 2]} {number},{name.partition('/')[0]},{2010 + number}"
         lines.append(f"{name if number else ITEM},{row}")
     (gallery / "items.csv").write_text("\n".join(lines), encoding="utf-8")
@@ -58,7 +58,7 @@ def address(
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     """A folder with the files that the snippets send, where curl fails when the service refuses."""
-    (tmp_path / "car.png").write_bytes(picture(100))
+    (tmp_path / "car.png").write_bytes(image_file(100))
     with Image.open(tmp_path / "car.png") as image:
         image.save(tmp_path / "dog.jpg")
     (tmp_path / ".curlrc").write_text("fail-with-body\n")

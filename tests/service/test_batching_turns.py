@@ -6,7 +6,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from live_service import metric, picture, running, wait_until
+from live_service import metric, image_file, running, wait_until
 from string_machine import DEATH, ENCODER, POISON, SPOILS, Machine, hold, started, submit, vectors
 
 from service.device.health import MOST_DEATHS
@@ -205,7 +205,7 @@ def test_one_picture_is_decoded_before_the_rest_of_a_bulk_request(releases, sett
 
         decoders.pixels = noted
         decoders.submit(free.wait, 10)
-        bulk, one = [picture(number) for number in range(40)], picture(99)
+        bulk, one = [image_file(number) for number in range(40)], image_file(99)
         with ThreadPoolExecutor(2) as clients:
             files = [("images", data) for data in bulk]
             answers = [clients.submit(service.client.post, "/embed/image", files=files)]

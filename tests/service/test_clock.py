@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import httpx
 import pytest
-from live_service import ROOT, picture, spawned, until_it_serves, wait_until
+from live_service import ROOT, image_file, spawned, until_it_serves, wait_until
 from system_programs import needs, path_of
 
 from index.catalog import current_release_id, read_manifest, release_ids
@@ -60,7 +60,7 @@ class Timed:
         headers = {"x-api-key": self.key, "x-deadline-ms": "20000"}
         found = self.client.post("/search/text", json={"query": "a dog"}, headers=headers)
         headers["content-type"] = "image/png"
-        assert self.client.put("/items/put.png", content=picture(3), headers=headers).status_code == 200
+        assert self.client.put("/items/put.png", content=image_file(3), headers=headers).status_code == 200
         assert self.client.get("/readyz").status_code == 200
         return str(found.json()["results"][0]["id"])
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from live_service import picture, spawned, until_it_serves, wait_until
+from live_service import image_file, spawned, until_it_serves, wait_until
 
 from service.errors import SettingsError
 from service.settings import Settings
@@ -20,9 +20,9 @@ def test_sigterm_finishes_what_is_in_flight_and_exits_with_0(releases):
         may_end = threading.Event()
 
         def slow_upload() -> Iterator[bytes]:
-            yield picture(1)[:100]
+            yield image_file(1)[:100]
             assert may_end.wait(60)
-            yield picture(1)[100:]
+            yield image_file(1)[100:]
 
         def embed() -> httpx.Response:
             headers = {"content-type": "image/png"}

@@ -16,12 +16,12 @@ import httpx
 import numpy as np
 import pytest
 from hostile_files import noise, png, saved, scan_bomb, sound
-from live_service import Running, metric, picture, running, spawned, until_it_serves, wait_until
+from live_service import Running, metric, image_file, running, spawned, until_it_serves, wait_until
 from processes import children_of, is_running, parent_of
 
 from encoders.errors import ImageTooLarge
 from encoders.images import Preprocessing
-from service.decoding.pictures import ImageLimits, decode_picture
+from service.decoding.pictures import ImageLimits, decode_whole_image
 from service.decoding.processes import Worker, WorkerLost
 from service.decoding.wire import FRAME, TAKEN, Job
 
@@ -63,7 +63,7 @@ def endless_picture_in_hand(service: Running) -> Iterator[tuple[int, "Future[htt
 
 def test_a_crash_costs_the_picture_in_hand_and_no_other(service):
     with endless_picture_in_hand(service) as (process_id, answer), ThreadPoolExecutor(1) as another:
-        behind = another.submit(embed, service, picture(1))
+        behind = another.submit(embed, service, image_file(1))
         os.kill(process_id, signal.SIGSEGV)
         error = answer.result().json()["error"]
         assert (answer.result().status_code, error["code"]) == (400, "undecodable_image")
@@ -79,7 +79,7 @@ def test_a_decoder_that_is_killed_over_a_picture_says_nothing_against_the_pictur
         os.kill(process_id, signal.SIGKILL)
         assert (answer.result().status_code, answer.result().headers["retry-after"]) == (503, "1")
         assert "the decoder was killed" in answer.result().json()["error"]["message"]
-    assert embed(service, picture(1)).status_code == 200
+    assert embed(service, image_file(1)).status_code == 200
     assert metric(service, "twinlens_decoder_ends_total", cause="killed") == 1
 
 
@@ -88,7 +88,7 @@ def test_a_picture_that_takes_too_long_is_given_up(releases, settings_for):
         error = embed(service, ENDLESS).json()["error"]
         assert error["code"] == "undecodable_image"
         assert "takes more than 0.4 s of computing" in error["message"]
-        assert embed(service, picture(1)).status_code == 200
+        assert embed(service, image_file(1)).status_code == 200
         assert metric(service, "twinlens_decoder_ends_total", cause="too_slow") == 1
 
 
@@ -99,13 +99,13 @@ def test_a_picture_that_takes_too_much_memory_is_too_large(releases, settings_fo
         assert "256 MiB of memory" in answer.json()["error"]["message"]
         with pytest.raises(ImageTooLarge, match="256 MiB of memory"):  # which cannot even be received
             service.serving.decoders.pixels(bytes(300 << 20), Preprocessing())
-        assert embed(service, picture(1)).status_code == 200
+        assert embed(service, image_file(1)).status_code == 200
 
 
 def test_a_decoder_that_a_large_picture_has_swollen_is_replaced(service):
     before = decoder(service)
     assert embed(service, png(8000, 8000, rows=bytes(24_001 * 8000))).status_code == 200
-    assert embed(service, picture(1)).status_code == 200
+    assert embed(service, image_file(1)).status_code == 200
     assert decoder(service) != before
     assert metric(service, "twinlens_decoder_ends_total", cause="retired") == 1
 
@@ -113,7 +113,7 @@ def test_a_decoder_that_a_large_picture_has_swollen_is_replaced(service):
 def test_a_decoder_killed_between_pictures_costs_none(service):
     for _ in range(3):
         os.kill(decoder(service), signal.SIGKILL)
-        assert embed(service, picture(1)).status_code == 200
+        assert embed(service, image_file(1)).status_code == 200
     assert metric(service, "twinlens_decoder_ends_total", cause="idle") == 3
     assert service.client.get("/readyz").status_code == 200
 
@@ -121,7 +121,7 @@ def test_a_decoder_killed_between_pictures_costs_none(service):
 def test_a_killed_nursery_costs_no_picture_and_another_takes_its_place(service):
     nursery = parent_of(decoder(service))
     os.kill(nursery, signal.SIGKILL)
-    assert embed(service, picture(1)).status_code == 200
+    assert embed(service, image_file(1)).status_code == 200
     assert parent_of(decoder(service)) != nursery
 
 
@@ -143,18 +143,18 @@ def test_a_decoder_that_does_not_answer_is_replaced_and_the_picture_may_be_sent_
     with running(settings_for(releases, decode_workers=1, decode_seconds=0.2)) as service:
         process_id = decoder(service)
         os.kill(process_id, signal.SIGSTOP)
-        answer = embed(service, picture(1))
+        answer = embed(service, image_file(1))
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
         assert "did not come back" in answer.json()["error"]["message"]
         assert decoder(service) != process_id
-        assert embed(service, picture(1)).status_code == 200
+        assert embed(service, image_file(1)).status_code == 200
 
 
 def test_a_decoder_has_one_socket_no_secret_and_narrow_limits(releases, settings_for, monkeypatch):
     monkeypatch.setenv("TWINLENS_SECRET_OF_OURS", "do not pass on")
     with running(settings_for(releases, decode_workers=1)) as service:
         process = Path(f"/proc/{decoder(service)}")
-        assert embed(service, picture(1)).status_code == 200
+        assert embed(service, image_file(1)).status_code == 200
         held = [str(link.readlink()) for link in (process / "fd").iterdir()]
         assert sorted(held)[:3] == ["/dev/null"] * 3
         assert [name.partition(":")[0] for name in sorted(held)[3:]] == ["socket"]
@@ -202,8 +202,8 @@ def test_killing_the_service_ends_its_decoders(releases):
 def test_what_a_gallery_keeps_of_a_picture_is_the_same_from_a_decoder(service):
     spec = Preprocessing(height=32, width=48, resize="letterbox")
     for data in (*sound().values(), saved(noise(900, 700), "JPEG")):
-        there = service.serving.decoders.picture(base64.b64encode(data).decode(), spec)
-        here = decode_picture(data, spec, limits=LIMITS)
+        there = service.serving.decoders.image_file(base64.b64encode(data).decode(), spec)
+        here = decode_whole_image(data, spec, limits=LIMITS)
         np.testing.assert_array_equal(there.pixels, here.pixels)
         for field in ("width_pixels", "height_pixels", "digest", "thumbnail"):
             assert getattr(there, field) == getattr(here, field)
@@ -212,7 +212,7 @@ def test_what_a_gallery_keeps_of_a_picture_is_the_same_from_a_decoder(service):
 def test_without_workers_threads_decode(releases, settings_for):
     with running(settings_for(releases, decode_workers=0)) as service:
         assert service.serving.decoders.process_ids() == ()
-        assert embed(service, picture(1)).status_code == 200
+        assert embed(service, image_file(1)).status_code == 200
         assert embed(service, b"no picture").json()["error"]["code"] == "undecodable_image"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from live_service import Running, picture, running
+from live_service import Running, image_file, running
 from prometheus_client.parser import text_string_to_metric_families
 from typer.testing import CliRunner
 
@@ -87,7 +87,7 @@ def ask(service: Running) -> None:
     client = service.client
     for _ in range(60):  # enough for a verdict of drift
         client.post("/search/text", json={"query": "a dog"})
-    client.post("/search/image", content=picture(1), headers={"content-type": "image/png"})
+    client.post("/search/image", content=image_file(1), headers={"content-type": "image/png"})
     client.post("/embed/text", json={"texts": " "})
     client.get("/drift")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from live_service import ITEM_COUNT, Running, picture, publish, running
+from live_service import ITEM_COUNT, Running, image_file, publish, running
 
 from encoders.calibration import CALIBRATION, Calibration, Figures, SearchCalibration, Weights
 from encoders.encoder import Encoder
@@ -166,7 +166,7 @@ def test_drift_is_told_by_subject_with_its_verdict_or_why_there_is_none(banked):
     client.get("/drift")  # from here on it is prepared, and counts
     batch = [{"text": f"{a} {b} {c}"} for a in "abcd" for b in "klmn" for c in ("cat", "dog", "red", "car")]
     assert client.post("/search/batch", json={"queries": batch}).status_code == 200
-    assert client.post("/search/image", content=picture(1), headers=PNG).status_code == 200
+    assert client.post("/search/image", content=image_file(1), headers=PNG).status_code == 200
     assert client.post("/search/image", content=b"no picture", headers=PNG).status_code == 400
     answer = client.get("/drift").json()
     reports = {report["subject"]: report for report in answer["reports"]}
@@ -225,7 +225,7 @@ def test_further_pages_and_what_is_said_to_be_an_example_are_no_queries(banked):
     bad = [{"text": "a dog"}, {"image": "bm8gcGljdHVyZQ=="}]
     batch = client.post("/search/batch", json={"queries": bad} | left_out).json()["answers"]
     assert [("error" in answer) for answer in batch] == [False, True]
-    for content, status in ((picture(1), 200), (b"no picture", 400)):
+    for content, status in ((image_file(1), 200), (b"no picture", 400)):
         answer = client.post("/search/image", params=left_out, content=content, headers=PNG)
         assert answer.status_code == status
     assert client.post("/search/text", json={"query": "a dog", "offset": 10}).status_code == 200
@@ -281,7 +281,7 @@ def texts_of_their_own(folder: Path) -> Path:
     folder.mkdir()
     lines = []
     for number, letter in enumerate("abcdefghijklmnopqrstuvwx"):
-        (folder / f"{number}.png").write_bytes(picture(number))
+        (folder / f"{number}.png").write_bytes(image_file(number))
         lines.append(json.dumps({"image": f"{number}.png", "title": f"a {letter} cat"}))
     (folder / "items.jsonl").write_text("\n".join(lines))
     return folder

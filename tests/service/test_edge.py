@@ -6,7 +6,7 @@ import io
 
 import httpx
 import pytest
-from live_service import device_held, dialled, metric, picture, running, wait_until
+from live_service import device_held, dialled, metric, image_file, running, wait_until
 from PIL import Image
 
 from service.app import SHORTCUTS, WEB
@@ -68,7 +68,7 @@ def test_a_request_id_is_kept_when_it_is_sane_and_new_otherwise(client):
 
 
 def test_server_timing_tells_the_stages_of_a_search_by_image(client):
-    response = client.post("/search/image", content=picture(1), headers=PNG)
+    response = client.post("/search/image", content=image_file(1), headers=PNG)
     stages = dict(part.split(";dur=") for part in response.headers["server-timing"].split(", "))
     assert list(stages) == ["queue", "decode", "inference", "search", "total"]
     spent = {name: float(value) for name, value in stages.items()}
@@ -131,7 +131,7 @@ def test_a_full_queue_answers_429_with_retry_after_and_then_serves_again(release
 
                     def send(seed: int) -> asyncio.Task[httpx.Response]:
                         return asyncio.create_task(
-                            client.post("/embed/image", content=picture(seed), headers=PNG)
+                            client.post("/embed/image", content=image_file(seed), headers=PNG)
                         )
 
                     waiting = [send(1), send(2)]
@@ -149,17 +149,17 @@ def test_a_full_queue_answers_429_with_retry_after_and_then_serves_again(release
 def test_a_deadline_that_passes_answers_504_and_leaves_nothing_behind(service):
     with device_held(service):
         headers = PNG | {"x-deadline-ms": "80"}
-        response = service.client.post("/embed/image", content=picture(1), headers=headers)
+        response = service.client.post("/embed/image", content=image_file(1), headers=headers)
         assert (response.status_code, response.json()["error"]["code"]) == (504, "deadline_exceeded")
     wait_until(lambda: metric(service, "twinlens_pending_items", kind="image") == 0)
-    assert service.client.post("/embed/image", content=picture(1), headers=PNG).status_code == 200
+    assert service.client.post("/embed/image", content=image_file(1), headers=PNG).status_code == 200
 
 
 def test_a_caller_that_leaves_is_dropped_before_it_costs_the_device_anything(service):
     gone = {"route": "/embed/image", "status": "499", "cause": "caller_gone"}
     before = metric(service, "twinlens_requests_total", **gone)
     encoded = metric(service, "twinlens_batch_items_sum", kind="image")
-    data = picture(1)
+    data = image_file(1)
     with device_held(service):
         with dialled(service) as caller:
             head = f"POST /embed/image HTTP/1.1\r\nhost: x\r\ncontent-length: {len(data)}\r\n"

@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from live_service import dialled, picture, running, wait_until
+from live_service import dialled, image_file, running, wait_until
 from pydantic import ValidationError
 from test_edge import JSON, PNG
 
@@ -18,7 +18,7 @@ def test_a_body_over_the_cap_is_413_announced_or_streamed_and_is_never_held(rele
             assert (response.status_code, response.json()["error"]["code"]) == (413, "too_large")
             assert "100000" in response.json()["error"]["message"]
             assert response.headers["connection"] == "close"
-        assert service.client.post("/embed/image", content=picture(1), headers=PNG).status_code == 200
+        assert service.client.post("/embed/image", content=image_file(1), headers=PNG).status_code == 200
 
 
 def test_bodies_that_are_too_much_together_answer_429_and_small_ones_get_through(releases, settings_for):

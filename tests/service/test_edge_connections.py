@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 
 import pytest
-from live_service import dialled, metric, picture, running, wait_until
+from live_service import dialled, metric, image_file, running, wait_until
 
 JSON = b"content-type: application/json\r\n"
 
@@ -92,7 +92,7 @@ def test_a_head_that_does_not_end_and_a_body_that_trickles_get_408_in_the_one_sh
 
 def test_a_large_body_on_a_thin_line_gets_the_time_its_bytes_earn(releases, settings_for):
     settings = settings_for(releases, body_seconds=0.2, body_bytes_per_second=100)
-    data = picture(1)
+    data = image_file(1)
     padded = b"POST /embed/image HTTP/1.1\r\nhost: x\r\ncontent-type: image/png\r\n"
     with running(settings) as service, dialled(service) as caller:
         caller.sendall(padded + b"content-length: %d\r\n\r\n" % (len(data) + 2000) + data + bytes(1000))

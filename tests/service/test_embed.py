@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import numpy as np
 import pytest
-from live_service import Running, picture
+from live_service import Running, image_file
 from PIL import Image
 
 from encoders.encoder import Encoder
@@ -38,7 +38,7 @@ def direct(encoder: Encoder, *pictures: bytes) -> np.ndarray:
 
 
 def test_an_image_as_body_form_base64_and_data_uri_gives_the_encoders_own_vector(client, encoder):
-    data = picture(100)
+    data = image_file(100)
     expected = direct(encoder, data)
     ways = (
         client.post("/embed/image", content=data, headers=PNG),
@@ -83,12 +83,12 @@ def test_dimensions_cut_the_vector_and_make_it_unit_again(client):
     whole = vectors_in(client.post("/embed/text", json={"texts": "a dog"}))[0]
     cut = vectors_in(client.post("/embed/text", json={"texts": "a dog", "dimensions": 5}))[0]
     np.testing.assert_allclose(cut, whole[:5] / np.linalg.norm(whole[:5]), atol=1e-6)
-    image = client.post("/embed/image?dimensions=5&encoding_format=base64", content=picture(1), headers=PNG)
+    image = client.post("/embed/image?dimensions=5&encoding_format=base64", content=image_file(1), headers=PNG)
     assert len(base64.b64decode(image.json()["data"][0]["embedding"])) == 20
 
 
 def test_one_bad_item_never_fails_the_others(client, encoder):
-    good = picture(7)
+    good = image_file(7)
     sent = [as_base64(good), "!!!", as_base64(b"no image"), "https://example.com/a.png", as_base64(good)]
     response = client.post("/embed/image", json={"images": sent})
     data = response.json()["data"]
@@ -119,7 +119,7 @@ def image_of(size: tuple[int, int], mode: str = "L") -> bytes:
     [
         (b"", 400, "undecodable_image"),
         (b"\x89PNG\r\n\x1a\n" + bytes(100), 400, "undecodable_image"),
-        (picture(1)[:-40], 400, "undecodable_image"),
+        (image_file(1)[:-40], 400, "undecodable_image"),
         (image_of((1, 1)), 422, "image_too_small"),
         (image_of((9000, 8000), "1"), 413, "image_too_large"),
         (image_of((2, 5000)), 422, "image_too_narrow"),
@@ -128,7 +128,7 @@ def image_of(size: tuple[int, int], mode: str = "L") -> bytes:
 def test_a_hostile_image_is_a_client_error_and_the_next_one_is_served(client, data, status, code):
     response = client.post("/embed/image", content=data, headers=PNG)
     assert (response.status_code, response.json()["error"]["code"]) == (status, code)
-    assert client.post("/embed/image", content=picture(1), headers=PNG).status_code == 200
+    assert client.post("/embed/image", content=image_file(1), headers=PNG).status_code == 200
     assert client.get("/readyz").status_code == 200
 
 
@@ -149,7 +149,7 @@ def test_a_long_text_is_cut_with_a_word_or_refused_with_count_and_limit(client):
 
 
 def test_openai_inputs_may_mix_texts_and_images_and_keep_their_order(client, encoder):
-    data = picture(3)
+    data = image_file(3)
     part = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{as_base64(data)}"}}
     parted = client.post("/v1/embeddings", json={"input": [part, {"type": "text", "text": "a dog"}]})
     mixed = [{"text": "a dog"}, {"image": as_base64(data)}, "a cat"]
@@ -192,7 +192,7 @@ def test_models_lists_the_one_that_is_served(client, encoder):
 
 
 def test_32_callers_at_once_each_get_the_vector_of_their_own_image(service: Running, encoder):
-    pictures = [picture(1000 + caller) for caller in range(32)]
+    pictures = [image_file(1000 + caller) for caller in range(32)]
     expected = direct(encoder, *pictures)
     before = service.serving.telemetry.registry.get_sample_value(
         "twinlens_batch_items_count", {"kind": "image"}

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from live_service import device_held, metric, picture, publish, running, wait_until
+from live_service import device_held, metric, image_file, publish, running, wait_until
 
 from service.device.cache import ENTRY_BYTES, EmbeddingCache, VectorCache
 from service.device.tickets import Embedded
@@ -72,7 +72,7 @@ def test_many_threads_at_once_leave_the_books_in_order():
 
 def test_a_picture_or_text_asked_for_again_is_not_encoded_again(cached):
     for kind, ask in (
-        ("image", lambda: cached.client.post("/embed/image", content=picture(1), headers=PNG)),
+        ("image", lambda: cached.client.post("/embed/image", content=image_file(1), headers=PNG)),
         ("text", lambda: cached.client.post("/embed/text", json={"texts": "a dog"})),
     ):
         first = ask()
@@ -89,8 +89,8 @@ def test_a_picture_or_text_asked_for_again_is_not_encoded_again(cached):
 
 def test_two_pictures_of_one_size_never_share(cached, service):
     for seed in (1, 2, 1, 2):
-        answer = cached.client.post("/embed/image", content=picture(seed), headers=PNG).json()
-        sure = service.client.post("/embed/image", content=picture(seed), headers=PNG).json()
+        answer = cached.client.post("/embed/image", content=image_file(seed), headers=PNG).json()
+        sure = service.client.post("/embed/image", content=image_file(seed), headers=PNG).json()
         assert np.allclose(answer["data"][0]["embedding"], sure["data"][0]["embedding"], atol=1e-6)
 
 

@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from live_service import picture
+from live_service import image_file
 
 from service.wire.forms import MAX_FIELD_BYTES, MAX_FIELDS, parse_form
 
@@ -28,7 +28,7 @@ def test_another_charset_than_utf8_is_415_and_never_looked_up(client, charset, m
         raise AssertionError(f"{name} was looked up")
 
     monkeypatch.setattr("codecs.lookup", looked_up)
-    image = part("images", picture(1), file=True)
+    image = part("images", image_file(1), file=True)
     for path, body, kind in (
         ("/embed/text", b'{"texts": "a"}', f'application/json; charset="{charset}"'),
         ("/embed/image", b'{"images": "a"}', f"application/json; charset={charset}"),
@@ -48,7 +48,7 @@ def test_another_charset_than_utf8_is_415_and_never_looked_up(client, charset, m
 
 @pytest.mark.parametrize("charset", ["utf-8", "UTF-8", "utf8", '"UTF8"', "'Utf-8'"])
 def test_utf8_passes_however_it_is_written(client, charset):
-    image = part("images", picture(1), file=True)
+    image = part("images", image_file(1), file=True)
     fields = part("dimensions", b"8", more=f"content-type: text/plain; charset={charset}\r\n")
     for path, body, kind in (
         ("/embed/text", b'{"texts": "a"}', f"application/json; charset={charset}"),
@@ -89,7 +89,7 @@ def test_a_bad_form_is_told_what_is_wrong_with_it(client, body, status, code):
 
 
 def test_a_form_reads_the_same_in_chunks_of_any_size():
-    files = [picture(1), b"\r\n--bound\r\n" * 50, b"", f"\r\n--{BOUNDARY[:-1]}".encode()]
+    files = [image_file(1), b"\r\n--bound\r\n" * 50, b"", f"\r\n--{BOUNDARY[:-1]}".encode()]
     body = form(*(part("images", data, file=True) for data in files), part("title", "ä\r\nb".encode()))
     for size in (1, 7, 64, 1000, len(body)):
         chunks = (body[start : start + size] for start in range(0, len(body), size))
@@ -100,7 +100,7 @@ def test_a_form_reads_the_same_in_chunks_of_any_size():
 
 def test_a_temporary_folder_that_takes_nothing_changes_nothing(client, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(Path("/proc/nowhere")))
-    large = picture(1) + bytes(3 << 20)  # more than Starlette keeps in memory
-    answer = client.post("/embed/image", files=[("images", large), ("images", picture(2))])
+    large = image_file(1) + bytes(3 << 20)  # more than Starlette keeps in memory
+    answer = client.post("/embed/image", files=[("images", large), ("images", image_file(2))])
     assert answer.status_code == 200
     assert all("embedding" in item for item in answer.json()["data"])

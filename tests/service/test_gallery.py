@@ -5,7 +5,7 @@ import shutil
 from urllib.parse import quote
 
 import pytest
-from live_service import picture, publish, running
+from live_service import image_file, publish, running
 from PIL import Image
 
 WIDE = "cars/green ä#?% 1.png"  # 320×40
@@ -74,7 +74,7 @@ def test_a_side_out_of_range_is_422(client):
 def test_when_the_file_has_moved_the_thumbnail_still_shows(tmp_path, gallery, tiny_bundle, settings_for):
     moved = shutil.copytree(gallery, tmp_path / "gallery")
     publish(tmp_path / "releases", moved, tiny_bundle)
-    (moved / WIDE).write_bytes(picture(999))
+    (moved / WIDE).write_bytes(image_file(999))
     with running(settings_for(tmp_path / "releases")) as service:
         changed = service.client.get(f"/images/{quote(WIDE)}")
         assert (changed.status_code, changed.json()["error"]["code"]) == (404, "image_missing")

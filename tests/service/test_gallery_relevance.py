@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from live_service import picture, publish, running
+from live_service import image_file, publish, running
 
 from encoders.bundle import Bundle
 from encoders.calibration import CALIBRATION, Calibration, SearchCalibration, Weights, file_digest
@@ -27,7 +27,7 @@ def gallery_of(folder: Path, titles: list[str]) -> Path:
     folder.mkdir()
     lines = []
     for number, title in enumerate(titles):
-        (folder / f"{number}.png").write_bytes(picture(number))
+        (folder / f"{number}.png").write_bytes(image_file(number))
         lines.append(json.dumps({"image": f"{number}.png", "title": title}))
     (folder / "items.jsonl").write_text("\n".join(lines))
     return folder

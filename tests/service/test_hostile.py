@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hostile_files import ANY, OK, Hostile
 from hostile_pictures import MARKER, all_hostile
-from live_service import Running, picture, running
+from live_service import Running, image_file, running
 from test_embed import direct
 
 from encoders.encoder import Encoder
@@ -56,7 +56,7 @@ def test_there_are_hundreds_each_under_its_own_name(hostile):
 def test_every_hostile_picture_gets_its_4xx_and_good_ones_their_vector_all_the_while(
     client, service, hostile, tiny_bundle
 ):
-    good = picture(3)
+    good = image_file(3)
     expected = direct(Encoder.load(tiny_bundle, device="cpu"), good)[0]
 
     def ask(number: int) -> tuple[str, str]:

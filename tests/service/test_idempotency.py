@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from live_service import Running, picture, running
+from live_service import Running, image_file, running
 
 from service.access.access import Caller
 from service.access.keys import create_key
@@ -31,7 +31,7 @@ def service(
 
 
 def coded(seed: int) -> str:
-    return base64.b64encode(picture(seed)).decode()
+    return base64.b64encode(image_file(seed)).decode()
 
 
 def send(
@@ -41,8 +41,8 @@ def send(
 
 
 REQUESTS = {
-    "image": {"content": picture(1), "headers": PNG, "params": {"payload": '{"n": 1}'}},
-    "form": {"files": {"image": ("a.png", picture(1))}, "data": {"payload": '{"n": 1}'}},
+    "image": {"content": image_file(1), "headers": PNG, "params": {"payload": '{"n": 1}'}},
+    "form": {"files": {"image": ("a.png", image_file(1))}, "data": {"payload": '{"n": 1}'}},
     "json": {"json": {"image": coded(1), "payload": {"n": 1}, "texts": ["a red dog"]}},
 }
 
@@ -60,7 +60,7 @@ def test_a_put_sent_again_is_answered_alike_and_made_once(client, service, kind)
 
 
 def test_a_delete_sent_again_is_answered_alike_and_without_a_key_404(client):
-    assert client.put("/items/going", content=picture(2), headers=PNG).status_code == 200
+    assert client.put("/items/going", content=image_file(2), headers=PNG).status_code == 200
     first, again = (send(client, "DELETE", "/items/going", "delete") for _ in range(2))
     assert (first.status_code, again.status_code) == (200, 200)
     assert again.content == first.content
@@ -77,7 +77,7 @@ def test_a_batch_sent_again_is_answered_alike_with_its_errors(client, service):
 
 
 def test_what_changed_nothing_is_not_kept(client):
-    for content, status in ((b"no image", 400), (picture(4), 200)):
+    for content, status in ((b"no image", 400), (image_file(4), 200)):
         answer = send(client, "PUT", "/items/retried", "failed", content=content, headers=PNG)
         assert answer.status_code == status
 
@@ -85,15 +85,15 @@ def test_what_changed_nothing_is_not_kept(client):
 @pytest.mark.parametrize(
     ("method", "path", "options"),
     [
-        ("PUT", "/items/used", {"content": picture(6), "headers": PNG}),
-        ("PUT", "/items/used", {"content": picture(5), "headers": PNG, "params": {"payload": '{"n": 2}'}}),
-        ("PUT", "/items/other", {"content": picture(5), "headers": PNG}),
+        ("PUT", "/items/used", {"content": image_file(6), "headers": PNG}),
+        ("PUT", "/items/used", {"content": image_file(5), "headers": PNG, "params": {"payload": '{"n": 2}'}}),
+        ("PUT", "/items/other", {"content": image_file(5), "headers": PNG}),
         ("DELETE", "/items/used", {}),
         ("POST", "/items/batch", {"json": {"delete": ["used"]}}),
     ],
 )
 def test_a_key_of_another_request_is_422_and_changes_nothing(client, service, method, path, options):
-    send(client, "PUT", "/items/used", "used", content=picture(5), headers=PNG)
+    send(client, "PUT", "/items/used", "used", content=image_file(5), headers=PNG)
     before = service.serving.live.sequence
     refused = send(client, method, path, "used", **options)
     assert (refused.status_code, refused.json()["error"]["code"]) == (422, "idempotency_key_reused")
@@ -103,7 +103,7 @@ def test_a_key_of_another_request_is_422_and_changes_nothing(client, service, me
 
 def test_many_at_once_with_one_key_make_one_change(client, service):
     def one(_: int) -> httpx.Response:
-        return send(client, "PUT", "/items/once", "at-once", content=picture(7), headers=PNG)
+        return send(client, "PUT", "/items/once", "at-once", content=image_file(7), headers=PNG)
 
     before = service.serving.live.sequence
     with ThreadPoolExecutor(8) as pool:
@@ -117,7 +117,7 @@ def test_many_at_once_with_one_key_make_one_change(client, service):
 def test_a_quoted_key_is_the_same_key(client):
     """The draft has it as a string of structured fields; most clients leave the quotes out."""
     for key in ("plain", '"plain"'):
-        answer = send(client, "PUT", "/items/quoted", key, content=picture(8), headers=PNG)
+        answer = send(client, "PUT", "/items/quoted", key, content=image_file(8), headers=PNG)
     assert answer.headers["idempotency-replayed"] == "true"
 
 
@@ -137,12 +137,12 @@ def test_answers_outlast_a_restart_and_are_told_to_nobody_else(
     )
     settings = settings_for(folder, live_changes=True, keys_file=keys)
     with running(settings) as service:
-        first = send(service.client, "PUT", "/items/a", "shared", content=picture(1), headers=PNG | one)
+        first = send(service.client, "PUT", "/items/a", "shared", content=image_file(1), headers=PNG | one)
         assert first.json()["sequence"] == 1
     with running(settings) as service:
-        again = send(service.client, "PUT", "/items/a", "shared", content=picture(1), headers=PNG | one)
+        again = send(service.client, "PUT", "/items/a", "shared", content=image_file(1), headers=PNG | one)
         assert (again.content, again.headers["idempotency-replayed"]) == (first.content, "true")
-        theirs = send(service.client, "PUT", "/items/b", "shared", content=picture(2), headers=PNG | other)
+        theirs = send(service.client, "PUT", "/items/b", "shared", content=image_file(2), headers=PNG | other)
         assert (theirs.status_code, theirs.json()["sequence"]) == (200, 2)
 
 

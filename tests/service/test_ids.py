@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from live_service import Running, dialled, picture, running
+from live_service import Running, dialled, image_file, running
 
 from service.settings import Settings
 
@@ -23,7 +23,7 @@ def service(
     shutil.copytree(releases, folder)
     with running(settings_for(folder, live_changes=True)) as started:
         path = f"/items/{quote(REPLACED)}"
-        assert started.client.put(path, content=picture(1), headers=PNG).status_code == 200
+        assert started.client.put(path, content=image_file(1), headers=PNG).status_code == 200
         yield started
 
 
@@ -34,12 +34,12 @@ def service(
 )
 def test_a_path_that_is_no_utf_8_names_no_item(client, service, method, route, broken):
     before = service.serving.live.sequence
-    response = client.request(method, f"/{route}/{broken}", content=picture(2), headers=PNG)
+    response = client.request(method, f"/{route}/{broken}", content=image_file(2), headers=PNG)
     assert response.status_code == 422
     if method != "HEAD":
         assert response.json()["error"]["code"] == "bad_id"
     assert service.serving.live.sequence == before
-    assert client.get(f"/images/{quote(REPLACED)}").content == picture(1)
+    assert client.get(f"/images/{quote(REPLACED)}").content == image_file(1)
 
 
 def test_bare_bytes_in_a_path_name_no_item(service):
@@ -74,7 +74,7 @@ def test_half_a_surrogate_pair_in_json_names_no_item(client, service, path, body
 
 
 def test_a_whole_surrogate_pair_in_json_is_one_character(client):
-    assert client.put("/items/%F0%9F%98%80", content=picture(3), headers=PNG).status_code == 200
+    assert client.put("/items/%F0%9F%98%80", content=image_file(3), headers=PNG).status_code == 200
     answer = client.post("/items/batch", content='{"delete": ["\\ud83d\\ude00"]}', headers=JSON)
     assert answer.json()["delete"][0]["id"] == "😀"
     assert "sequence" in answer.json()["delete"][0]
@@ -82,7 +82,7 @@ def test_a_whole_surrogate_pair_in_json_is_one_character(client):
 
 def test_a_filter_in_a_query_that_is_no_utf_8_is_refused(client):
     told = '{"must": [{"has_id": ["a%FFb"]}]}'
-    response = client.post(f"/search/image?filter={told}", content=picture(1), headers=PNG)
+    response = client.post(f"/search/image?filter={told}", content=image_file(1), headers=PNG)
     assert (response.status_code, response.json()["error"]["code"]) == (422, "invalid_field")
     assert "not valid UTF-8" in response.json()["error"]["message"]
 
@@ -90,14 +90,14 @@ def test_a_filter_in_a_query_that_is_no_utf_8_is_refused(client):
 def test_a_line_break_stays_in_an_id_and_is_refused(service):
     """Starlette's own `path` would leave it out, and a change of one item would be another's."""
     client = service.client
-    assert client.put("/items/sound", content=picture(4), headers=PNG).status_code == 200
+    assert client.put("/items/sound", content=image_file(4), headers=PNG).status_code == 200
     for broken in ("sound%0A", "%0Asound", "so%0Aund"):
         for response in (
-            client.put(f"/items/{broken}", content=picture(5), headers=PNG),
+            client.put(f"/items/{broken}", content=image_file(5), headers=PNG),
             client.delete(f"/items/{broken}"),
         ):
             assert (response.status_code, response.json()["error"]["code"]) == (422, "bad_id")
         for route in ("items", "images"):
             response = client.get(f"/{route}/{broken}")
             assert (response.status_code, response.json()["error"]["code"]) == (404, "unknown_item")
-    assert client.get("/images/sound").content == picture(4)
+    assert client.get("/images/sound").content == image_file(4)

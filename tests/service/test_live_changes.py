@@ -11,7 +11,7 @@ from urllib.parse import quote
 import httpx
 import numpy as np
 import pytest
-from live_service import ITEM_COUNT, Running, picture, publish, running
+from live_service import ITEM_COUNT, Running, image_file, publish, running
 
 from index.errors import JournalBusy
 from service.settings import Settings
@@ -48,7 +48,7 @@ def url(item_id: str) -> str:
 
 def put(client: httpx.Client, item_id: str, *, seed: int = 100, **payload: object) -> dict:
     response = client.put(
-        url(item_id), content=picture(seed), headers=PNG, params={"payload": json.dumps(payload)}
+        url(item_id), content=image_file(seed), headers=PNG, params={"payload": json.dumps(payload)}
     )
     assert response.status_code == 200, response.text
     return response.json()
@@ -65,7 +65,7 @@ def ids(results: list[dict]) -> list[str]:
 
 
 def like(client: httpx.Client, seed: int) -> list[dict]:
-    return client.post("/search/image?k=1000", content=picture(seed), headers=PNG).json()["results"]
+    return client.post("/search/image?k=1000", content=image_file(seed), headers=PNG).json()["results"]
 
 
 def test_an_item_that_was_put_is_found_at_once_by_text_picture_vector_and_item(client, service):
@@ -96,7 +96,7 @@ def test_an_item_that_was_put_is_found_at_once_by_text_picture_vector_and_item(c
         "height": 40,
         "release": service.serving.state.release.id,
     }
-    assert client.get("/images/new/one.png").content == picture(100)
+    assert client.get("/images/new/one.png").content == image_file(100)
     thumbnail = client.get("/images/new/one.png", params={"side": 64})
     assert (thumbnail.status_code, thumbnail.headers["content-type"]) == (200, "image/webp")
     assert thumbnail.headers["cache-control"] == "no-cache"
@@ -184,7 +184,7 @@ def test_an_id_may_be_anything_that_a_gallery_may_hold(client, item_id):
     put(client, item_id, number=1)
     assert client.get(url(item_id)).json()["id"] == item_id
     assert like(client, 100)[0]["id"] == item_id
-    assert client.get(f"/images/{quote(item_id)}").content == picture(100)
+    assert client.get(f"/images/{quote(item_id)}").content == image_file(100)
     assert client.delete(url(item_id)).json()["id"] == item_id
     assert client.get(url(item_id)).status_code == 404
 
@@ -194,13 +194,13 @@ def test_an_id_that_no_gallery_could_hold_is_refused_and_never_becomes_a_path(cl
     answer = client.post("/items/batch", json={"put": [{"id": item_id, "image": coded(1)}]})
     assert (answer.status_code, answer.json()["error"]["code"]) == (422, "bad_id")
     if item_id not in ("..", "a/../b"):  # a client resolves those before it sends them
-        response = client.put(f"/items/{quote(item_id, safe='/')}", content=picture(1), headers=PNG)
+        response = client.put(f"/items/{quote(item_id, safe='/')}", content=image_file(1), headers=PNG)
         assert (response.status_code, response.json()["error"]["code"]) == (422, "bad_id")
     assert not service.serving.state.overlay.row_of
 
 
 def coded(seed: int) -> str:
-    return base64.b64encode(picture(seed)).decode()
+    return base64.b64encode(image_file(seed)).decode()
 
 
 def test_one_bad_item_of_many_never_fails_the_others_and_each_has_its_own_error(client, service):
@@ -267,17 +267,17 @@ def test_deletes_of_many_are_answered_one_by_one_even_when_none_is_there(client,
     ("options", "status", "code"),
     [
         ({"content": b"no picture", "headers": PNG}, 400, "undecodable_image"),
-        ({"content": picture(1), "headers": {"content-type": "text/plain"}}, 415, "unsupported_media_type"),
+        ({"content": image_file(1), "headers": {"content-type": "text/plain"}}, 415, "unsupported_media_type"),
         ({"json": {"image": coded(1), "vector": [1.0]}}, 422, "invalid_field"),
         ({"json": {"vector": [1.0] * 16}}, 422, "invalid_field"),
         ({"json": {"vector": [1.0] * 16, "model_fingerprint": "0" * 64}}, 409, "wrong_model"),
         ({"json": {"image": coded(1), "payload": [1]}}, 422, "invalid_field"),
         ({"json": {"image": coded(1), "more": 1}}, 422, "invalid_field"),
-        ({"content": picture(1), "headers": PNG, "params": {"payload": "{"}}, 400, "invalid_json"),
-        ({"content": picture(1), "headers": PNG, "params": {"payload": "[1]"}}, 422, "invalid_field"),
-        ({"content": picture(1), "headers": PNG, "params": {"texts": '"a"'}}, 422, "invalid_field"),
-        ({"content": picture(1), "headers": PNG, "params": {"k": "1"}}, 422, "invalid_field"),
-        ({"files": {"picture": ("a.png", picture(1))}}, 422, "invalid_field"),
+        ({"content": image_file(1), "headers": PNG, "params": {"payload": "{"}}, 400, "invalid_json"),
+        ({"content": image_file(1), "headers": PNG, "params": {"payload": "[1]"}}, 422, "invalid_field"),
+        ({"content": image_file(1), "headers": PNG, "params": {"texts": '"a"'}}, 422, "invalid_field"),
+        ({"content": image_file(1), "headers": PNG, "params": {"k": "1"}}, 422, "invalid_field"),
+        ({"files": {"picture": ("a.png", image_file(1))}}, 422, "invalid_field"),
         ({"content": b"{", "headers": {"content-type": "application/json"}}, 400, "invalid_json"),
     ],
 )
@@ -326,7 +326,7 @@ def test_fields_count_what_was_put_and_deleted_at_once(client, service):
 
 
 def test_a_form_takes_the_picture_with_payload_and_texts(client):
-    files, fields = {"image": ("a.png", picture(9))}, {"payload": '{"year": 1}', "texts": '["a dark square"]'}
+    files, fields = {"image": ("a.png", image_file(9))}, {"payload": '{"year": 1}', "texts": '["a dark square"]'}
     assert client.put("/items/form", files=files, data=fields).status_code == 200
     assert client.get("/items/form").json()["payload"] == {"year": 1}
     assert found(client, "text", query="a dark square", **{"in": "texts"})[0]["items"] == ["form"]
@@ -369,7 +369,7 @@ def test_putting_one_item_very_often_keeps_memory_bounded(service, client, monke
 def test_a_service_without_live_changes_takes_none(releases, settings_for):
     with running(settings_for(releases)) as plain:
         for response in (
-            plain.client.put("/items/a", content=picture(1), headers=PNG),
+            plain.client.put("/items/a", content=image_file(1), headers=PNG),
             plain.client.delete("/items/a"),
             plain.client.post("/items/batch", json={"delete": ["a"]}),
         ):
@@ -390,7 +390,7 @@ def test_the_most_items_that_are_taken_is_a_clear_error(tmp_path, releases, sett
         put(small.client, "a")
         put(small.client, "b")
         put(small.client, "a", seed=5)
-        full = small.client.put("/items/c", content=picture(1), headers=PNG)
+        full = small.client.put("/items/c", content=image_file(1), headers=PNG)
         assert (full.status_code, full.json()["error"]["code"]) == (507, "too_many_live_items")
         assert small.client.delete("/items/b").status_code == 200
         put(small.client, "c")
@@ -412,7 +412,7 @@ def test_the_gallery_of_a_release_built_again_serves_what_the_overlay_served(
         asked = [
             lambda **more: found(client, "text", query="a red circle", **more),
             lambda **more: found(client, "item", id="new/a.png", **more),
-            lambda **more: client.post("/search/image?k=1000", content=picture(50), headers=PNG).json()[
+            lambda **more: client.post("/search/image?k=1000", content=image_file(50), headers=PNG).json()[
                 "results"
             ],
         ]
@@ -431,7 +431,7 @@ def test_the_gallery_of_a_release_built_again_serves_what_the_overlay_served(
             for one_hit, other in zip(old, new, strict=True):
                 assert one_hit["score"] == pytest.approx(other["score"], abs=2e-6)
                 assert one_hit["payload"] == other["payload"]
-        assert client.get("/images/new/a.png").content == picture(50)
+        assert client.get("/images/new/a.png").content == image_file(50)
         assert client.get("/images/new/a.png?side=64").status_code == 200
         assert client.get("/images/bare").json()["error"]["code"] == "image_missing"
         assert client.get("/items/bare").json()["width"] is None

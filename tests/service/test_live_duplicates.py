@@ -6,7 +6,7 @@ import threading
 
 import numpy as np
 import pytest
-from live_service import ITEM_COUNT, picture, running
+from live_service import ITEM_COUNT, image_file, running
 from PIL import Image
 
 from service.search import duplicates
@@ -21,13 +21,13 @@ def service(tmp_path_factory, releases, settings_for):
     shutil.copytree(releases, folder)
     with running(settings_for(folder, live_changes=True)) as started:
         for name, seed in (("copy of 2", 2), ("another of 2", 2), ("copy of 9", 9)):
-            assert started.client.put(f"/items/{name}", content=picture(seed), headers=PNG).is_success
-        with Image.open(io.BytesIO(picture(9))) as image:
+            assert started.client.put(f"/items/{name}", content=image_file(seed), headers=PNG).is_success
+        with Image.open(io.BytesIO(image_file(9))) as image:
             buffer = io.BytesIO()
             image.save(buffer, "BMP")
         bmp = {"content-type": "image/bmp"}
         assert started.client.put("/items/as bmp", content=buffer.getvalue(), headers=bmp).is_success
-        assert started.client.put("/items/gone", content=picture(9), headers=PNG).is_success
+        assert started.client.put("/items/gone", content=image_file(9), headers=PNG).is_success
         assert started.client.delete("/items/gone").is_success
         yield started
 

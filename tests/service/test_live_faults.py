@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import httpx
 import pytest
-from live_service import ITEM_COUNT, picture, publish, running, spawned, until_it_serves, wait_until
+from live_service import ITEM_COUNT, image_file, publish, running, spawned, until_it_serves, wait_until
 
 from index.catalog import current_release_id, release_ids
 from index.errors import CorruptJournal, JournalBusy
@@ -44,7 +44,7 @@ def folder(tmp_path: Path, releases: Path) -> Path:
 
 def put(client: httpx.Client, item_id: str, seed: int, **payload: object) -> httpx.Response:
     return client.put(
-        f"/items/{item_id}", content=picture(seed), headers=PNG, params={"payload": json.dumps(payload)}
+        f"/items/{item_id}", content=image_file(seed), headers=PNG, params={"payload": json.dumps(payload)}
     )
 
 
@@ -95,7 +95,7 @@ def test_kill_9_under_writers_loses_nothing_and_doubles_nothing(folder):
         assert len(set(everything)) == len(everything) == ITEM_COUNT + len(first) + len(held)
         assert set(writers.answered) <= set(held) <= writers.sent
         for name in list(writers.answered)[-3:]:
-            assert client.get(f"/images/{name}").content == picture(writers.answered[name])
+            assert client.get(f"/images/{name}").content == image_file(writers.answered[name])
     with open_snapshot(folder) as snapshot:
         found = {change.id for change in snapshot.changes()}
     assert found == {"new/0", *first, *held}
@@ -148,7 +148,7 @@ def test_on_a_full_disk_puts_are_507_deletes_work_and_searches_go_on(folder, sma
 
 
 def put_large(client: httpx.Client, item_id: str) -> httpx.Response:
-    filling = picture(len(item_id), width=480, height=480) + os.urandom(400_000)
+    filling = image_file(len(item_id), width=480, height=480) + os.urandom(400_000)
     return client.put(f"/items/{item_id}", content=filling, headers=PNG)
 
 
@@ -159,7 +159,7 @@ def test_a_refused_put_leaves_no_image_behind(folder, settings_for):
         assert put(service.client, "a", 3).status_code == 200
         assert service.client.put("/items/c", content=b"no image", headers=PNG).status_code == 400
         wait_until(lambda: image_count(folder) == 1)
-        assert service.client.get("/images/a").content == picture(3)
+        assert service.client.get("/images/a").content == image_file(3)
 
 
 def test_a_change_whose_caller_leaves_is_made_whole(folder, settings_for):
@@ -168,13 +168,13 @@ def test_a_change_whose_caller_leaves_is_made_whole(folder, settings_for):
         live, go_on = service.serving.live, threading.Event()
         live._disk.submit(go_on.wait, 30)
         leaving = http.client.HTTPConnection(service.url.removeprefix("http://"))
-        leaving.request("PUT", "/items/left", body=picture(7), headers=PNG)
+        leaving.request("PUT", "/items/left", body=image_file(7), headers=PNG)
         wait_until(lambda: live._committing is not None)
         leaving.close()
         wait_until(lambda: service.serving.in_flight == 0)
         go_on.set()
         wait_until(lambda: service.client.get("/items/left").status_code == 200)
-        assert service.client.get("/images/left").content == picture(7)
+        assert service.client.get("/images/left").content == image_file(7)
 
 
 def test_a_504_may_be_in_and_its_idempotency_key_tells(folder, settings_for):
@@ -183,13 +183,13 @@ def test_a_504_may_be_in_and_its_idempotency_key_tells(folder, settings_for):
         client, go_on = service.client, threading.Event()
         service.serving.live._disk.submit(go_on.wait, 30)
         headers = {**PNG, "idempotency-key": "4f0c", "x-deadline-ms": "300"}
-        late = client.put("/items/late", content=picture(7), headers=headers)
+        late = client.put("/items/late", content=image_file(7), headers=headers)
         assert late.status_code == 504
         go_on.set()
         del headers["x-deadline-ms"]
-        again = client.put("/items/late", content=picture(7), headers=headers)
+        again = client.put("/items/late", content=image_file(7), headers=headers)
         assert (again.status_code, again.json()["sequence"]) == (200, 1)
-        assert client.get("/images/late").content == picture(7)
+        assert client.get("/images/late").content == image_file(7)
 
 
 def test_an_image_replaced_while_it_is_asked_for_is_answered(folder, settings_for, monkeypatch):
@@ -214,7 +214,7 @@ def test_an_image_replaced_while_it_is_asked_for_is_answered(folder, settings_fo
         wait_until(lambda: image_count(folder) == 1)
         go_on.set()
         asking.join()
-        assert (answers[0].status_code, answers[0].content) == (200, picture(2))
+        assert (answers[0].status_code, answers[0].content) == (200, image_file(2))
 
 
 def test_live_moved_away_stops_changes_and_nothing_else(folder, settings_for):
@@ -229,7 +229,7 @@ def test_live_moved_away_stops_changes_and_nothing_else(folder, settings_for):
             Journal(folder)
         (folder / "elsewhere").rename(folder / "live")
         assert put(client, "after", 3).status_code == 200
-        assert client.get("/images/before").content == picture(1)
+        assert client.get("/images/before").content == image_file(1)
     with open_snapshot(folder) as snapshot:
         assert [change.id for change in snapshot.changes()] == ["before", "after"]
 
@@ -317,7 +317,7 @@ def test_changes_go_on_while_releases_and_encoders_are_swapped(two_releases, set
         held = [name for name in held_ids(service.client) if name.startswith("w") and "/" in name]
         assert held == sorted(changing.state)
         for name, seed in changing.state.items():
-            answer = service.client.post("/search/image?k=1", content=picture(seed), headers=PNG).json()
+            answer = service.client.post("/search/image?k=1", content=image_file(seed), headers=PNG).json()
             best = answer["results"][0]
             assert (best["id"], best["score"]) == (name, pytest.approx(1.0, abs=1e-4))
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import httpx
-from live_service import picture, spawned, until_it_serves
+from live_service import image_file, spawned, until_it_serves
 
 from service.watch.logs import JsonLines
 
@@ -23,7 +23,7 @@ def test_every_line_of_a_real_process_is_one_json_object_without_secrets(release
         with httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
             headers = {"x-request-id": "mine-7", "authorization": f"Bearer {WORD}", "x-api-key": WORD}
             client.post("/search/text", json={"query": WORD}, headers=headers)
-            client.post("/embed/image", content=picture(1), headers={"content-type": "image/png"})
+            client.post("/embed/image", content=image_file(1), headers={"content-type": "image/png"})
             client.post("/embed/text", content=f"{{{WORD}", headers={"content-type": "application/json"})
         host, port = url.removeprefix("http://").split(":")
         for request in (f"{FORGED} HTTP/1.1\r\nhost: x\r\nconnection: close", "no HTTP at all"):

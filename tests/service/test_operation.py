@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import httpx
 import numpy as np
 import pytest
-from live_service import HeldFile, Running, device_held, metric, picture, publish, running, wait_until
+from live_service import HeldFile, Running, device_held, metric, image_file, publish, running, wait_until
 
 from encoders.compiled import can_compile
 from encoders.errors import FingerprintMismatch
@@ -294,7 +294,7 @@ def test_a_service_is_ready_before_its_towers_are_compiled_and_answers_the_same_
     def embedded() -> np.ndarray:
         answers = [
             service.client.post("/embed/text", json={"texts": ["a red square", "a cat"]}),
-            service.client.post("/embed/image", content=picture(1), headers={"content-type": "image/png"}),
+            service.client.post("/embed/image", content=image_file(1), headers={"content-type": "image/png"}),
         ]
         return np.array([one["embedding"] for answer in answers for one in answer.json()["data"]])
 

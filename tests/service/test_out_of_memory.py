@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 from hostile_files import png
-from live_service import picture, spawned, until_it_serves, wait_until
+from live_service import image_file, spawned, until_it_serves, wait_until
 from memory_group import MemoryGroup, memory_group
 from processes import children_of, is_running
 
@@ -32,13 +32,13 @@ def test_large_images_get_503_and_small_ones_200_when_memory_runs_out(group, rel
         group.take(process.pid)
         url, _ = until_it_serves(process)
         assert embed(url, LARGE).status_code == 200
-        assert embed(url, picture(1)).status_code == 200
+        assert embed(url, image_file(1)).status_code == 200
         group.limit(group.used_bytes() + ROOM_BYTES)  # the service holds much more than half of it
         with ThreadPoolExecutor(2) as callers:
             large = callers.submit(lambda: [embed(url, LARGE) for _ in range(4)])
             small = []
             while not large.done():
-                small.append(embed(url, picture(len(small))))
+                small.append(embed(url, image_file(len(small))))
         assert process.poll() is None
         assert {(answer.status_code, answer.headers.get("retry-after")) for answer in large.result()} == {
             (503, "1")

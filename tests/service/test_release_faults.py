@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import pytest
 import torch
-from live_service import Running, files_left, picture, publish, running, wait_until
+from live_service import Running, files_left, image_file, publish, running, wait_until
 
 from encoders.errors import Unreadable
 from index.manifest import MANIFEST_NAME
@@ -42,7 +42,7 @@ def test_a_folder_of_releases_that_is_deleted_goes_on_being_searched(tmp_path, r
         before = hits(service)
         shutil.rmtree(folder)
         assert hits(service) == before
-        assert service.client.post("/embed/image", content=picture(1), headers=PNG).status_code == 200
+        assert service.client.post("/embed/image", content=image_file(1), headers=PNG).status_code == 200
         assert service.client.get("/readyz").status_code == 200
         reload = service.client.post("/release/reload")
         assert (reload.status_code, reload.json()["error"]["code"]) == (500, "reload_failed")
@@ -131,7 +131,7 @@ def test_a_clock_that_is_set_back_by_a_day_stops_nothing(releases, settings_for,
         before, now = hits(service), time.time
         monkeypatch.setattr(time, "time", lambda: now() - 86_400)
         assert hits(service) == before
-        assert service.client.post("/embed/image", content=picture(2), headers=PNG).status_code == 200
+        assert service.client.post("/embed/image", content=image_file(2), headers=PNG).status_code == 200
         assert service.client.post("/release/reload").status_code == 200
         assert service.client.get("/readyz").status_code == 200
         assert service.client.get("/metrics").status_code == 200

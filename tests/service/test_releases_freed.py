@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from live_service import Running, device_held, picture, publish, running, wait_until
+from live_service import Running, device_held, image_file, publish, running, wait_until
 
 from encoders.bundle import Bundle
 
 PNG = {"content-type": "image/png"}
-SPOILED = picture(1)[:60]
+SPOILED = image_file(1)[:60]
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def image_fails(service: Running) -> None:
 
 
 def one_image_of_two_fails(service: Running) -> None:
-    files = [("images", ("a", SPOILED)), ("images", ("b", picture(2)))]
+    files = [("images", ("a", SPOILED)), ("images", ("b", image_file(2)))]
     assert service.client.post("/embed/image", files=files).status_code == 200
 
 
@@ -79,7 +79,7 @@ def deadline_passes(service: Running) -> None:
     with device_held(service):
         late = service.client.post("/embed/text", json={"texts": ["a dog"]}, headers=in_time)
         assert late.status_code == 504
-        late = service.client.post("/embed/image", content=picture(3), headers=PNG | in_time)
+        late = service.client.post("/embed/image", content=image_file(3), headers=PNG | in_time)
         assert late.status_code == 504
 
 

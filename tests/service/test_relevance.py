@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from live_service import ITEM_COUNT, Running, picture, publish, running
+from live_service import ITEM_COUNT, Running, image_file, publish, running
 
 from encoders.calibration import CALIBRATION, Calibration, SearchCalibration, Weights
 from encoders.encoder import Encoder
@@ -98,10 +98,10 @@ def test_a_filter_that_takes_the_match_away_takes_the_verdict_too(client):
 
 
 def test_a_picture_is_judged_among_texts_and_two_pictures_or_texts_are_not(client):
-    response = client.post("/search/image?in=texts&k=3", content=picture(3), headers=PNG).json()
+    response = client.post("/search/image?in=texts&k=3", content=image_file(3), headers=PNG).json()
     assert (response["verdict"], response["good_match"]) == ("nothing", False)
     assert all(hit["relevance"] < 0.01 for hit in response["results"])
-    alike = client.post("/search/image?k=3", content=picture(3), headers=PNG).json()
+    alike = client.post("/search/image?k=3", content=image_file(3), headers=PNG).json()
     texts = answer(client, "text", query=ASKED, **{"in": "texts"})
     more = answer(client, "item", id=alike["results"][0]["id"])
     sentence = answer(client, "text", query=SENTENCE)  # for which this calibration has nothing

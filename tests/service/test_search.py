@@ -9,7 +9,7 @@ import httpx
 import numpy as np
 import pyarrow as pa
 import pytest
-from live_service import ITEM_COUNT, Running, picture
+from live_service import ITEM_COUNT, Running, image_file
 
 from index.items import TEXT_SCHEMA, TextTable, text_row
 from index.vectors import VectorIndex
@@ -203,7 +203,7 @@ def test_a_filter_searches_exactly_the_rows_that_pass(client, condition, years):
 
 def test_a_filter_may_come_as_query_parameter_and_reaches_texts_through_their_items(client):
     answer = client.post(
-        "/search/image", params={"filter": json.dumps(CARS), "in": "texts"}, content=picture(1), headers=PNG
+        "/search/image", params={"filter": json.dumps(CARS), "in": "texts"}, content=image_file(1), headers=PNG
     ).json()
     assert sorted(result["text"] for result in answer["results"]) == [
         "a green car",

@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from live_service import Running, picture, running
+from live_service import Running, image_file, running
 
 from service.wire.answers import HITS_AT_ONCE, dump, dump_answers, dump_hits
 
@@ -35,14 +35,14 @@ def test_every_query_finds_what_it_finds_alone_with_its_own_options_or_the_batch
     client, service, fingerprint, some_id
 ):
     vector = [1.0] + [0.0] * 15
-    image = coded(picture(5))
+    image = coded(image_file(5))
     queries = [
         {"text": "a red dog"},
         {"image": image, "in": "texts", "k": 2},
         {"vector": vector, "model_fingerprint": fingerprint, "with_vector": True},
         {"id": some_id, "filter": CARS},
         {"text": "a b c d e f g h i j k l m n o p q r s t", "with_payload": True, "offset": 1},
-        {"image": coded(picture(9)), "score_threshold": -1},
+        {"image": coded(image_file(9)), "score_threshold": -1},
     ]
     before = text_batches(service)
     response = client.post("/search/batch", json={"queries": queries, "k": 3, "with_payload": False})
@@ -116,7 +116,7 @@ def test_a_batch_that_is_empty_too_large_or_all_bad_fails_as_a_whole(client, bod
 
 def test_the_bounds_on_queries_and_on_images_are_settings(releases, settings_for):
     with running(settings_for(releases, max_queries=3, max_images=1)) as service:
-        texts, images = [{"text": "a"}] * 4, [{"image": coded(picture(1))}] * 2
+        texts, images = [{"text": "a"}] * 4, [{"image": coded(image_file(1))}] * 2
         for queries, word in ((texts, "4 queries"), (images, "2 images")):
             refused = service.client.post("/search/batch", json={"queries": queries})
             assert (refused.status_code, refused.json()["error"]["code"]) == (413, "too_many_items")

@@ -3,7 +3,7 @@
 import json
 
 import httpx
-from live_service import picture, spawned, until_it_serves
+from live_service import image_file, spawned, until_it_serves
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from test_keys import QUERY, bearer
 from test_tracing import attributes, collector
@@ -36,7 +36,7 @@ def test_no_key_is_ever_printed_answered_or_traced(releases, tmp_path):
                 for method, path, options in [
                     ("POST", "/search/text", {"json": QUERY}),
                     ("POST", "/search/text", {"content": b"{"}),
-                    ("POST", "/embed/image", {"content": picture(1)}),
+                    ("POST", "/embed/image", {"content": image_file(1)}),
                     ("POST", "/images/pass", {}),
                     ("POST", "/release/reload", {}),
                     ("GET", "/images/nope", {}),

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from live_service import Running, picture, publish, running, wait_until
+from live_service import Running, image_file, publish, running, wait_until
 
 from encoders.encoder import Encoder
 from index.release import Release
@@ -53,7 +53,7 @@ def other_gallery(folder: Path) -> Path:
     """Other pictures under other ids, and fewer."""
     for number in range(17):
         (folder / "boats").mkdir(parents=True, exist_ok=True)
-        (folder / "boats" / f"boat {number}.png").write_bytes(picture(1000 + number))
+        (folder / "boats" / f"boat {number}.png").write_bytes(image_file(1000 + number))
     return folder
 
 
@@ -91,7 +91,7 @@ class Load:
         assert found == [side.best[text] for text in QUERIES]
 
     def image(self, client: httpx.Client, query: str) -> None:
-        response = client.post("/search/image?k=4", content=picture(5), headers=PNG)
+        response = client.post("/search/image?k=4", content=image_file(5), headers=PNG)
         assert response.status_code == 200, response.text
         self.check(response.json(), [response.json()])
 

@@ -5,7 +5,7 @@ import shutil
 
 import httpx
 import pytest
-from live_service import Running, dialled, picture, publish, running, wait_until
+from live_service import Running, dialled, image_file, publish, running, wait_until
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -37,8 +37,8 @@ def value(found: dict[str, Metric], sample_name: str, /, **labels: str) -> float
 def exercise(client: httpx.Client) -> None:
     """Every route and every kind of outcome once."""
     client.post("/embed/text", json={"texts": ["a dog", " "]})
-    client.post("/search/image", content=picture(1), headers=PNG)
-    client.post("/embed/image", files=[("images", picture(2)), ("images", b"none")])
+    client.post("/search/image", content=image_file(1), headers=PNG)
+    client.post("/embed/image", files=[("images", image_file(2)), ("images", b"none")])
     client.post("/search/text", json={"query": "a red car"})
     client.get("/items/nope")
     client.post("/release/reload")

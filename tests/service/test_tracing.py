@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from live_service import picture, running, wait_until
+from live_service import image_file, running, wait_until
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
@@ -78,7 +78,7 @@ def test_a_request_becomes_a_span_with_its_stages_below_and_goes_on_with_the_cal
                 "x-request-id": "mine-1",
                 "authorization": "Bearer tl_sesame",
             }
-            answer = service.client.post("/search/image?k=3", content=picture(1), headers=headers | PNG)
+            answer = service.client.post("/search/image?k=3", content=image_file(1), headers=headers | PNG)
             assert answer.status_code == 200
             service.client.post("/search/text", json={"query": "an umbrella of my own"})
             service.client.get("/items/a%20private%20name")

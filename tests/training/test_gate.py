@@ -97,13 +97,13 @@ def pairs_that_suit(bundle: Bundle, folder: Path) -> str:
     """The spec of pictures with the one caption each that the bundle finds nearest, of thirty."""
     encoder = Encoder.load(bundle, device="cpu")
     write_coloured_pairs(folder)
-    pictures = sorted(folder.glob("*.png"))
+    paths = sorted(folder.glob("*.png"))
     texts = [
         f"a {one} {thing} on {other}" for one, other in permutations(COLOURS, 2) for thing in ("dog", "car")
     ]
-    images = encoder.encode_images([decode_image(picture.read_bytes()) for picture in pictures])
+    images = encoder.encode_images([decode_image(path.read_bytes()) for path in paths])
     nearest = (images @ encoder.encode_texts(texts).vectors.T).argmax(axis=1)
-    rows = [f"{picture.name},{texts[best]}" for picture, best in zip(pictures, nearest, strict=True)]
+    rows = [f"{path.name},{texts[best]}" for path, best in zip(paths, nearest, strict=True)]
     (folder / "suits.csv").write_text("\n".join(["image,caption", *rows]) + "\n")
     return f"csv:{folder / 'suits.csv'}?name=suits"
 

@@ -7,14 +7,14 @@ import pytest
 from training.data.pairs import ImageSource
 from training.fit.step.hard_negatives import gathered, nearest
 from training.fit.step.mixture import Example
-from training.fit.views.views import Picture
+from training.fit.views.views import TrainingImage
 
 TOPICS = 25
 EACH = 8
 
 
 def example(number: int) -> Example:
-    picture = Picture(ImageSource(Path(f"{number}.png")), number.to_bytes(32, "big"), flippable=True)
+    picture = TrainingImage(ImageSource(Path(f"{number}.png")), number.to_bytes(32, "big"), flippable=True)
     return Example(picture, ("a caption",), 0, number)
 
 

@@ -9,7 +9,7 @@ from training.data.templates import read_templates
 from training.errors import PairsError, TrainingError
 
 
-def picture(path: Path) -> None:
+def write_image(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (8, 8), "red").save(path)
 
@@ -18,10 +18,10 @@ def picture(path: Path) -> None:
 def folders(tmp_path: Path) -> Path:
     """Three pictures of a golden_retriever (one deeper), two of a cat, and what is no picture."""
     for name in ("golden_retriever/1.png", "golden_retriever/2.png", "golden_retriever/in/3.JPG", "cat/9.png"):
-        picture(tmp_path / "photos" / name)
-    picture(tmp_path / "photos" / "cat" / ".hidden.png")
-    picture(tmp_path / "photos" / "loose.png")
-    picture(tmp_path / "photos" / "cat" / "8.png")
+        write_image(tmp_path / "photos" / name)
+    write_image(tmp_path / "photos" / "cat" / ".hidden.png")
+    write_image(tmp_path / "photos" / "loose.png")
+    write_image(tmp_path / "photos" / "cat" / "8.png")
     (tmp_path / "photos" / "cat" / "notes.txt").write_text("no picture")
     (tmp_path / "photos" / "empty").mkdir()
     return tmp_path / "photos"
@@ -47,7 +47,7 @@ def test_a_folder_of_class_folders_gives_each_picture_the_folders_name(folders: 
 
 def test_a_column_of_a_table_holds_the_class(tmp_path: Path) -> None:
     for name in "abc":
-        picture(tmp_path / "images" / f"{name}.png")
+        write_image(tmp_path / "images" / f"{name}.png")
     (tmp_path / "set.csv").write_text("image,class\na.png,cat\nb.png,dog\nc.png,\ngone.png,cat\n")
     labelled = read_labelled(f"csv:{tmp_path}/set.csv?name=pets")
     assert [image.image_id for image in labelled.images] == ["a.png", "b.png"]
@@ -89,8 +89,8 @@ def test_a_file_of_classes_gives_names_order_and_classes_without_pictures(
 def test_what_is_no_choice_of_classes_is_refused_and_named(
     tmp_path: Path, rows: str, options: str, said: str
 ) -> None:
-    picture(tmp_path / "a.png")
-    picture(tmp_path / "b.png")
+    write_image(tmp_path / "a.png")
+    write_image(tmp_path / "b.png")
     (tmp_path / "set.csv").write_text(rows)
     (tmp_path / "some.txt").write_text("cat\n")
     with pytest.raises(PairsError, match=r"set\.csv") as raised:
@@ -99,7 +99,7 @@ def test_what_is_no_choice_of_classes_is_refused_and_named(
 
 
 def test_other_formats_and_folders_without_classes_say_what_is_needed(tmp_path: Path) -> None:
-    picture(tmp_path / "loose.png")
+    write_image(tmp_path / "loose.png")
     with pytest.raises(PairsError, match="one folder a class is needed"):
         read_labelled(f"folder:{tmp_path}")
     with pytest.raises(PairsError, match="'coco' holds no classes; there are folder, csv, jsonl, parquet"):

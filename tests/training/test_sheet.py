@@ -14,7 +14,7 @@ from training.augmentation.augment import NO_AUGMENTATION, Augmentation
 from training.augmentation.sheet import CELL, GAP, LINE, Pipeline, contact_sheet, described, pipelines_of
 from training.data.pairs import ImageSource
 from training.fit.recipe import Source
-from training.fit.views.views import Picture, picture_digest
+from training.fit.views.views import TrainingImage, picture_digest
 
 RECIPE = """
 name = "r"
@@ -42,7 +42,7 @@ def test_the_plain_picture_comes_first_and_every_view_after_it_differs(
 ) -> None:
     coloured_pairs(tmp_path)
     source = ImageSource(tmp_path / "red-blue-0.png")
-    picture = Picture(source, picture_digest(source), flippable=True)
+    picture = TrainingImage(source, picture_digest(source), flippable=True)
     spec = Preprocessing(height=CELL, width=CELL)
     sheet = contact_sheet(
         [("red-blue-0.png", picture)], [Pipeline(("a",), Augmentation())], preprocessing=spec, views=3, seed=0

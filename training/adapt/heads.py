@@ -139,10 +139,10 @@ def _features(
     image_rows: dict[str, torch.Tensor] = {}
     normalise = normaliser(encoder.preprocessing, encoder.device)
     made = decoded_pixels(pictures, encoder.preprocessing, window=32)
-    for done, (picture, pixels) in enumerate(zip(pictures, made, strict=True), 1):
+    for done, (captioned, pixels) in enumerate(zip(pictures, made, strict=True), 1):
         if not isinstance(pixels, MissingImage):
             batch = torch.from_numpy(pixels[None].copy()).to(encoder.device)
-            image_rows[picture.image_id] = stems[0](normalise(batch))[0]
+            image_rows[captioned.image_id] = stems[0](normalise(batch))[0]
         on_progress("what the heads read", done, len(pictures))
     kept = [(image.image_id, caption) for image, caption in pairing.pairs if image.image_id in image_rows]
     if not kept:

@@ -10,7 +10,7 @@ from training.console import errors_shown
 from training.errors import EmptyPairSet, MissingFile
 
 if TYPE_CHECKING:
-    from training.fit.views.views import Picture
+    from training.fit.views.views import TrainingImage
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 
@@ -49,18 +49,18 @@ def _draw(recipe: Path, folder: Path, out: Path, *, views: int, count: int) -> l
     return [name for name, _ in found]
 
 
-def _pictures(folder: Path, count: int) -> "list[tuple[str, Picture]]":
+def _pictures(folder: Path, count: int) -> "list[tuple[str, TrainingImage]]":
     """The first `count` that decode, by name; those that do not are named and left out."""
     from training.data.pairs import ImageSource
-    from training.fit.views.views import Picture, picture_digest
+    from training.fit.views.views import TrainingImage, picture_digest
 
     if not folder.is_dir():
         raise MissingFile(f"{folder}: no such folder")
-    found: list[tuple[str, Picture]] = []
+    found: list[tuple[str, TrainingImage]] = []
     for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES):
         source = ImageSource(path)
         try:
-            found.append((path.name, Picture(source, picture_digest(source), flippable=True)))
+            found.append((path.name, TrainingImage(source, picture_digest(source), flippable=True)))
         except TwinlensError as error:
             typer.echo(f"left out: {path.name} ({error})", err=True)
         if len(found) == count:

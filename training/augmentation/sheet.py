@@ -14,7 +14,7 @@ from encoders.images import Preprocessing
 from training.augmentation.augment import NO_AUGMENTATION, Augmentation
 from training.augmentation.presets import PRESETS
 from training.fit.recipe import Source
-from training.fit.views.views import Picture, ViewSettings
+from training.fit.views.views import TrainingImage, ViewSettings
 
 CELL = 160
 """Pixels of a cell's side; views are shown smaller where their long side is larger."""
@@ -54,7 +54,7 @@ def described(augmentation: Augmentation) -> str:
 
 
 def contact_sheet(
-    pictures: Sequence[tuple[str, Picture]],
+    pictures: Sequence[tuple[str, TrainingImage]],
     pipelines: Sequence[Pipeline],
     *,
     preprocessing: Preprocessing,
@@ -88,7 +88,7 @@ def _shown(value: float | tuple[float, float]) -> str:
 
 
 def _block(
-    pictures: Sequence[tuple[str, Picture]], pipeline: Pipeline, settings: ViewSettings, *, views: int
+    pictures: Sequence[tuple[str, TrainingImage]], pipeline: Pipeline, settings: ViewSettings, *, views: int
 ) -> Image.Image:
     width = (views + 1) * (CELL + GAP) + GAP
     heading = wrap(", ".join(pipeline.sources), width // 9)

@@ -58,8 +58,8 @@ def _decode(
     image: CaptionedImage, *, preprocessing: Preprocessing, condition: Condition | None
 ) -> Pixels | MissingImage:
     try:
-        picture = decode_image(image.source.read())
+        plain = decode_image(image.source.read())
     except (ImageError, UnreadableImage) as error:
         return MissingImage(image.image_id, str(error))
-    shown = picture if condition is None else picture_under(condition, picture, image_id=image.image_id)
+    shown = plain if condition is None else picture_under(condition, plain, image_id=image.image_id)
     return to_pixels(shown, preprocessing)

@@ -18,7 +18,7 @@ from training.evaluate.metrics import DEFAULT_KS
 from training.evaluate.ranks import Floats, Retrieval, rank_pairs
 from training.fit.step.mixture import Mixture
 from training.fit.towers.learner import Feed, Learner
-from training.fit.views.views import Picture
+from training.fit.views.views import TrainingImage
 
 EMBED_BATCH = 128
 
@@ -30,7 +30,7 @@ class HeldOut:
     """pictures (n,), captions (m,), the picture of each caption (m,), the number of its text (m,)."""
 
     name: str
-    pictures: tuple[Picture, ...]
+    pictures: tuple[TrainingImage, ...]
     captions: tuple[str, ...]
     caption_image: NDArray[np.int64]
     caption_group: NDArray[np.int64]

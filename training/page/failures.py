@@ -89,12 +89,12 @@ def picture_failures(
     """What the log has of the set under the condition, at most so many a direction, in words and pictures."""
     sources = {image.image_id: image.source for image in pairs.images}
 
-    def picture(image_id: str) -> Shown:
+    def with_image(image_id: str) -> Shown:
         return Shown(image_id, _thumbnail(sources[image_id].read, image_id=image_id, condition=condition))
 
     failures = []
     for direction in DIRECTIONS:
-        asked, answered = (Shown, picture) if direction == "text_to_image" else (picture, Shown)
+        asked, answered = (Shown, with_image) if direction == "text_to_image" else (with_image, Shown)
         for miss in log.misses.get((pairs.name, condition, direction), [])[:at_most]:
             failures.append(
                 Failure(

@@ -18,14 +18,14 @@ from training.data.captions import normalise_caption
 from training.data.pairs import CaptionedImage, MissingImage, PairSet
 from training.errors import EmptyPairSet
 from training.fit.recipe import Source
-from training.fit.views.views import Picture, picture_digest
+from training.fit.views.views import TrainingImage, picture_digest
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
     """One picture with its captions; `source` is its place in the recipe, `number` its own in the mixture."""
 
-    picture: Picture
+    picture: TrainingImage
     captions: tuple[str, ...]
     source: int
     number: int
@@ -115,7 +115,7 @@ def build_mixture(
 
 def _picture(image: CaptionedImage) -> Picture | MissingImage:
     try:
-        return Picture(image.source, picture_digest(image.source), may_flip(image.captions))
+        return TrainingImage(image.source, picture_digest(image.source), may_flip(image.captions))
     except (TwinlensError, OSError) as error:
         return MissingImage(image.image_id, str(error))
 

@@ -19,7 +19,7 @@ from training.augmentation.augment import NO_AUGMENTATION
 from training.fit.step.cutmix import Box, followers
 from training.fit.step.mixture import Draw, Mixture, caption_id
 from training.fit.views.activations import KEY_BYTES, ActivationStore
-from training.fit.views.views import Picture, ViewSettings
+from training.fit.views.views import TrainingImage, ViewSettings
 
 BATCH = 32
 CAPTIONS_AT_ONCE = 512
@@ -38,7 +38,7 @@ class Teacher:
         folder = cache / f"teacher-{bundle.fingerprint[:32]}{kind}"
         self._images, self._texts = (ActivationStore(folder / name, [dim]) for name in ("images", "texts"))
 
-    def missing(self, mixture: Mixture) -> tuple[list[Picture], list[str]]:
+    def missing(self, mixture: Mixture) -> tuple[list[TrainingImage], list[str]]:
         """The pictures and the captions that are not kept yet, without repeats."""
         examples = [example for some in mixture.examples for example in some]
         pictures = {_picture_key(example.picture): example.picture for example in examples}
@@ -89,7 +89,7 @@ class Teacher:
         return torch.nn.functional.normalize(tensor, dim=1)
 
 
-def _picture_key(picture: Picture) -> bytes:
+def _picture_key(picture: TrainingImage) -> bytes:
     return picture.digest[:KEY_BYTES]
 
 

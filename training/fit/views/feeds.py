@@ -21,7 +21,7 @@ from training.fit.step.mixture import Draw
 from training.fit.towers.learner import Feed, Learner
 from training.fit.towers.stems import CutTower
 from training.fit.views.kept_texts import KeptTexts
-from training.fit.views.views import LiveViews, Picture, StemViews, ViewSettings, Wanted
+from training.fit.views.views import LiveViews, TrainingImage, StemViews, ViewSettings, Wanted
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def _text_identity(prepared: Prepared, cut: CutTower) -> str:
     return digest.hexdigest()[:32]
 
 
-def _wanted(prepared: Prepared, views: int) -> list[list[tuple[Picture, int]]]:
+def _wanted(prepared: Prepared, views: int) -> list[list[tuple[TrainingImage, int]]]:
     wanted = [
         [(example.picture, view) for view in range(views) for example in examples]
         for examples in prepared.mixture.examples

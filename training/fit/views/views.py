@@ -31,7 +31,7 @@ BATCH = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class TrainingImage:
     """Where a picture's bytes are, their digest, and whether a mirrored view fits its captions."""
 
     source: ImageSource
@@ -47,13 +47,13 @@ class ViewSettings:
     augmentation: Augmentation
     seed: int
 
-    def pixels(self, picture: Picture, view: int) -> Pixels:
+    def pixels(self, seen: TrainingImage, view: int) -> Pixels:
         """uint8 (height, width, 3). Raises UnreadableImage or ImageError."""
         try:
-            image = decode_image(picture.source.read())
+            image = decode_image(seen.source.read())
         except ImageError as error:
             raise UnreadableImage(
-                f"{picture.source.path} decoded before and no longer does: {error}"
+                f"{seen.source.path} decoded before and no longer does: {error}"
             ) from error
         if view == 0:
             return to_pixels(image, self.preprocessing)
@@ -61,12 +61,12 @@ class ViewSettings:
             image,
             self.preprocessing,
             augmentation=self.augmentation,
-            rng=np.random.default_rng([self.seed, view, int.from_bytes(picture.digest[:8], "big")]),
-            flippable=picture.flippable,
+            rng=np.random.default_rng([self.seed, view, int.from_bytes(seen.digest[:8], "big")]),
+            flippable=seen.flippable,
         )
 
 
-Wanted = Sequence[tuple[Picture, int]]
+Wanted = Sequence[tuple[TrainingImage, int]]
 """(picture, view) for each row of a batch."""
 
 
@@ -98,7 +98,7 @@ class LiveViews:
         pixels = np.stack([self._current[picture.digest, view].result() for picture, view in wanted])
         return self._normalise(torch.from_numpy(pixels).to(self._device))
 
-    def _decode(self, picture: Picture, view: int) -> Future[Pixels]:
+    def _decode(self, picture: TrainingImage, view: int) -> Future[Pixels]:
         return self._pool.submit(self._settings.pixels, picture, view)
 
 
@@ -115,9 +115,9 @@ class StemViews:
         shape = self._run(np.zeros((1, height, width, 3), dtype=np.uint8)).shape[1:]
         self._store = ActivationStore(cache / self._identity(), shape)
 
-    def missing(self, wanted: Wanted) -> list[tuple[Picture, int]]:
+    def missing(self, wanted: Wanted) -> list[tuple[TrainingImage, int]]:
         """Those (picture, view) that are not kept yet, without repeats."""
-        absent: dict[bytes, tuple[Picture, int]] = {}
+        absent: dict[bytes, tuple[TrainingImage, int]] = {}
         for picture, view in wanted:
             if (key := view_key(picture, view)) not in self._store:
                 absent.setdefault(key, (picture, view))
@@ -163,7 +163,7 @@ class StemViews:
         return digest.hexdigest()[:32]
 
 
-def view_key(picture: Picture, view: int) -> bytes:
+def view_key(picture: TrainingImage, view: int) -> bytes:
     """16 bytes that name (picture, view); whether it may be mirrored matters to augmented views only."""
     flippable = picture.flippable and view > 0
     return hashlib.sha256(picture.digest + bytes([flippable]) + view.to_bytes(4, "big")).digest()[:KEY_BYTES]
@@ -177,10 +177,10 @@ def picture_digest(source: ImageSource) -> bytes:
 
 
 def _prefetched(
-    todo: Sequence[tuple[Picture, int]],
+    todo: Sequence[tuple[TrainingImage, int]],
     pool: ThreadPoolExecutor,
-    decode: Callable[[tuple[Picture, int]], Pixels],
-) -> Iterator[tuple[Sequence[tuple[Picture, int]], list[Pixels]]]:
+    decode: Callable[[tuple[TrainingImage, int]], Pixels],
+) -> Iterator[tuple[Sequence[tuple[TrainingImage, int]], list[Pixels]]]:
     """Batches with their pixels; the next batch decodes while this one runs."""
     batches = [todo[start : start + BATCH] for start in range(0, len(todo), BATCH)]
     ahead = [pool.submit(decode, job) for job in batches[0]] if batches else []
