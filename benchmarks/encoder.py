@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.inputs import Inputs, ImageFile
+from benchmarks.inputs import ImageFile, Inputs
 from benchmarks.machine import own_cpu_seconds, usable_cores
 from encoders.choices import Engine, check_engine
 from encoders.encoder import Encoder
@@ -68,22 +68,22 @@ class Alone:
         self._inputs = inputs
         self._pool = ThreadPoolExecutor(self.cores, thread_name_prefix="decode")
 
-    def decode(self, seconds: float, pictures: Sequence[ImageFile]) -> Rate:
+    def decode(self, seconds: float, images: Sequence[ImageFile]) -> Rate:
         """Bytes to pixels on all cores, and nothing else."""
-        pixels = self._decoded(pictures, ahead=4 * self.cores)
+        pixels = self._decoded(images, ahead=4 * self.cores)
         return _measure(lambda: bool(next(pixels).size), seconds, items=1)
 
     def encode(self, seconds: float, *, batch: int) -> Rate:
         """Pixels to vectors, nothing decoded meanwhile."""
-        pixels = np.stack(list(itertools.islice(self._decoded(self._inputs.pictures, ahead=batch), batch)))
+        pixels = np.stack(list(itertools.islice(self._decoded(self._inputs.images, ahead=batch), batch)))
         return _measure(lambda: self.encoder.encode_pixels(pixels), seconds, items=batch)
 
     def embed_inputs(self, seconds: float, *, batch: int) -> Rate:
-        return self.embed_images(seconds, self._inputs.pictures, batch=batch)
+        return self.embed_images(seconds, self._inputs.images, batch=batch)
 
-    def embed_images(self, seconds: float, pictures: Sequence[ImageFile], *, batch: int) -> Rate:
+    def embed_images(self, seconds: float, images: Sequence[ImageFile], *, batch: int) -> Rate:
         """Bytes to vectors, decoding ahead of the encoder."""
-        pixels = self._decoded(pictures, ahead=DECODED_AHEAD * batch)
+        pixels = self._decoded(images, ahead=DECODED_AHEAD * batch)
         return _measure(
             lambda: self.encoder.encode_pixels(np.stack(list(itertools.islice(pixels, batch)))),
             seconds,
@@ -104,10 +104,10 @@ class Alone:
         """(queries, dim) unit rows of the gallery's queries."""
         return self.encoder.encode_texts(self._inputs.queries).vectors
 
-    def _decoded(self, pictures: Sequence[ImageFile], *, ahead: int) -> Iterator[Pixels]:
+    def _decoded(self, images: Sequence[ImageFile], *, ahead: int) -> Iterator[Pixels]:
         waiting: deque[Future[Pixels]] = deque()
-        for picture in itertools.cycle(pictures):
-            waiting.append(self._pool.submit(self._pixels, picture.data))
+        for image in itertools.cycle(images):
+            waiting.append(self._pool.submit(self._pixels, image.data))
             if len(waiting) > ahead:
                 yield waiting.popleft().result()
 

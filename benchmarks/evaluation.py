@@ -21,18 +21,18 @@ from training.evaluate.embedding import Embedding
 from training.evaluate.report import Condition
 
 BATCH = MeasureSettings().batch
-DECODED = 4 * BATCH  # pictures, to measure decoding alone
+DECODED = 4 * BATCH  # images, to measure decoding alone
 CONDITIONS = (
     None,
     Condition(corruption="low_light", severity=3),
     Condition(corruption="resolution_bicubic", severity=3),
 )
-SENTENCES = ("a drawing of {}", "{}", "a picture that shows {} on a white ground")
+SENTENCES = ("a drawing of {}", "{}", "an image that shows {} on a white ground")
 
 
 @dataclass(frozen=True)
-class PictureRound:
-    """One condition in one round; `decoding` is files to pixels under it, `decoded_ahead` of clean pictures."""
+class ImageRound:
+    """One condition in one round; `decoding` is files to pixels under it, `decoded_ahead` of clean images."""
 
     evaluated: Rate
     encoding: Rate
@@ -85,38 +85,38 @@ def embed_set(
     seconds: float,
     say: Callable[[str], None],
 ) -> list[Embedded]:
-    """The pictures of each condition, then the captions; `batches`: the encoder's best of images and texts."""
+    """The images of each condition, then the captions; `batches`: the encoder's best of images and texts."""
     encoder = Encoder.load(bundle, max_batch=BATCH)
     captions = [caption for image in pairs.images for caption in image.captions]
-    pictures: dict[str, list[PictureRound]] = {}
+    images: dict[str, list[ImageRound]] = {}
     texts: list[tuple[Rate, Rate]] = []
     _rates(encoder, PairSet("warm up", "", pairs.images[:BATCH]))
     for number in range(rounds):
         say(f"evaluation's embedding, round {number + 1} of {rounds}")
         encoding = alone.encode(seconds, batch=batches[0])
-        ahead = alone.embed_pictures(seconds, batch=batches[0])
+        ahead = alone.embed_images(seconds, batch=batches[0])
         texts_alone = alone.embed_texts(seconds, captions, batch=batches[1])
         clean, evaluated_texts, *corrupted = _rates(encoder, pairs)
         texts.append((evaluated_texts, texts_alone))
         for condition, evaluated in zip(CONDITIONS, (clean, *corrupted), strict=True):
             decoding = _decode(encoder, pairs.images[:DECODED], condition)
-            found = PictureRound(evaluated, encoding, decoding, ahead)
-            pictures.setdefault(str(condition or "clean"), []).append(found)
+            found = ImageRound(evaluated, encoding, decoding, ahead)
+            images.setdefault(str(condition or "clean"), []).append(found)
     return [
-        *(compare_pictures(what, each) for what, each in pictures.items()),
+        *(compare_images(what, each) for what, each in images.items()),
         compare_texts(texts),
     ]
 
 
 def write_set(folder: Path, inputs: Inputs, *, images: int, captions: int) -> PairSet:
-    """The inputs' pictures as files, as often as it takes, and sentences with the gallery's titles."""
+    """The inputs' images as files, as often as it takes, and sentences with the gallery's titles."""
     folder.mkdir()
     files = [
         folder / f"{number}.{each.media_type.removeprefix('image/')}"
-        for number, each in enumerate(inputs.pictures)
+        for number, each in enumerate(inputs.images)
     ]
-    for file, picture in zip(files, inputs.pictures, strict=True):
-        file.write_bytes(picture.data)
+    for file, image in zip(files, inputs.images, strict=True):
+        file.write_bytes(image.data)
     titles = inputs.titles
     sentences = [
         SENTENCES[row % len(SENTENCES)].format(titles[row % len(titles)].lower()) for row in range(captions)
@@ -132,7 +132,7 @@ def write_set(folder: Path, inputs: Inputs, *, images: int, captions: int) -> Pa
     return PairSet("bench", "", tuple(rows))
 
 
-def compare_pictures(what: str, rounds: Sequence[PictureRound]) -> Embedded:
+def compare_images(what: str, rounds: Sequence[ImageRound]) -> Embedded:
     return Embedded(
         what=what,
         rate=_sum([each.evaluated for each in rounds]),
@@ -162,7 +162,7 @@ def compare_texts(rounds: Sequence[tuple[Rate, Rate]]) -> Embedded:
 
 
 def _rates(encoder: Encoder, pairs: PairSet) -> list[Rate]:
-    """Of the pictures, the captions, and the pictures under each corruption."""
+    """Of the images, the captions, and the images under each corruption."""
     clock = StageClock()
     embedding = Embedding(encoder, pairs, batch=BATCH, on_progress=clock)
     for condition in CONDITIONS:

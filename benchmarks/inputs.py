@@ -1,4 +1,4 @@
-"""What is embedded and searched: pictures, titles and queries of the demo gallery, the same in every run.
+"""What is embedded and searched: images, titles and queries of the demo gallery, the same in every run.
 
 Knows nothing of what is measured.
 """
@@ -29,10 +29,10 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class Inputs:
-    """`drawings` as they are (WebP, up to 256 px); `pictures`: half of them so, half as photo-sized JPEGs."""
+    """`drawings` as they are (WebP, up to 256 px); `images`: half of them so, half as photo-sized JPEGs."""
 
     drawings: list[ImageFile]
-    pictures: list[ImageFile]
+    images: list[ImageFile]
     titles: list[str]
     queries: list[str]
 
@@ -44,7 +44,7 @@ def read_inputs(count: int) -> Inputs:
     drawings = [(GALLERY / item["image"]).read_bytes() for item in chosen]
     return Inputs(
         drawings=[ImageFile("image/webp", drawing) for drawing in drawings],
-        pictures=[
+        images=[
             ImageFile("image/jpeg", as_photo(drawing, seed=number))
             if number % 2
             else ImageFile("image/webp", drawing)
@@ -60,7 +60,7 @@ def read_items() -> list[dict[str, Any]]:
 
 
 def write_gallery(path: Path, count: int) -> None:
-    """A table of `count` evenly spaced items, whose pictures stay where they are."""
+    """A table of `count` evenly spaced items, whose images stay where they are."""
     items = read_items()
     wanted = min(count, len(items))
     rows = [items[position * len(items) // wanted] for position in range(wanted)]

@@ -24,9 +24,9 @@ from benchmarks.http import BenchmarkFailed, post_json, serving
 from benchmarks.machine import MEBIBYTE, own_cpu_seconds
 from encoders.bundle import Bundle
 from index import catalog
+from index.image_files import ImageSource, digest_of
 from index.items import ITEM_SCHEMA, TEXT_SCHEMA, ItemRecord, TableWriter
 from index.manifest import PLAIN_FORMAT_VERSION, Counts, GallerySource, Manifest
-from index.pictures import ImageSource, digest_of
 from index.publish import describe_files, new_release_id, publish, rebuild_lock, staging_folder
 from index.staging import stage_bundle
 from index.vectors import VectorWriter
@@ -180,9 +180,9 @@ def _write_items(staging: Path, vectors: int) -> None:
     digest = digest_of(b"")
     with TableWriter(staging / catalog.ITEMS_NAME, ITEM_SCHEMA) as table:
         for row in range(vectors):
-            name = f"folder {row % 100}/picture {row}.webp"
+            name = f"folder {row % 100}/image {row}.webp"
             payload = {
-                "title": f"A picture of thing number {row}",
+                "title": f"An image of thing number {row}",
                 "category": f"category {row % CATEGORIES}",
                 "year": YEARS[row * 7 % len(YEARS)],
             }

@@ -27,7 +27,7 @@ class Plan:
     """Sizes, and the seconds that each measurement takes in each round."""
 
     rounds: int
-    pictures: int
+    images: int
     gallery_items: int
     evaluated_images: int
     evaluated_captions: int
@@ -43,7 +43,7 @@ class Plan:
 
 WHOLE = Plan(
     rounds=3,
-    pictures=128,
+    images=128,
     gallery_items=1_000_000,
     evaluated_images=512,
     evaluated_captions=5_000,
@@ -58,7 +58,7 @@ WHOLE = Plan(
 )
 QUICK = Plan(
     rounds=1,
-    pictures=32,
+    images=32,
     gallery_items=200,
     evaluated_images=64,
     evaluated_captions=500,
@@ -85,7 +85,7 @@ class EncoderAlone:
 
 @dataclass(frozen=True)
 class Rebuilding:
-    """The job; and decoding alone and the encoder alone, on the same kind of pictures, around it."""
+    """The job; and decoding alone and the encoder alone, on the same kind of images, around it."""
 
     rebuilt: Rebuilt
     decoding: Rate

@@ -23,7 +23,7 @@ class Rebuilt:
 
 
 def rebuild_gallery(table: Path, *, root: Path, bundle: Path, releases: Path) -> Rebuilt:
-    """Index the pictures that a table names, which lie below `root`, into `releases`."""
+    """Index the images that a table names, which lie below `root`, into `releases`."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(_rebuild, table, root, bundle, releases, served_engine()).result()
 

@@ -167,7 +167,7 @@ def _memory(found: ServiceFigures) -> Table:
 
 def _evaluated(embedded: Sequence[Embedded]) -> Table:
     table = _table(
-        "Evaluation, embedding pictures and captions",
+        "Evaluation, embedding images and captions",
         "what",
         "a\nsecond",  # broken by hand: Rich would shorten words before it breaks lines
         "CPU ms\neach",

@@ -41,7 +41,7 @@ Requests = Mapping[tuple[str, int], list[bytes]]
 def measure_all(bundle: Path, plan: Plan, workplace: Path, *, parts: Collection[Part], say: Say) -> Found:
     """The parts; temporary files go to `workplace`. Raises BenchmarkFailed, RankingFailed or TwinlensError."""
     started, machine = time.monotonic(), describe()
-    inputs = read_inputs(plan.pictures)
+    inputs = read_inputs(plan.images)
     alone = Alone(bundle, inputs, engine=served_engine())
     say("the encoder alone, at several batch sizes")
     found = _encoder_alone(alone, inputs, plan)
@@ -183,7 +183,7 @@ def _encoder_alone(alone: Alone, inputs: Inputs, plan: Plan) -> EncoderAlone:
     seconds = plan.alone_seconds
     images = best_batch(alone.embed_inputs, IMAGE_BATCHES, seconds)
     return EncoderAlone(
-        decoding=alone.decode(seconds, inputs.pictures),
+        decoding=alone.decode(seconds, inputs.images),
         encoding=alone.encode(seconds, batch=next(iter(images))),
         images=images,
         texts=best_batch(alone.embed_titles, TEXT_BATCHES, seconds),
@@ -206,7 +206,7 @@ def _rebuild(setting: _Setting) -> Rebuilding:
 
 
 def _image_requests(inputs: Inputs) -> list[bytes]:
-    return [post("/embed/image", picture.data, media_type=picture.media_type) for picture in inputs.pictures]
+    return [post("/embed/image", image.data, media_type=image.media_type) for image in inputs.images]
 
 
 def _text_requests(inputs: Inputs, items: int) -> list[bytes]:

@@ -1,4 +1,4 @@
-"""Draw the pictures of the demo gallery from the Debian package openclipart-png 0.18.
+"""Draw the images of the demo gallery from the Debian package openclipart-png 0.18.
 
 `demo/gallery/items.jsonl` says which drawings are in the gallery (`source`, a path below the package's
 `png` folder) and what each one is called; this turns every one of them into `demo/gallery/images/<id>.webp`,
@@ -41,13 +41,13 @@ def on_white_square(drawing: Image.Image) -> Image.Image:
     side = round(max(cut.size) * (1 + 2 * MARGIN))
     square = Image.new("RGBA", (side, side), "white")
     square.alpha_composite(cut, ((side - cut.width) // 2, (side - cut.height) // 2))
-    picture = square.convert("RGB")
-    picture.thumbnail((SIDE_PIXELS, SIDE_PIXELS), Image.Resampling.LANCZOS)
-    return picture
+    image = square.convert("RGB")
+    image.thumbnail((SIDE_PIXELS, SIDE_PIXELS), Image.Resampling.LANCZOS)
+    return image
 
 
 def build(package: Path) -> int:
-    """Write every picture that is not there yet, remove those of no item; returns the bytes of all."""
+    """Write every image that is not there yet, remove those of no item; returns the bytes of all."""
     images = GALLERY / "images"
     images.mkdir(exist_ok=True)
     lines = (GALLERY / "items.jsonl").read_text("utf-8").splitlines()
@@ -58,8 +58,8 @@ def build(package: Path) -> int:
         if (GALLERY / item["image"]).exists():
             continue
         with Image.open(package / item["source"]) as drawing:
-            picture = on_white_square(drawing.convert("RGBA"))
-        picture.save(GALLERY / item["image"], "WEBP", quality=WEBP_QUALITY, method=6)
+            image = on_white_square(drawing.convert("RGBA"))
+        image.save(GALLERY / item["image"], "WEBP", quality=WEBP_QUALITY, method=6)
     return sum((GALLERY / item["image"]).stat().st_size for item in items)
 
 
@@ -70,7 +70,7 @@ def main() -> int:
     if not (package / "animals").is_dir():
         print(f"{package} holds no openclipart drawings: name the package's png folder", file=sys.stderr)
         return 2
-    print(f"{build(package) / 1e6:.2f} MB of pictures in {GALLERY / 'images'}")
+    print(f"{build(package) / 1e6:.2f} MB of images in {GALLERY / 'images'}")
     return 0
 
 

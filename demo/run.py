@@ -2,7 +2,7 @@
 
 Decides by names, sizes and times of the files alone, in well under a second: loading the encoder only
 to learn that there is nothing to do takes longer than starting the service. (Of a table that names
-pictures elsewhere only the table is looked at.) Runs on the standard library, and knows nothing of
+images elsewhere only the table is looked at.) Runs on the standard library, and knows nothing of
 `index` and `service` but their commands.
 """
 

@@ -11,7 +11,7 @@ HEAD = """\
 
 `python -m service --help` lists the same. Each is an option, `max_images` as `--max-images 64`, and a variable,
 `TWINLENS_MAX_IMAGES=64`; the option counts where both are given. A truth value is `true` or `false` as a
-variable, `--verify` or `--no-verify` as an option. `picture_secret` is a variable only, as others on the
+variable, `--verify` or `--no-verify` as an option. `image_secret` is a variable only, as others on the
 machine can read a command line. A variable `TWINLENS_…` that is no setting is named in the log; a value that
 cannot be is told at the start, which ends with status 2. [Compose](operations.md#in-containers) passes all of
 them on.

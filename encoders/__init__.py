@@ -1,7 +1,7 @@
 """Images or texts to unit vectors: the only code that training, index and service share.
 
-    encoder        pictures or texts in, unit rows out        staging, passes   its batches of pixels, of texts
-    images         bytes to pictures to pixels
+    encoder        images or texts in, unit rows out        staging, passes   its batches of pixels, of texts
+    images         bytes to images to pixels
     texts          texts to token ids
     towers         the two towers; causal: their text half on rows cut short; weights: their numbers on disk
     bundle         one folder that holds all of it; folders: how it appears at once; default/: the bundled one

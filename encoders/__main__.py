@@ -63,7 +63,7 @@ def import_(
         agreement = bundle.config.provenance["agreement"]
         _console.print(
             f"wrote {bundle.path} in {time.perf_counter() - started:.1f} s: {bundle.name}, fingerprint "
-            f"{bundle.fingerprint[:12]}; least cosine with the original: pictures {agreement['images']:.6f}, "
+            f"{bundle.fingerprint[:12]}; least cosine with the original: images {agreement['images']:.6f}, "
             f"texts {agreement['texts']:.6f}, by {bundle.config.provenance['settings']}"
         )
 
@@ -79,7 +79,7 @@ def show(bundle: BundleArgument = DEFAULT_BUNDLE) -> None:
 
 @app.command()
 def verify(bundle: BundleArgument = DEFAULT_BUNDLE) -> None:
-    """Check every file's SHA-256, embed a picture and a text, and the golden inputs where the bundle has some.
+    """Check every file's SHA-256, embed an image and a text, and the golden inputs where the bundle has some.
 
     Where golden vectors come out otherwise, say which inputs differ and the likely cause (exit status 1).
     """

@@ -24,7 +24,7 @@ Tower = Callable[[torch.Tensor], torch.Tensor]
 """A batch to features (n, dim)."""
 
 LEAST_COSINE = {"fp32": 0.99999, "bf16": 0.98}
-"""To the tower in fp32. In bf16 an EfficientNet's pictures have 0.998, a ViT-B/32's 0.9999: LOG 2026-11-23."""
+"""To the tower in fp32. In bf16 an EfficientNet's images have 0.998, a ViT-B/32's 0.9999: LOG 2026-11-23."""
 
 
 SHAPES_KEPT = 32

@@ -67,12 +67,12 @@ class GoldenCheck:
         return cosines(self.now.vectors[modality], self.golden.stages.vectors[modality])
 
     def parity(self, modality: Modality) -> float:
-        """Least cosine with the vectors of the reference weights. Pictures of one flat colour are left out:
+        """Least cosine with the vectors of the reference weights. Images of one flat colour are left out:
         they excite a tower so little that rounding moves them far, and nobody looks for them.
         """
         found = cosines(self.now.vectors[modality], self.golden.reference[modality])
         if modality == "images":
-            found = found[[picture.kind != "flat" for picture in self.golden.record.pictures]]
+            found = found[[image.kind != "flat" for image in self.golden.record.images]]
         return float(found.min())
 
     def spread(self, modality: Modality) -> float:
@@ -85,8 +85,8 @@ def check_golden(encoder: Encoder, golden: Golden) -> GoldenCheck:
     texts = tuple(text.text for text in golden.record.texts)
     now = run_stages(encoder, golden.files, texts)
     check = GoldenCheck(golden, now, {})
-    coloured = np.array([picture.coloured for picture in golden.record.pictures])
-    scenes = np.array([picture.kind != "flat" for picture in golden.record.pictures])
+    coloured = np.array([image.coloured for image in golden.record.images])
+    scenes = np.array([image.kind != "flat" for image in golden.record.images])
     suspects = np.flatnonzero(coloured & scenes & ~_moved(check) & (check.reproduced("images") < REPRODUCED))
     if not len(suspects):
         return check
@@ -124,28 +124,26 @@ def spread(vectors: Vectors) -> float:
 
 
 def _pixel_findings(check: GoldenCheck) -> list[Finding]:
-    """Where the tower reads other pixels: by the pictures it happens to."""
-    pictures = check.golden.record.pictures
+    """Where the tower reads other pixels: by the images it happens to."""
+    images = check.golden.record.images
     moved = _moved(check) & (check.reproduced("images") < REPRODUCED)
     if not moved.any():
         return []
-    scenes = np.array([picture.kind == "scene" for picture in pictures])
-    shape = np.array([picture.shape for picture in pictures])
-    named = _named([picture.name for picture in pictures], moved)
+    scenes = np.array([image.kind == "scene" for image in images])
+    shape = np.array([image.shape for image in images])
+    named = _named([image.name for image in images], moved)
     if not (moved & scenes).any():
-        kinds = " and ".join(
-            sorted({picture.kind for picture, one in zip(pictures, moved, strict=True) if one})
-        )
-        return [Finding(cause="decoding", evidence=f"only pictures with {kinds} are read otherwise ({named})")]
+        kinds = " and ".join(sorted({image.kind for image, one in zip(images, moved, strict=True) if one}))
+        return [Finding(cause="decoding", evidence=f"only images with {kinds} are read otherwise ({named})")]
     if _channels_exchanged(check, moved):
         return [Finding(cause="channels", evidence=f"pixels come with other channels than then ({named})")]
     if not (moved & (shape != "other")).any():
-        evidence = f"only pictures of another shape than the tower's are prepared otherwise ({named})"
+        evidence = f"only images of another shape than the tower's are prepared otherwise ({named})"
         return [Finding(cause="resize", evidence=f"{evidence}; those of its shape agree: the resize mode")]
     if not (moved & (shape == "own")).any():
-        evidence = f"all pictures that are resized differ ({named}), those of the tower's size agree"
+        evidence = f"all images that are resized differ ({named}), those of the tower's size agree"
         return [Finding(cause="interpolation", evidence=evidence)]
-    evidence = f"pictures of every shape are prepared otherwise ({named}): size, crop or resize mode"
+    evidence = f"images of every shape are prepared otherwise ({named}): size, crop or resize mode"
     return [Finding(cause="resize", evidence=evidence)]
 
 
@@ -161,12 +159,12 @@ def _normalisation_findings(check: GoldenCheck) -> list[Finding]:
     hint = "; mean and deviation are those of the channels in reverse order" if reversed_ else ""
     differ = int((check.reproduced("images") < REPRODUCED).sum())
     evidence = f"every pixel is offset or scaled alike: {'; '.join(shown)}{hint}"
-    count = f"{differ} of {len(check.golden.files)} pictures differ, flat ones too"
+    count = f"{differ} of {len(check.golden.files)} images differ, flat ones too"
     return [Finding(cause="normalisation", evidence=f"{evidence} ({count})")]
 
 
 def _image_tower_findings(check: GoldenCheck) -> list[Finding]:
-    """Pictures that reach the tower as they did, and come out otherwise."""
+    """Images that reach the tower as they did, and come out otherwise."""
     same = ~_moved(check)
     if np.abs(check.golden.stages.normalised - check.now.normalised).max() > _NORMALISED_TOLERANCE:
         return []
@@ -174,18 +172,18 @@ def _image_tower_findings(check: GoldenCheck) -> list[Finding]:
     bad = same & (cosine < REPRODUCED)
     if not bad.any():
         return []
-    coloured = np.array([picture.coloured for picture in check.golden.record.pictures])
+    coloured = np.array([image.coloured for image in check.golden.record.images])
     order, mended = max(check.reordered.items(), key=lambda item: item[1], default=("RGB", -1.0))
     if order != "RGB" and 1.0 - mended <= _MENDED * (1.0 - check.reordered["RGB"]):
         evidence = (
-            f"coloured pictures differ (least cosine {cosine[same & coloured].min():.4f}), grey ones "
+            f"coloured images differ (least cosine {cosine[same & coloured].min():.4f}), grey ones "
             f"{'agree' if cosine[same & ~coloured].min() >= REPRODUCED else 'less so'} "
             f"({cosine[same & ~coloured].min():.4f}); with the channels in the order {order} they agree "
             f"({mended:.4f}): the tower reads another order than it is given"
         )
         return [Finding(cause="channels", evidence=evidence)]
     evidence = (
-        f"{int(bad.sum())} of {int(same.sum())} pictures that reach the image tower unchanged differ (least "
+        f"{int(bad.sum())} of {int(same.sum())} images that reach the image tower unchanged differ (least "
         f"cosine {cosine[same].min():.4f}, mean {cosine[same].mean():.4f}): its weights are others"
     )
     return [Finding(cause="weights", evidence=evidence)]
@@ -236,7 +234,7 @@ def _collapse(check: GoldenCheck, modality: Modality) -> Finding | None:
     then, now = spread(check.golden.stages.vectors[modality]), check.spread(modality)
     if now > _LOST_SPREAD * then or check.reproduced(modality).min() >= REPRODUCED:
         return None
-    what = {"images": "pictures", "texts": "texts"}[modality]
+    what = {"images": "images", "texts": "texts"}[modality]
     evidence = (
         f"all {what} embed alike: mean cosine between different ones {1 - now:.4f}, it was {1 - then:.4f}"
     )
@@ -244,7 +242,7 @@ def _collapse(check: GoldenCheck, modality: Modality) -> Finding | None:
 
 
 def _moved(check: GoldenCheck) -> Mask:
-    """(n,) whether a picture reaches the tower as other pixels than then."""
+    """(n,) whether an image reaches the tower as other pixels than then."""
     distance = np.abs(check.golden.stages.pixels.astype(np.float32) - check.now.pixels.astype(np.float32))
     found: Mask = distance.mean(axis=(1, 2)) > MOVED_LEVELS
     return found

@@ -1,7 +1,7 @@
-"""The Encoder: pictures or texts in, float32 unit rows out; device, engine and precision chosen once.
+"""The Encoder: images or texts in, float32 unit rows out; device, engine and precision chosen once.
 
 It is not thread-safe: one thread owns it; `tokenize` and `compile` alone may be called from any. It does not
-know files of pictures, HTTP or indexes.
+know files of images, HTTP or indexes.
 """
 
 import contextlib
@@ -136,7 +136,7 @@ class Encoder:
         return self._model
 
     def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
-        """(n, dim) unit rows of RGB pictures (see `images.decode_image`) of any size."""
+        """(n, dim) unit rows of RGB images (see `images.decode_image`) of any size."""
         rows = [
             self._embed_pixels(np.stack([to_pixels(image, self.preprocessing) for image in chunk]))
             for chunk in _chunks(images, self._image_batch)

@@ -1,8 +1,8 @@
 """Golden inputs in a bundle, what they became when it was made, and what they become here and now.
 
-    golden.safetensors   the encoded pictures; vectors in fp32 of the weights before they were rounded for
+    golden.safetensors   the encoded images; vectors in fp32 of the weights before they were rounded for
                          storage ("reference") and of the stored ones ("stored"); samples of the pixels
-    golden.json          texts with their token ids, what each picture is, and what the vectors mean
+    golden.json          texts with their token ids, what each image is, and what the vectors mean
 
 Two kinds of parity follow, with two tolerances. *With the reference*: what storing the weights in few bits
 costs; fp32 weights lose nothing, int8 rows a known little, so the limit belongs to the encoding. *With what the
@@ -29,7 +29,7 @@ from safetensors.numpy import load, save
 from encoders.bundle import Bundle
 from encoders.encoder import Encoder, Vectors, normaliser
 from encoders.errors import CorruptBundle
-from encoders.golden_inputs import GoldenPicture, Kind, Shape, golden_pictures, golden_texts
+from encoders.golden_inputs import GoldenImage, Kind, Shape, golden_images, golden_texts
 from encoders.images import Pixels, decode_image, to_pixels
 from encoders.modalities import MODALITIES, Modality
 from encoders.reference import reference_encoder
@@ -48,7 +48,7 @@ _MEANING = (
     "reference: float32 vectors of the weights as '{reference}', before they were stored as '{stored}'; "
     "stored: of the weights as stored, computed in float32. Cosine with 'stored' must be at least {reproduced} "
     "on any machine (only the order of sums may differ); with 'reference' at least what the policy allows the "
-    "encoding: least {images:.6f} (pictures, flat ones aside) and {texts:.6f} (texts) when it was made."
+    "encoding: least {images:.6f} (images, flat ones aside) and {texts:.6f} (texts) when it was made."
 )
 
 
@@ -56,7 +56,7 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class PictureRecord(_Frozen):
+class ImageRecord(_Frozen):
     name: str
     shape: Shape
     coloured: bool
@@ -84,7 +84,7 @@ class GoldenRecord(_Frozen):
     stored: Encoding
     meaning: str
     context_length: int
-    pictures: tuple[PictureRecord, ...]
+    images: tuple[ImageRecord, ...]
     texts: tuple[TextRecord, ...]
     normalised: tuple[tuple[float, float, float], tuple[float, float, float]]
     libraries: dict[str, str]
@@ -106,7 +106,7 @@ class Stages:
 
 @dataclass(frozen=True, eq=False)
 class Golden:
-    """Golden inputs and all that became of them when they were made. files: the encoded pictures."""
+    """Golden inputs and all that became of them when they were made. files: the encoded images."""
 
     record: GoldenRecord
     files: tuple[bytes, ...]
@@ -120,16 +120,16 @@ def make_golden(encoder: Encoder, *, reference: Encoder | None = None) -> Golden
     Both on the CPU or in fp32 elsewhere. Without a `reference` the stored weights are their own.
     """
     spec = encoder.preprocessing
-    pictures = golden_pictures(spec.height, spec.width)
+    images = golden_images(spec.height, spec.width)
     texts = golden_texts(
         lambda text: int(encoder.tokenize([text]).full_lengths[0]), context_length=encoder.context_length
     )
-    files = tuple(picture.data for picture in pictures)
+    files = tuple(image.data for image in images)
     stages = run_stages(encoder, files, texts)
     exact = stages.vectors if reference is None else run_stages(reference, files, texts).vectors
     stored = encoder.bundle.config.weights
     kept: Encoding = stored if reference is None else "fp32"
-    flat_aside = [picture.kind != "flat" for picture in pictures]
+    flat_aside = [image.kind != "flat" for image in images]
     record = GoldenRecord(
         reference=kept,
         stored=stored,
@@ -141,7 +141,7 @@ def make_golden(encoder: Encoder, *, reference: Encoder | None = None) -> Golden
             texts=cosines(stages.vectors["texts"], exact["texts"]).min(),
         ),
         context_length=encoder.context_length,
-        pictures=tuple(_picture_record(picture) for picture in pictures),
+        images=tuple(_image_record(image) for image in images),
         texts=_text_records(encoder, texts),
         normalised=tuple(tuple(map(float, row)) for row in stages.normalised),  # type: ignore[arg-type]  # (2, 3)
         libraries={name: version(name) for name in _LIBRARIES},
@@ -177,7 +177,7 @@ def read_golden(bundle: Bundle) -> Golden | None:
 
 
 def run_stages(encoder: Encoder, files: tuple[bytes, ...], texts: tuple[str, ...]) -> Stages:
-    """Encoded pictures and texts through every stage of an encoder."""
+    """Encoded images and texts through every stage of an encoder."""
     pixels = golden_pixels(encoder, files)
     tokens = encoder.tokenize(texts)
     ends = np.array([[[[0] * 3]], [[[255] * 3]]], dtype=np.uint8)
@@ -193,7 +193,7 @@ def run_stages(encoder: Encoder, files: tuple[bytes, ...], texts: tuple[str, ...
 
 
 def golden_pixels(encoder: Encoder, files: tuple[bytes, ...]) -> Pixels:
-    """uint8 (n, height, width, 3): what the tower reads of encoded pictures."""
+    """uint8 (n, height, width, 3): what the tower reads of encoded images."""
     return np.stack([to_pixels(decode_image(data), encoder.preprocessing) for data in files])
 
 
@@ -208,13 +208,13 @@ def cosines(one: Vectors, other: Vectors) -> NDArray[np.float64]:
 
 
 def _sampled(pixels: Pixels) -> NDArray[np.uint8]:
-    """Pixels spread evenly over the picture, enough to tell one way of resizing from another."""
+    """Pixels spread evenly over the image, enough to tell one way of resizing from another."""
     flat = pixels.reshape(-1, 3)
     return flat[np.linspace(0, len(flat) - 1, SAMPLED_PIXELS).astype(np.int64)]
 
 
-def _picture_record(picture: GoldenPicture) -> PictureRecord:
-    return PictureRecord(name=picture.name, shape=picture.shape, coloured=picture.coloured, kind=picture.kind)
+def _image_record(image: GoldenImage) -> ImageRecord:
+    return ImageRecord(name=image.name, shape=image.shape, coloured=image.coloured, kind=image.kind)
 
 
 def _text_records(encoder: Encoder, texts: tuple[str, ...]) -> tuple[TextRecord, ...]:
@@ -227,7 +227,7 @@ def _text_records(encoder: Encoder, texts: tuple[str, ...]) -> tuple[TextRecord,
 
 def _tensor_bytes(golden: Golden) -> bytes:
     tensors: dict[str, NDArray[Any]] = {
-        f"picture.{number:02d}": np.frombuffer(data, dtype=np.uint8) for number, data in enumerate(golden.files)
+        f"image.{number:02d}": np.frombuffer(data, dtype=np.uint8) for number, data in enumerate(golden.files)
     }
     for modality in MODALITIES:
         tensors[f"reference.{modality}"] = golden.reference[modality].astype(np.float32)
@@ -239,7 +239,7 @@ def _tensor_bytes(golden: Golden) -> bytes:
 
 def _golden_of(record: GoldenRecord, tensors: Mapping[str, NDArray[Any]]) -> Golden:
     """Raises KeyError or ValueError where a tensor is missing or has another number of rows."""
-    counts = {"images": len(record.pictures), "texts": len(record.texts)}
+    counts = {"images": len(record.images), "texts": len(record.texts)}
     for modality in MODALITIES:
         for part in ("reference", "stored"):
             if len(tensors[f"{part}.{modality}"]) != counts[modality]:
@@ -248,7 +248,7 @@ def _golden_of(record: GoldenRecord, tensors: Mapping[str, NDArray[Any]]) -> Gol
         raise ValueError(f"pixels are {tensors['pixels'].shape}")
     return Golden(
         record=record,
-        files=tuple(tensors[f"picture.{number:02d}"].tobytes() for number in range(counts["images"])),
+        files=tuple(tensors[f"image.{number:02d}"].tobytes() for number in range(counts["images"])),
         stages=Stages(
             pixels=tensors["pixels"],
             normalised=np.array(record.normalised, dtype=np.float32),

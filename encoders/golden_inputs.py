@@ -1,6 +1,6 @@
-"""Golden inputs: pictures and texts of which each part breaks alone when one part of an encoder breaks.
+"""Golden inputs: images and texts of which each part breaks alone when one part of an encoder breaks.
 
-Drawn, not collected, so that they are small and free. They follow the tower's size: some pictures have it
+Drawn, not collected, so that they are small and free. They follow the tower's size: some images have it
 exactly (nothing is resized), some its shape, some another; some are grey, some one flat colour, one has
 alpha, one is turned by its EXIF tag. Texts are short, long, and beyond the context. It does not know towers.
 """
@@ -36,12 +36,12 @@ TEXTS = (
     "Zwei Katzen — 二匹の猫 🐈 на крыше, ένα σπίτι, naïve café",
     "  a   dog \t on a \n light   boat  ",
 )
-_SENTENCE = "a black dog and a white cat with a red car on the dark square of a light town, picture {number}, "
+_SENTENCE = "a black dog and a white cat with a red car on the dark square of a light town, image {number}, "
 
 
 @dataclass(frozen=True)
-class GoldenPicture:
-    """An encoded picture, and what about it is out of the ordinary. coloured: its channels differ."""
+class GoldenImage:
+    """An encoded image, and what about it is out of the ordinary. coloured: its channels differ."""
 
     name: str
     data: bytes
@@ -50,7 +50,7 @@ class GoldenPicture:
     kind: Kind = "scene"
 
 
-def golden_pictures(height: int, width: int) -> tuple[GoldenPicture, ...]:
+def golden_images(height: int, width: int) -> tuple[GoldenImage, ...]:
     """For a tower that reads height × width pixels."""
     own, grey = scene(width, height), scene(width, height).convert("L")
     wide, tall = (
@@ -59,18 +59,18 @@ def golden_pictures(height: int, width: int) -> tuple[GoldenPicture, ...]:
     )
     twice, half = scene(2 * width, 2 * height), scene(max(1, width // 2), max(1, height // 2))
     return (
-        GoldenPicture("flat grey", _png(Image.new("L", (width, height), 150)), "own", False, "flat"),
-        GoldenPicture("flat red", _png(Image.new("RGB", (width, height), (200, 40, 30))), "own", True, "flat"),
-        GoldenPicture("scene", _png(own), "own", True),
-        GoldenPicture("scene in blue", _png(_channels_turned(own)), "own", True),
-        GoldenPicture("grey scene", _png(grey), "own", False),
-        GoldenPicture("scene twice as large", _png(twice), "scaled", True),
-        GoldenPicture("scene half as large", _png(half), "scaled", True),
-        GoldenPicture("wide scene", _png(scene(*wide)), "other", True),
-        GoldenPicture("tall scene", _png(scene(*tall)), "other", True),
-        GoldenPicture("wide grey scene", _png(scene(*wide).convert("L")), "other", False),
-        GoldenPicture("scene with alpha", _png(_see_through(own)), "own", True, "alpha"),
-        GoldenPicture("turned scene", _turned_jpeg(scene(height, width)), "own", True, "turned"),
+        GoldenImage("flat grey", _png(Image.new("L", (width, height), 150)), "own", False, "flat"),
+        GoldenImage("flat red", _png(Image.new("RGB", (width, height), (200, 40, 30))), "own", True, "flat"),
+        GoldenImage("scene", _png(own), "own", True),
+        GoldenImage("scene in blue", _png(_channels_turned(own)), "own", True),
+        GoldenImage("grey scene", _png(grey), "own", False),
+        GoldenImage("scene twice as large", _png(twice), "scaled", True),
+        GoldenImage("scene half as large", _png(half), "scaled", True),
+        GoldenImage("wide scene", _png(scene(*wide)), "other", True),
+        GoldenImage("tall scene", _png(scene(*tall)), "other", True),
+        GoldenImage("wide grey scene", _png(scene(*wide).convert("L")), "other", False),
+        GoldenImage("scene with alpha", _png(_see_through(own)), "own", True, "alpha"),
+        GoldenImage("turned scene", _turned_jpeg(scene(height, width)), "own", True, "turned"),
     )
 
 
@@ -84,7 +84,7 @@ def golden_texts(count_ids: Callable[[str], int], *, context_length: int) -> tup
 
 
 def scene(width: int, height: int) -> Image.Image:
-    """An RGB picture without symmetry: gradients, shapes with edges, lines of dashes like small print."""
+    """An RGB image without symmetry: gradients, shapes with edges, lines of dashes like small print."""
     y, x = np.mgrid[0:height, 0:width]
     across, down = (x + 0.5) / width, (y + 0.5) / height
     ramps = np.stack([across, 1.0 - down, 0.2 + 0.6 * across * down], axis=-1)
@@ -121,7 +121,7 @@ def _channels_turned(image: Image.Image) -> Image.Image:
 
 
 def _see_through(image: Image.Image) -> Image.Image:
-    """The picture, clear in its middle and half clear below."""
+    """The image, clear in its middle and half clear below."""
     alpha = np.full((image.height, image.width), 255, dtype=np.uint8)
     alpha[image.height // 2 :] = 128
     alpha[image.height // 4 : image.height // 2, image.width // 4 : 3 * image.width // 4] = 0

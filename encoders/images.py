@@ -1,4 +1,4 @@
-"""Bytes to upright RGB pictures, and pictures to the pixels a tower reads: one implementation for all.
+"""Bytes to upright RGB images, and images to the pixels a tower reads: one implementation for all.
 
 Training, indexing and serving decode and resize through this module alone, and the whole specification
 is part of a bundle's fingerprint. It does not know towers, tensors or devices: pixels are uint8, and the
@@ -24,7 +24,7 @@ Pixels = NDArray[np.uint8]
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
 """What is decoded; JPEG opens MPO too. Pillow knows more, some of which start another program (EPS:
-Ghostscript) or hold pictures larger than their header says (ICO): not for bytes that strangers send."""
+Ghostscript) or hold images larger than their header says (ICO): not for bytes that strangers send."""
 
 _EXIF_ORIENTATION = 0x0112
 
@@ -53,7 +53,7 @@ _INTERPOLATIONS = {
 
 
 class Preprocessing(BaseModel):
-    """How a picture becomes the (height, width, 3) pixels of a tower. Antialiased, as Pillow always is.
+    """How an image becomes the (height, width, 3) pixels of a tower. Antialiased, as Pillow always is.
 
     resize: "squash" to exactly height × width; "shortest": just large enough to cover it, then the centre;
     "letterbox": just small enough to fit into the size, centred on `fill`.
@@ -77,7 +77,7 @@ class Preprocessing(BaseModel):
 
 
 def decode_image(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image:
-    """An RGB picture: first frame, turned upright by its EXIF tag, alpha over white.
+    """An RGB image: first frame, turned upright by its EXIF tag, alpha over white.
 
     Raises UndecodableImage (not an image, or cut short) or ImageTooLarge (before any pixel is decoded).
     """
@@ -99,7 +99,7 @@ def decode_image(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.
 
 
 def to_pixels(image: Image.Image, preprocessing: Preprocessing) -> Pixels:
-    """The (height, width, 3) uint8 pixels that `preprocessing` makes of an RGB picture of any size."""
+    """The (height, width, 3) uint8 pixels that `preprocessing` makes of an RGB image of any size."""
     resized = _RESIZERS[preprocessing.resize](image, preprocessing)
     return np.asarray(resized, dtype=np.uint8)
 
@@ -109,7 +109,7 @@ def _upright(image: Image.Image) -> Image.Image:
         turn = _TURNS.get(int(image.getexif().get(_EXIF_ORIENTATION, 1)))
     except MemoryError:
         raise
-    except Exception:  # noqa: BLE001 - a damaged EXIF block must not cost a sound picture
+    except Exception:  # noqa: BLE001 - a damaged EXIF block must not cost a sound image
         return image
     return image if turn is None else image.transpose(turn)
 
@@ -125,7 +125,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _over_white(image: Image.Image) -> Image.Image:
-    """In strips: a whole picture's intermediate copies would be five times its size."""
+    """In strips: a whole image's intermediate copies would be five times its size."""
     canvas = Image.new("RGB", image.size)
     for top in range(0, image.height, _STRIP_ROWS):
         strip = image.crop((0, top, image.width, min(image.height, top + _STRIP_ROWS))).convert("RGBA")
@@ -195,7 +195,7 @@ def _covering_size(image: Image.Image, spec: Preprocessing) -> tuple[int, int]:
 
 
 def _resize_centre_only(image: Image.Image, width: int, height: int, spec: Preprocessing) -> Image.Image:
-    """What `_centre` keeps of the picture resized to width × height, without the rest of it."""
+    """What `_centre` keeps of the image resized to width × height, without the rest of it."""
     left, top, right, bottom = _crop_box(width, height, spec)
     across, down = image.width / width, image.height / height
     part = image.resize(
@@ -236,7 +236,7 @@ def _centre(image: Image.Image, spec: Preprocessing) -> Image.Image:
 
 
 def _crop_box(width: int, height: int, spec: Preprocessing) -> tuple[int, int, int, int]:
-    """(left, top, right, bottom) of the centre that is kept of a width × height picture."""
+    """(left, top, right, bottom) of the centre that is kept of a width × height image."""
     margin = round if spec.crop_rounding == "even" else math.floor
     left = margin(max(0, width - spec.width) / 2.0)
     top = margin(max(0, height - spec.height) / 2.0)

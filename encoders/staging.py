@@ -13,7 +13,7 @@ from encoders.images import Pixels
 
 
 class PixelStage:
-    """Room for `capacity` pictures of (height, width, 3) pixels. One thread at a time may use it."""
+    """Room for `capacity` images of (height, width, 3) pixels. One thread at a time may use it."""
 
     def __init__(self, capacity: int, *, height: int, width: int, device: torch.device) -> None:
         shape = (capacity, height, width, 3)
@@ -29,13 +29,13 @@ class PixelStage:
     def __len__(self) -> int:
         return self._count
 
-    def add(self, pictures: Sequence[Pixels]) -> None:
+    def add(self, images: Sequence[Pixels]) -> None:
         """Raises ValueError for pixels of another shape or type, or more than there is room for."""
         begin, expected = self._count, self._rows.shape[1:]
-        end = begin + len(pictures)
+        end = begin + len(images)
         if end > len(self._rows):
-            raise ValueError(f"{end} pictures for a stage of {len(self._rows)}")
-        for row, pixels in enumerate(pictures, start=begin):
+            raise ValueError(f"{end} images for a stage of {len(self._rows)}")
+        for row, pixels in enumerate(images, start=begin):
             if pixels.shape != expected or pixels.dtype != np.uint8:
                 raise ValueError(f"pixels are {pixels.dtype} {pixels.shape}, expected uint8 {expected}")
             self._rows[row] = pixels

@@ -16,14 +16,14 @@ from encoders.golden import read_golden
 
 
 def verify_bundle(path: Path | str) -> Bundle:
-    """Checks every file's SHA-256, embeds a picture and a text, and the golden inputs where it carries some.
+    """Checks every file's SHA-256, embeds an image and a text, and the golden inputs where it carries some.
 
     Raises BundleError; ParityLost with the likely cause where the golden vectors come out otherwise.
     """
     bundle = Bundle.open(path)
     encoder = Encoder.load(bundle, device="cpu")
     rows = {
-        "picture": encoder.encode_images([Image.new("RGB", (64, 48), (200, 80, 40))]),
+        "image": encoder.encode_images([Image.new("RGB", (64, 48), (200, 80, 40))]),
         "text": encoder.encode_texts(["a red square"]).vectors,
     }
     for kind, vectors in rows.items():

@@ -1,6 +1,6 @@
 """Turns a gallery and an encoder's bundle into a release, and reads releases for whoever searches them.
 
-    what comes in   gallery, sources/: a stream of items; pictures: where they lie; journal/: later changes
+    what comes in   gallery, sources/: a stream of items; images: where they lie; journal/: later changes
     the job         rebuild: all of it in order; embed, texts: items and texts to vectors; cache: earlier ones;
                     staging: the encoder into the release; hubs, gate: what its manifest says of both
     a release       vectors: faiss; items: the tables; thumbnails; manifest: what it is, and each file's SHA-256

@@ -48,14 +48,14 @@ def rebuild(
     gallery: Annotated[
         str,
         typer.Option(
-            help="A folder of pictures; a .csv, .tsv, .jsonl, .ndjson or .parquet table with a column "
+            help="A folder of images; a .csv, .tsv, .jsonl, .ndjson or .parquet table with a column "
             "'image' or 'path'; or WebDataset .tar files (one, a glob, or braces)."
         ),
     ],
     bundle: Annotated[Path | None, typer.Option(help="The encoder; by default the one that ships.")] = None,
     releases: Releases = Path("releases"),
     texts: Annotated[
-        Path | None, typer.Option(help="Texts to find for a picture, one a line, instead of the gallery's own.")
+        Path | None, typer.Option(help="Texts to find for an image, one a line, instead of the gallery's own.")
     ] = None,
     root: Annotated[Path | None, typer.Option(help="What a table's paths are relative to.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
@@ -63,9 +63,9 @@ def rebuild(
     engine: Annotated[
         str, typer.Option(envvar="TWINLENS_ENGINE", help="auto (OpenVINO on an x86 CPU), torch or openvino.")
     ] = "auto",
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures the encoder takes at once.")] = 32,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images the encoder takes at once.")] = 32,
     decode_threads: Annotated[int | None, typer.Option(min=1, help="By default one a core.")] = None,
-    max_pixels: Annotated[int, typer.Option(min=1, help="Larger pictures fail.")] = 64_000_000,
+    max_pixels: Annotated[int, typer.Option(min=1, help="Larger images fail.")] = 64_000_000,
     cache: Annotated[bool, typer.Option(help="Reuse, and keep, what was embedded before.")] = True,
     require_gate: Annotated[
         bool, typer.Option("--require-gate", help="Publish only a bundle that passed `training gate`.")

@@ -1,4 +1,4 @@
-"""What was embedded before, by the SHA-256 of a picture's or a text's bytes; lies beside the releases.
+"""What was embedded before, by the SHA-256 of an image's or a text's bytes; lies beside the releases.
 
 So a killed rebuild goes on where it was, and an unchanged gallery costs hashing only. One file for each
 encoder. SQLite commits a batch or nothing, at whatever byte the process is killed; rows carry a checksum

@@ -102,7 +102,7 @@ def show_report(console: Console, report: RebuildReport) -> None:
             highlight=False,
         )
     if counts.skipped:
-        console.print(f"{counts.skipped:,} files were passed over: their names are not those of pictures")
+        console.print(f"{counts.skipped:,} files were passed over: their names are not those of images")
     if tally.changed_meanwhile:
         console.print(
             f"{tally.changed_meanwhile:,} were put again or deleted while this was built: a service with live "

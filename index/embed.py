@@ -18,7 +18,7 @@ from encoders.images import DEFAULT_MAX_PIXELS, Pixels, Preprocessing, decode_im
 from index.cache import EmbeddingCache, SeenImage, SeenText
 from index.errors import ImageMissing
 from index.gallery import Failure, GalleryItem
-from index.pictures import digest_of
+from index.image_files import digest_of
 from index.thumbnails import make_thumbnail
 
 BATCHES_AHEAD = 3  # how far reading and decoding may run ahead of the encoder
@@ -26,7 +26,7 @@ BATCHES_AHEAD = 3  # how far reading and decoding may run ahead of the encoder
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedItem:
-    """An item with what the encoder made of its picture; `reused` when it came from the cache."""
+    """An item with what the encoder made of its image; `reused` when it came from the cache."""
 
     item: GalleryItem
     seen: SeenImage
@@ -107,7 +107,7 @@ class Embedder:
             return Failure(entry.id, "image_too_large", str(error))
         except UndecodableImage as error:
             return Failure(entry.id, "undecodable_image", str(error))
-        except Exception as error:  # noqa: BLE001 - whatever one picture sets off must not end the job
+        except Exception as error:  # noqa: BLE001 - whatever one image sets off must not end the job
             return Failure(entry.id, "unexpected", f"{type(error).__name__}: {error}")
 
     def _reused(self, item: GalleryItem, seen: SeenImage) -> EmbeddedItem:

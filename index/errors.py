@@ -18,7 +18,7 @@
     │   └── JournalFailed       a change could not be made durable; it is not in
     │       └── JournalFull     for want of room on the disk
     ├── UnknownItem             no item has that id
-    ├── ImageMissing            an item's original picture is gone, or is another one by now
+    ├── ImageMissing            an item's original image is gone, or is another one by now
     └── BadQuery                a query that cannot be searched with
 
 `FingerprintMismatch`, which `Release.load` raises too, comes from `encoders.errors`.
@@ -100,7 +100,7 @@ class UnknownItem(TwinlensError):
 
 
 class ImageMissing(TwinlensError):
-    """An item's picture cannot be had; `code` is the reason in one word, as the failure ledger has it."""
+    """An item's image cannot be had; `code` is the reason in one word, as the failure ledger has it."""
 
     def __init__(self, message: str, *, code: str = "missing") -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""What a gallery is: a stream of items, each with its picture's place, its texts and its payload.
+"""What a gallery is: a stream of items, each with its image's place, its texts and its payload.
 
 Also the rules that ids, texts and payloads must keep, whatever the source. Reads no file: that is
 `index.sources`; knows nothing of encoders or releases.
@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from index.errors import BadItem
-from index.pictures import ImageSource
+from index.image_files import ImageSource
 
 # HEIC is here although Pillow does not read it: to be named in the ledger is better than to be passed over.
-PICTURE_SUFFIXES = frozenset(
+IMAGE_SUFFIXES = frozenset(
     f".{name}"
     for name in (
         *("jpg", "jpeg", "jpe", "jfif", "png", "apng", "webp", "gif", "bmp", "dib", "tif", "tiff"),
@@ -30,7 +30,7 @@ _SMALLEST_INTEGER, _LARGEST_INTEGER = -(2**63), 2**64 - 1
 
 @dataclass(frozen=True, slots=True)
 class GalleryItem:
-    """A picture of the gallery. `payload` is JSON; `texts` are its captions, or its title."""
+    """An image of the gallery. `payload` is JSON; `texts` are its captions, or its title."""
 
     id: str
     source: ImageSource
@@ -54,7 +54,7 @@ class Gallery(Protocol):
     source: str
     root: Path
     skipped: int
-    """Files passed over so far because their names are not those of pictures."""
+    """Files passed over so far because their names are not those of images."""
 
     def __iter__(self) -> Iterator[GalleryItem | Failure]: ...
 
@@ -102,11 +102,11 @@ def _id_problem(item_id: str) -> str | None:
 def path_below(root: Path, path: object) -> str:
     """`path` relative to the absolute `root` ; raises `BadItem` when it leads elsewhere."""
     if not isinstance(path, str) or not path or "\0" in path:
-        raise BadItem("bad_path", f"{str(path)[:200]!r} is not a path to a picture")
+        raise BadItem("bad_path", f"{str(path)[:200]!r} is not a path to an image")
     if without_surrogates(path) != path:
         raise BadItem("bad_path", f"the path {path[:200]!r} is not valid UTF-8")
     if "://" in path:
-        raise BadItem("bad_path", f"{path[:200]!r} is a URL: pictures are read from disk, download them first")
+        raise BadItem("bad_path", f"{path[:200]!r} is a URL: images are read from disk, download them first")
     inside = os.path.join(os.path.normpath(root), "")  # noqa: PTH118 - ends in a separator, "/" included
     whole = os.path.normpath(os.path.join(inside, path))  # noqa: PTH118 - a path object costs a row much
     if not whole.startswith(inside):

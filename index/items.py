@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from index.errors import CorruptRelease, UnknownItem
-from index.pictures import ImageSource
+from index.image_files import ImageSource
 
 ROWS_PER_GROUP = 4096
 
@@ -155,11 +155,11 @@ class ItemTable:
         return ImageSource(self._column["path"][row].as_py(), offset, length)
 
     def digest(self, row: int) -> bytes:
-        """SHA-256 of the picture's bytes as they were embedded."""
+        """SHA-256 of the image's bytes as they were embedded."""
         return bytes(self._column["digest"][row].as_py())
 
     def size_pixels(self, row: int) -> tuple[int, int]:
-        """Width and height of the picture, upright."""
+        """Width and height of the image, upright."""
         return self._column["width_pixels"][row].as_py(), self._column["height_pixels"][row].as_py()
 
     def thumbnail_range(self, row: int) -> tuple[int, int]:

@@ -40,7 +40,7 @@ class FileEntry(_Frozen):
 
 
 class Counts(_Frozen):
-    """`reused`: images whose vectors came from the cache. `skipped`: files not pictures by name."""
+    """`reused`: images whose vectors came from the cache. `skipped`: files not images by name."""
 
     images: int = Field(ge=1)
     texts: int = Field(ge=0)
@@ -83,7 +83,7 @@ class GateSummary(_Frozen):
 
 
 class GallerySource(_Frozen):
-    """Where the pictures came from; `root` is the folder that the items' paths are relative to."""
+    """Where the images came from; `root` is the folder that the items' paths are relative to."""
 
     kind: str
     source: str

@@ -278,7 +278,7 @@ def _check(
 
 def _nothing(gallery: Gallery, tally: Tally) -> str:
     lines = [
-        f"no picture of {gallery.source} could be indexed ({tally.failures.total()} failed, "
+        f"no image of {gallery.source} could be indexed ({tally.failures.total()} failed, "
         f"{gallery.skipped} other files): nothing is published, what was current stays",
         *(f"  {entry.item}: {entry.message}" for entry in tally.first_failures),
         *([reading_advice(gallery.root)] if tally.failures["not_permitted"] else []),

@@ -1,4 +1,4 @@
-"""Loading a release: its vectors, its tables, its pictures; refusing it when anything does not fit.
+"""Loading a release: its vectors, its tables, its images; refusing it when anything does not fit.
 
 Never writes. Knows nothing of galleries, of how a release is built, or of HTTP.
 """
@@ -22,11 +22,11 @@ from index.catalog import (
     release_path,
 )
 from index.errors import CorruptRelease, ImageMissing
+from index.image_files import digest_of
 from index.items import ItemTable, TextTable
 from index.journal.images import IMAGES_NAME
 from index.journal.location import LIVE_NAME
 from index.manifest import Manifest
-from index.pictures import digest_of
 from index.thumbnails import ThumbnailFile
 from index.vectors import Device, VectorIndex
 
@@ -127,11 +127,11 @@ class Release:
         """The item's thumbnail: WebP, its long side at most 256 px. Raises `ImageMissing`."""
         offset_bytes, length_bytes = self.items.thumbnail_range(row)
         if not length_bytes:
-            raise ImageMissing(f"the item {self.items.id(row)!r} was put as a vector", code="no_picture")
+            raise ImageMissing(f"the item {self.items.id(row)!r} was put as a vector", code="no_image")
         return self._thumbnails.read(offset_bytes, length_bytes)
 
     def open_image(self, row: int) -> bytes:
-        """The original picture's bytes; raises `ImageMissing` when it has gone, moved or changed."""
+        """The original image's bytes; raises `ImageMissing` when it has gone, moved or changed."""
         source = self.items.image_source(row)
         data = source.read(self.gallery_root, live=self.path.parent / LIVE_NAME / IMAGES_NAME)
         if digest_of(data) != self.items.digest(row):

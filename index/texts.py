@@ -16,8 +16,8 @@ from encoders.query_bank import penalty_of
 from index.cache import SeenText
 from index.embed import Embedder
 from index.gallery import Failure, even_text
+from index.image_files import digest_of
 from index.items import TEXT_SCHEMA, TableWriter, text_row
-from index.pictures import digest_of
 from index.vectors import VectorWriter
 
 TEXTS_PER_CALL = 256

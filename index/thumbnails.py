@@ -1,4 +1,4 @@
-"""Thumbnails: small WebP pictures, all of a release in one file, found by byte range.
+"""Thumbnails: small WebP images, all of a release in one file, found by byte range.
 
 One file, because a folder of a million little ones is slow to copy, hash and delete. Knows nothing of ids.
 """

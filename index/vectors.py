@@ -4,7 +4,7 @@ Rows may carry a penalty each, for being hubs: it lies in one more column of the
 the query `[q, 1]` is corrected by the same inner product, and `[q, 0]` is not. Nothing of that column is ever
 given out: scores are plain inner products, only their order is corrected.
 
-Knows nothing of pictures, texts, encoders or releases: rows of float32 in, scores and row numbers out.
+Knows nothing of images, texts, encoders or releases: rows of float32 in, scores and row numbers out.
 """
 
 import errno

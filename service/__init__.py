@@ -17,7 +17,7 @@ A request goes through these rooms, from the socket down; each one's `__init__` 
     access/    who calls: keys, and shares of the service
     routes/    one module a part of the API: parse, call, answer
     wire/      what requests and answers look like
-    decoding/  pictures to pixels, in processes of their own
+    decoding/  images to pixels, in processes of their own
     device/    pixels and texts to vectors, in batches across requests
     search/    a vector to hits: filters, order, relevance
     live/      items put and deleted while serving

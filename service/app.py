@@ -25,10 +25,10 @@ from service.routes import (
     duplicates,
     embed,
     gallery,
+    image_pass,
     items,
     openai,
     operation,
-    picture_pass,
     search,
     search_batch,
 )
@@ -79,7 +79,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(Shortcuts, endpoints=SHORTCUTS)
     app.add_middleware(Edge, serving=serving)
     allow_origins(app, settings)  # outside of the edge: its refusals too may be read by those who may call
-    for part in (embed, openai, search, search_batch, gallery, duplicates, items, picture_pass, operation):
+    for part in (embed, openai, search, search_batch, gallery, duplicates, items, image_pass, operation):
         app.include_router(part.router)
     _serve_pages(app)
     _map_errors(app)

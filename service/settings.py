@@ -41,7 +41,7 @@ class Settings(BaseModel):
     release: str | None = Field(
         None, description="serve this release, not CURRENT's; pruning does not spare it"
     )
-    gallery_root: Path | None = Field(None, description="where the original pictures are now, if they moved")
+    gallery_root: Path | None = Field(None, description="where the original images are now, if they moved")
     live_changes: bool = Field(False, description="take items in and out while serving: see docs/live.md")
     max_live_items: int = Field(
         50_000, ge=1, description="put since the release was built; they are held in memory and searched apart"
@@ -50,7 +50,7 @@ class Settings(BaseModel):
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0: any free one")
     root_path: str = Field(
-        "", pattern=r"^(/[^/?#]+)*$", description="path under which a proxy mounts the service, as /pictures"
+        "", pattern=r"^(/[^/?#]+)*$", description="path under which a proxy mounts the service, as /images"
     )
 
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 …")
@@ -99,8 +99,8 @@ class Settings(BaseModel):
     address_max_concurrent: int = Field(
         0, ge=0, description="requests at once for an address, where there are no keys; 0: any"
     )
-    picture_secret: SecretStr | None = Field(
-        None, min_length=32, description="signs the page's passes for pictures; shared by replicas"
+    image_secret: SecretStr | None = Field(
+        None, min_length=32, description="signs the page's passes for images; shared by replicas"
     )
     cors_origins: tuple[str, ...] = Field((), description="sites whose pages may call, as https://app.example")
     allowed_hosts: tuple[str, ...] = Field((), description="host names to answer to; none: what is safe")
@@ -206,7 +206,7 @@ def _explain(error: ValidationError) -> str:
         if problem["type"] == "missing":
             problems.append(f"{name} is not set: give --{name.replace('_', '-')} or {PREFIX}{name.upper()}")
         elif name:
-            value = "(hidden)" if name == "picture_secret" else repr(problem["input"])
+            value = "(hidden)" if name == "image_secret" else repr(problem["input"])
             problems.append(f"{name} ({PREFIX}{name.upper()}) = {value}: {problem['msg']}")
         else:
             problems.append(problem["msg"])

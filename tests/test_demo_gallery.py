@@ -21,14 +21,14 @@ ITEMS = lines_of(GALLERY / "items.jsonl")
 TIDY_TITLE = re.compile(r"[A-Z0-9][A-Za-z0-9' ,.-]*[A-Za-z0-9]")
 
 
-def test_every_item_has_a_picture_that_decodes() -> None:
+def test_every_item_has_an_image_that_decodes() -> None:
     for item in ITEMS:
-        with Image.open(GALLERY / item["image"]) as picture:
-            picture.load()
-            assert max(picture.size) <= 256, item["id"]
+        with Image.open(GALLERY / item["image"]) as image:
+            image.load()
+            assert max(image.size) <= 256, item["id"]
 
 
-def test_the_gallery_holds_its_items_pictures_and_nothing_else_within_five_megabytes() -> None:
+def test_the_gallery_holds_its_items_images_and_nothing_else_within_five_megabytes() -> None:
     found = {path.relative_to(GALLERY).as_posix() for path in GALLERY.rglob("*") if path.is_file()}
     assert found == {item["image"] for item in ITEMS} | {"items.jsonl"}
     assert sum(path.stat().st_size for path in GALLERY.rglob("*") if path.is_file()) <= MOST_BYTES

@@ -45,7 +45,7 @@ text_lr = 1e-3
 
 
 def paint(folder: Path, *, seed: int) -> list[tuple[str, str]]:
-    """A picture of every colour alone, noisy: (name, caption)."""
+    """An image of every colour alone, noisy: (name, caption)."""
     folder.mkdir()
     rng = np.random.default_rng(seed)
     rows = []
@@ -68,13 +68,13 @@ def run(*arguments: str, cwd: Path) -> str:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -> Iterator[str]:
-    """The address of a service over pictures that the model has not been trained on."""
+    """The address of a service over images that the model has not been trained on."""
     folder = tmp_path_factory.mktemp("pipeline")
     rows = paint(folder / "images", seed=1)
     lines = ["image,caption", *(f"images/{name},{caption}" for name, caption in rows)]
     (folder / "train.csv").write_text("\n".join(lines))
     paint(folder / "gallery", seed=2)
-    (folder / "gallery" / "broken.jpg").write_bytes(b"no picture")
+    (folder / "gallery" / "broken.jpg").write_bytes(b"no image")
     (folder / "texts.txt").write_text("\n".join(f"{colour} square" for colour in COLOURS))
     (folder / "recipe.toml").write_text(RECIPE.format(bundle=tiny_bundle, folder=folder))
     run("training", "fit", "recipe.toml", "--out", "bundle", "--threads", "1", cwd=folder)
@@ -85,7 +85,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -> Itera
         ],
         cwd=folder, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
-    assert rebuild.returncode == 3, rebuild.stdout + rebuild.stderr  # published, and one picture is broken
+    assert rebuild.returncode == 3, rebuild.stdout + rebuild.stderr  # published, and one image is broken
     service = subprocess.Popen(
         [sys.executable, "-m", "service", "--releases", "releases", "--port", "0"],
         cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -109,21 +109,21 @@ def post(url: str, body: bytes, content_type: str) -> Any:
 
 
 @pytest.mark.parametrize("colour", COLOURS)
-def test_a_text_finds_pictures_that_were_never_trained_on(served: str, colour: str) -> None:
+def test_a_text_finds_images_that_were_never_trained_on(served: str, colour: str) -> None:
     body = json.dumps({"query": f"a {colour} square", "k": 5}).encode()
     results = post(f"{served}/search/text", body, "application/json")["results"]
     assert [result["id"].split("-")[0] for result in results] == [colour] * 5
 
 
 @pytest.mark.parametrize("colour", ["red", "blue", "yellow"])
-def test_a_picture_finds_its_text(served: str, colour: str, tmp_path: Path) -> None:
+def test_an_image_finds_its_text(served: str, colour: str, tmp_path: Path) -> None:
     Image.new("RGB", (70, 50), COLOURS[colour]).save(tmp_path / "query.jpg")
     body = (tmp_path / "query.jpg").read_bytes()
     results = post(f"{served}/search/image?k=1&in=texts", body, "image/jpeg")["results"]
     assert results[0]["text"] == f"{colour} square"
 
 
-def test_a_picture_that_could_not_be_read_is_counted_in_the_release(served: str) -> None:
+def test_an_image_that_could_not_be_read_is_counted_in_the_release(served: str) -> None:
     with urllib.request.urlopen(f"{served}/release", timeout=60) as answer:  # noqa: S310 - loopback
         counts = json.load(answer)["counts"]
     assert counts["images"] == 30

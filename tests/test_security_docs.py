@@ -20,7 +20,7 @@ def test_every_setting_that_is_named_exists():
     named = {name.lower() for name in re.findall(r"TWINLENS_([A-Z_]+)", text)}
     named |= set(
         re.findall(
-            r"`((?:max|key|keys|address|header|body|send|cors|allowed|trusted|picture|metrics)_\w+)`", text
+            r"`((?:max|key|keys|address|header|body|send|cors|allowed|trusted|image|metrics)_\w+)`", text
         )
     )
     assert named - set(Settings.model_fields) == {"max_concurrent"}  # a key's own

@@ -2,7 +2,7 @@
 
     the data       data/: pairs, their readers, leakage
     training       fit/: the run and its recipe; its step/, views/ and towers/                    … fit
-    augmentation   augmentation/: what a picture may look like, and a sheet that shows it        … augment
+    augmentation   augmentation/: what an image may look like, and a sheet that shows it        … augment
     recipes        recipes/: the default encoder's, the baseline's, the gate's policy
     after it       blend/: averages of bundles                                     … interpolate, soup
     hubs           bank/: what keeps items near everything from coming up for everything            … bank

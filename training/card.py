@@ -49,7 +49,7 @@ def _what(config: BundleConfig) -> str:
     trained = config.provenance.get("recipe", {}).get("start", {}).get("towers", {})
     lines = [
         f"Image and text encoder: {image_tower} beside a {text_tower}, {config.towers.embed_dim} dimensions.",
-        f"Pictures are read at {spec.width} × {spec.height} pixels ({spec.resize}), texts up to "
+        f"Images are read at {spec.width} × {spec.height} pixels ({spec.resize}), texts up to "
         f"{config.tokenizer.context_length} tokens.",
         f"Weights are stored as {config.weights}.",
     ]

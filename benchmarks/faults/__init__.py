@@ -1,6 +1,6 @@
 """What the service must survive, put on it for real: run by hand, each with its own exit status.
 
-    images    thousands of random and spoiled pictures; mutants: how they are spoiled
+    images    thousands of random and spoiled images; mutants: how they are spoiled
     requests  thousands of bad and odd requests; oddities: what is done to good ones, odd_values: with what
     stalls    how long others wait while requests come at their limits; limits: which
     leavers   callers that leave in the middle of a request

@@ -1,6 +1,6 @@
-"""`python -m benchmarks.faults.images`: thousands of random and spoiled pictures, sent to the real service.
+"""`python -m benchmarks.faults.images`: thousands of random and spoiled images, sent to the real service.
 
-Exit status: 0 when every one was answered 200 or 4xx in the one shape of errors, good pictures kept their
+Exit status: 0 when every one was answered 200 or 4xx in the one shape of errors, good images kept their
 vector all the while, the service stayed ready and its memory flat; 1 otherwise; 2 when it could not be tried.
 """
 
@@ -23,9 +23,9 @@ from benchmarks.inputs import GALLERY, read_items
 from encoders.bundle import DEFAULT_BUNDLE
 from encoders.images import decode_image
 
-EVERY = 20  # a good picture after so many spoiled ones
+EVERY = 20  # a good image after so many spoiled ones
 SIDE_PIXELS = 96
-WARM_UP = 0.1  # of the pictures, after which memory is looked at first: buffers and arenas fill until then
+WARM_UP = 0.1  # of the images, after which memory is looked at first: buffers and arenas fill until then
 MAX_GROWTH_MEBIBYTES = 64.0
 TOLERANCE = 1e-4  # of an embedding from batches of other sizes
 DEADLINE_SECONDS = 120.0
@@ -36,16 +36,14 @@ command = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @dataclass
 class Tally:
     answers: Counter[tuple[int, str]] = field(default_factory=Counter)  # status (0: none) and code
-    wrong: dict[int, str] = field(
-        default_factory=dict
-    )  # number of the picture -> what is wrong with its answer
+    wrong: dict[int, str] = field(default_factory=dict)  # number of the image -> what is wrong with its answer
     good_checked: int = 0
     slowest_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
 class Barrage:
-    """Pictures `0 … count - 1` of a seed, to one service."""
+    """Images `0 … count - 1` of a seed, to one service."""
 
     service: Service
     files: Sequence[bytes]
@@ -69,7 +67,7 @@ class Barrage:
         caller = Caller(self.service.port)
         for number in numbers:  # shared by all clients
             if number % max(1, self.count // 10) == 0:
-                typer.echo(f"{number:>9,} pictures")
+                typer.echo(f"{number:>9,} images")
             started = time.perf_counter()
             try:
                 await self._one(caller, number, expected, tally)
@@ -86,7 +84,7 @@ class Barrage:
         if number % EVERY == 0:
             tally.good_checked += 1
             if not same(await self._good_vector(caller), expected):
-                problem = "a good picture then had another vector"
+                problem = "a good image then had another vector"
         tally.answers[answer.status, code] += 1
         if problem:
             tally.wrong[number] = problem
@@ -94,12 +92,12 @@ class Barrage:
     async def _good_vector(self, caller: Caller) -> list[float]:
         answer = await ask(caller, self.files[0])
         if answer.status != 200:
-            raise ValueError(f"a good picture was answered {answer.status}: {answer.body[:200]!r}")
+            raise ValueError(f"a good image was answered {answer.status}: {answer.body[:200]!r}")
         return list(json.loads(answer.body)["data"][0]["embedding"])
 
 
-async def ask(caller: Caller, picture: bytes) -> Answer:
-    request = post("/embed/image", picture, media_type="image/jpeg")
+async def ask(caller: Caller, image: bytes) -> Answer:
+    request = post("/embed/image", image, media_type="image/jpeg")
     async with asyncio.timeout(2 * DEADLINE_SECONDS):
         return await caller.ask(with_deadline(request, int(DEADLINE_SECONDS * 1e3)))
 
@@ -127,7 +125,7 @@ def report(tally: Tally, readings: Sequence[Reading], after: dict[str, float]) -
     """Print what was found; whether all was as it should be. `after`: metrics at the end."""
     for (status, code), count in sorted(tally.answers.items()):
         typer.echo(f"{status or 'none':>5} {code:<24} {count:>8,}")
-    typer.echo(f"good pictures between them: {tally.good_checked:,}, each with its vector unless named below")
+    typer.echo(f"good images between them: {tally.good_checked:,}, each with its vector unless named below")
     typer.echo(f"slowest answer: {tally.slowest_seconds:.2f} s")
     for moment, reading in zip(("after the warm-up", "at the end"), readings, strict=False):
         typer.echo(f"{moment}: {reading}")
@@ -135,7 +133,7 @@ def report(tally: Tally, readings: Sequence[Reading], after: dict[str, float]) -
         if name.startswith(("twinlens_decoder", "twinlens_ready")) and "_created" not in name:
             typer.echo(f"{name} {value:g}")
     for number, problem in sorted(tally.wrong.items())[:20]:
-        typer.echo(f"picture {number}: {problem}")
+        typer.echo(f"image {number}: {problem}")
     typer.echo(f"{len(tally.wrong)} wrong answers")
     if len(readings) < 2:
         typer.echo("the service ended by itself")
@@ -147,15 +145,15 @@ def report(tally: Tally, readings: Sequence[Reading], after: dict[str, float]) -
 @command.command()
 def images(
     *,
-    count: Annotated[int, typer.Option(min=10, help="how many pictures")] = 10_000,
-    seed: Annotated[int | None, typer.Option(help="of the pictures; by default another each time")] = None,
+    count: Annotated[int, typer.Option(min=10, help="how many images")] = 10_000,
+    seed: Annotated[int | None, typer.Option(help="of the images; by default another each time")] = None,
     clients: Annotated[int, typer.Option(min=1, help="connections that send them")] = 8,
     bundle: Annotated[Path, typer.Option(help="the encoder to serve")] = DEFAULT_BUNDLE,
-    keep: Annotated[Path | None, typer.Option(help="write the pictures with a wrong answer here")] = None,
+    keep: Annotated[Path | None, typer.Option(help="write the images with a wrong answer here")] = None,
 ) -> None:
-    """Send random and spoiled pictures to a service of its own; tell how it fared."""
+    """Send random and spoiled images to a service of its own; tell how it fared."""
     chosen = secrets.randbelow(2**32) if seed is None else seed
-    typer.echo(f"seed {chosen}, {count:,} pictures")
+    typer.echo(f"seed {chosen}, {count:,} images")
 
     def attempt() -> bool:
         drawing = decode_image((GALLERY / read_items()[0]["image"]).read_bytes())

@@ -32,12 +32,12 @@ command = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 def requests_of_leavers() -> list[bytes]:
-    """One picture, many pictures' worth of texts, a search."""
+    """One image, many images' worth of texts, a search."""
     inputs = read_inputs(8)
-    pictures = [post("/embed/image", each.data, media_type=each.media_type) for each in inputs.pictures]
+    images = [post("/embed/image", each.data, media_type=each.media_type) for each in inputs.images]
     texts = [post_json("/embed/text", {"texts": inputs.titles[start : start + 64]}) for start in (0, 64, 128)]
     searches = [post_json("/search/text", {"query": query}) for query in inputs.queries[:4]]
-    return [*pictures, *texts, *searches]
+    return [*images, *texts, *searches]
 
 
 def part(request: bytes, chance: random.Random) -> bytes:

@@ -38,7 +38,7 @@ class _Words:
 
 def mixture(inputs: Inputs, item_ids: Sequence[str]) -> list[Kind]:
     """Shares add up to a hundred."""
-    images, words = [(each.data, each.media_type) for each in inputs.pictures], _Words(inputs)
+    images, words = [(each.data, each.media_type) for each in inputs.images], _Words(inputs)
 
     def image(chance: random.Random) -> bytes:
         data, media_type = chance.choice(images)

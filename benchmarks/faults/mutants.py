@@ -1,4 +1,4 @@
-"""Good pictures in every format that is taken, and what chance makes of them.
+"""Good images in every format that is taken, and what chance makes of them.
 
 The same seed and number give the same bytes. Knows nothing of the service.
 """

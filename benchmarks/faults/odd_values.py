@@ -40,7 +40,7 @@ HEADERS: tuple[tuple[bytes, Sequence[bytes]], ...] = (
     (b"referer", (b"http://evil.example/", b"\xff")),
     (b"sec-fetch-site", (b"cross-site", b"same-origin", b"odd", b"")),
     (b"authorization", (b"Bearer", b"Bearer \xff", b"Basic YTpi", b"")),
-    (b"cookie", (b"twinlens_pictures=", b'twinlens_pictures="\\\\\\', b"=;=;", b"\xff=\xff")),
+    (b"cookie", (b"twinlens_images=", b'twinlens_images="\\\\\\', b"=;=;", b"\xff=\xff")),
     (b"if-none-match", (b"*", b'"', b'W/"x"')),
     (b"range", (b"bytes=0-1", b"bytes=5-1", b"lines=1", b"bytes=-")),
     (b"traceparent", (b"00-0-0-0", b"\xff")),

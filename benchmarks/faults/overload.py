@@ -45,15 +45,15 @@ class Tally:
 
 
 def mixed_requests(deadline_ms: int) -> list[bytes]:
-    """A picture, and 16 texts, in turn."""
+    """An image, and 16 texts, in turn."""
     inputs = read_inputs(32)
     titles = itertools.cycle(inputs.titles)
     pairs = [
         (
-            post("/embed/image", picture.data, media_type=picture.media_type),
+            post("/embed/image", image.data, media_type=image.media_type),
             post_json("/embed/text", {"texts": list(itertools.islice(titles, 16))}),
         )
-        for picture in inputs.pictures
+        for image in inputs.images
     ]
     return [with_deadline(request, deadline_ms) for pair in pairs for request in pair]
 

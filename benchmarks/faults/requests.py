@@ -197,7 +197,7 @@ def requests(
 
     def attempt() -> bool:
         tally, inputs = Tally(), read_inputs(1)
-        image = inputs.pictures[0]
+        image = inputs.images[0]
         settings = {
             "live_changes": True,
             "max_body_bytes": MAX_BODY_BYTES,

@@ -97,7 +97,7 @@ def questions() -> Questions:
     inputs = read_inputs(QUERIES)
     texts = [post_json("/search/text", {"query": query, "k": 10}) for query in inputs.queries[:QUERIES]]
     images = [
-        post("/search/image?k=10", each.data, media_type=each.media_type) for each in inputs.pictures[:QUERIES]
+        post("/search/image?k=10", each.data, media_type=each.media_type) for each in inputs.images[:QUERIES]
     ]
     batch = {"queries": [{"text": query} for query in inputs.queries[:QUERIES]], "k": 10}
     return Questions([*texts, *images, post_json("/search/batch", batch)])

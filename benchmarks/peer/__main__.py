@@ -24,7 +24,7 @@ from encoders.errors import TwinlensError
 command = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 WHOLE = Course(rounds=3, seconds=8.0, warm_up_seconds=2.0)
 QUICK = Course(rounds=1, seconds=4.0, warm_up_seconds=1.0)
-PICTURES = 128
+IMAGES = 128
 
 
 @command.command()
@@ -45,7 +45,7 @@ def measure(
     with tempfile.TemporaryDirectory(prefix="twinlens-peer-") as workplace:
         try:
             made = prepare(folder.absolute(), say=say)
-            results = race(made, read_inputs(PICTURES), QUICK if quick else WHOLE, Path(workplace), say=say)
+            results = race(made, read_inputs(IMAGES), QUICK if quick else WHOLE, Path(workplace), say=say)
         except (TwinlensError, BenchmarkFailed) as error:
             typer.echo(f"cannot measure: {error}", err=True)
             raise typer.Exit(1) from error

@@ -103,15 +103,15 @@ def race_requests(inputs: Inputs) -> dict[str, list[bytes]]:
 
 def reference_vectors(made: Environment, inputs: Inputs, workplace: Path) -> Mapping[str, np.ndarray]:
     """{"images", "texts"}: unit rows of the first inputs, by transformers in fp32."""
-    pictures, texts, out = workplace / "pictures", workplace / "texts.json", workplace / "reference.npz"
-    pictures.mkdir()
-    for number, picture in enumerate(_jpegs(inputs)[:COMPARED]):
-        (pictures / f"{number:04}.jpg").write_bytes(picture)
+    images, texts, out = workplace / "images", workplace / "texts.json", workplace / "reference.npz"
+    images.mkdir()
+    for number, image in enumerate(_jpegs(inputs)[:COMPARED]):
+        (images / f"{number:04}.jpg").write_bytes(image)
     texts.write_text(json.dumps(inputs.titles[:COMPARED]), encoding="utf-8")
     command = [
         str(made.python),
         str(HERE / "reference.py"),
-        *map(str, (made.clip_folder, pictures, texts, out)),
+        *map(str, (made.clip_folder, images, texts, out)),
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -199,7 +199,7 @@ def _body(items: Sequence[str], *, modality: str) -> dict[str, object]:
 
 
 def _jpegs(inputs: Inputs) -> list[bytes]:
-    return [picture.data for picture in inputs.pictures if picture.media_type == "image/jpeg"]
+    return [image.data for image in inputs.images if image.media_type == "image/jpeg"]
 
 
 def _data_uris(inputs: Inputs) -> list[str]:

@@ -1,4 +1,4 @@
-"""What transformers itself gives in fp32: `python reference.py MODEL PICTURES TEXTS.json OUT.npz`.
+"""What transformers itself gives in fp32: `python reference.py MODEL IMAGES TEXTS.json OUT.npz`.
 
 Runs in the peer's environment, so that it is the very library that the peer embeds with.
 """
@@ -15,7 +15,7 @@ from transformers import CLIPModel, CLIPProcessor
 
 @torch.no_grad()
 def main(model_folder: Path, folder: Path, texts: Path, out: Path) -> None:
-    """Unit rows of the pictures (by file name) and of the texts, one at a time: no padding, no batching."""
+    """Unit rows of the images (by file name) and of the texts, one at a time: no padding, no batching."""
     model, processor = (
         CLIPModel.from_pretrained(model_folder).eval(),
         CLIPProcessor.from_pretrained(model_folder),

@@ -56,7 +56,7 @@ Verdict = Literal["match", "unsure", "nothing"]
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A picture or a text of the gallery. `score` is the cosine; `relevance` is comparable between queries."""
+    """An image or a text of the gallery. `score` is the cosine; `relevance` is comparable between queries."""
 
     id: str
     score: float
@@ -107,7 +107,7 @@ class BatchAnswer:
 class Item:
     id: str
     payload: Json
-    width_pixels: int | None  # None: put as a vector, without a picture
+    width_pixels: int | None  # None: put as a vector, without an image
     height_pixels: int | None
     release: str
 

@@ -23,7 +23,7 @@ from twinlens.calls import Call
 from twinlens.configured import Configured
 from twinlens.exchange import Options, Pause, Send, Told, exchange
 from twinlens.overviews import Drift, DuplicatesPage, Fields
-from twinlens.queries import Expand, NewItem, ImageInput, Query, Space, Truncate
+from twinlens.queries import Expand, ImageInput, NewItem, Query, Space, Truncate
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -141,9 +141,9 @@ class AsyncClient(Configured):
         """The payload of an item; raises NotFound."""
         return await self._ask(calls.item, id)
 
-    async def picture(self, id: str, *, side_pixels: int | None = None) -> bytes:
+    async def image(self, id: str, *, side_pixels: int | None = None) -> bytes:
         """The item's image; with `side_pixels` the smallest copy that has as many on its long side."""
-        return await self._ask(calls.picture, id, side_pixels=side_pixels)
+        return await self._ask(calls.image, id, side_pixels=side_pixels)
 
     async def fields(self) -> Fields:
         """The payloads' fields with their common values: what there is to filter by."""

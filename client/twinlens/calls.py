@@ -33,7 +33,7 @@ from twinlens.answers import (
     read_search,
 )
 from twinlens.overviews import Drift, DuplicatesPage, Fields, read_drift, read_duplicates, read_fields
-from twinlens.queries import NewItem, ImageInput, Query, Truncate, numbers, read_picture
+from twinlens.queries import ImageInput, NewItem, Query, Truncate, numbers, read_image
 
 T = TypeVar("T")
 _GONE = "unknown_item"  # the code of an error
@@ -56,15 +56,17 @@ class Call(Generic[T]):
     read_again: Callable[[httpx.Response], T | None] = lambda _: None
 
 
-def embed_images(images: ImageInput | Sequence[ImageInput], *, dimensions: int | None = None) -> Call[Embeddings]:
+def embed_images(
+    images: ImageInput | Sequence[ImageInput], *, dimensions: int | None = None
+) -> Call[Embeddings]:
     """An embedding or an error for each image: bytes, a path, or an open file; one or several.
 
     `dimensions` cuts vectors and makes them unit again.
     """
     several = images if isinstance(images, list | tuple) else [images]
     if not several:
-        raise ValueError("no picture to embed: give one or several")
-    files = [("images", (str(index), read_picture(picture))) for index, picture in enumerate(several)]
+        raise ValueError("no image to embed: give one or several")
+    files = [("images", (str(index), read_image(image))) for index, image in enumerate(several)]
     fields = {"encoding_format": "base64"} | _given(dimensions=dimensions)
     return _post("/embed/image", read_embeddings, {"files": files, "data": fields})
 
@@ -85,7 +87,7 @@ def search(query: Query) -> Call[SearchAnswer]:
     if kind == "image":
         fields = {name: _form_value(option) for name, option in options.items()}
         return _post(
-            "/search/image", read_search, {"files": {"image": ("0", read_picture(value))}, "data": fields}
+            "/search/image", read_search, {"files": {"image": ("0", read_image(value))}, "data": fields}
         )
     path, name = _ROUTES[kind]
     asked = numbers(value) if kind == "vector" else value
@@ -107,7 +109,7 @@ def item(id: str) -> Call[Item]:
     return _get(f"/items/{_quoted(id)}", read_item)
 
 
-def picture(id: str, *, side_pixels: int | None = None) -> Call[bytes]:
+def image(id: str, *, side_pixels: int | None = None) -> Call[bytes]:
     """The item's image; with `side_pixels` the smallest copy that has as many on its long side."""
     return Call(
         method="GET",
@@ -135,7 +137,7 @@ def put_item(new: NewItem) -> Call[Change]:
     path = f"/items/{_quoted(new.id)}"
     if new.image is not None:
         fields = {name: json.dumps(value) for name, value in new.extras().items()}
-        body = {"files": {"image": ("0", read_picture(new.image))}, "data": fields}
+        body = {"files": {"image": ("0", read_image(new.image))}, "data": fields}
         return _call("PUT", path, read_change, body)
     asked = new.as_json()
     del asked["id"]

@@ -26,7 +26,7 @@ from twinlens.calls import Call
 from twinlens.configured import Configured
 from twinlens.exchange import Options, Pause, Send, Told, exchange
 from twinlens.overviews import Drift, DuplicatesPage, Fields
-from twinlens.queries import Expand, NewItem, ImageInput, Query, Space, Truncate
+from twinlens.queries import Expand, ImageInput, NewItem, Query, Space, Truncate
 
 T = TypeVar("T")
 
@@ -48,7 +48,9 @@ class Client(Configured):
         super().__init__(url, Options(key, deadline_seconds, timeout_seconds, retries), owns_http=http is None)
         self._http = http or httpx.Client()
 
-    def embed_images(self, images: ImageInput | Sequence[ImageInput], *, dimensions: int | None = None) -> Embeddings:
+    def embed_images(
+        self, images: ImageInput | Sequence[ImageInput], *, dimensions: int | None = None
+    ) -> Embeddings:
         """An embedding or an error for each image: bytes, a path, or an open file; one or several.
 
         `dimensions` cuts vectors and makes them unit again.
@@ -143,9 +145,9 @@ class Client(Configured):
         """The payload of an item; raises NotFound."""
         return self._perform(calls.item(id))
 
-    def picture(self, id: str, *, side_pixels: int | None = None) -> bytes:
+    def image(self, id: str, *, side_pixels: int | None = None) -> bytes:
         """The item's image; with `side_pixels` the smallest copy that has as many on its long side."""
-        return self._perform(calls.picture(id, side_pixels=side_pixels))
+        return self._perform(calls.image(id, side_pixels=side_pixels))
 
     def fields(self) -> Fields:
         """The payloads' fields with their common values: what there is to filter by."""

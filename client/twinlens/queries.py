@@ -1,4 +1,4 @@
-"""What can be searched for, and pictures in the forms a caller has them. Knows the wire's fields, no HTTP."""
+"""What can be searched for, and images in the forms a caller has them. Knows the wire's fields, no HTTP."""
 
 import base64
 import os
@@ -57,11 +57,11 @@ class Query:
         return {_WIRE_NAMES.get(name, name): value for name, value in given.items() if value is not None}
 
     def as_json(self) -> dict[str, Any]:
-        """As an object of /search/batch; reads the picture."""
+        """As an object of /search/batch; reads the image."""
         kind = self.kind()
         value: Any = getattr(self, kind)
         if kind == "image":
-            value = base64.b64encode(read_picture(value)).decode()
+            value = base64.b64encode(read_image(value)).decode()
         elif kind == "vector":
             value = numbers(value)
         return {kind: value} | self.options()
@@ -69,7 +69,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewItem:
-    """An item to put: a picture, or a vector with the `model_fingerprint` of its encoder.
+    """An item to put: an image, or a vector with the `model_fingerprint` of its encoder.
 
     `payload` is shown with hits and filtered by; `texts` are found with `in_="texts"`.
     """
@@ -86,10 +86,10 @@ class NewItem:
             raise ValueError(f"item {self.id!r} needs exactly one of image and vector")
 
     def as_json(self) -> dict[str, Any]:
-        """As an object of /items/batch; reads the picture."""
+        """As an object of /items/batch; reads the image."""
         given: dict[str, Any] = {"id": self.id} | self.extras()
         if self.image is not None:
-            return given | {"image": base64.b64encode(read_picture(self.image)).decode()}
+            return given | {"image": base64.b64encode(read_image(self.image)).decode()}
         return given | {
             "vector": numbers(() if self.vector is None else self.vector),
             "model_fingerprint": self.model_fingerprint,
@@ -106,7 +106,7 @@ def numbers(vector: Iterable[float]) -> list[float]:
     return [float(number) for number in vector]
 
 
-def read_picture(given: ImageInput) -> bytes:
+def read_image(given: ImageInput) -> bytes:
     """Its bytes, so that a retry can send them again. A str is a path."""
     if isinstance(given, bytes | bytearray | memoryview):
         return bytes(given)

@@ -34,18 +34,18 @@ def make_clone(root: Path, scratch: Path, *, fresh: bool) -> Path:
 
 def give_files(clone: Path, home: Path) -> None:
     """What pages take for granted: some images in ~/Pictures and two in the clone."""
-    pictures = home / "Pictures"
-    (pictures / "animals").mkdir(parents=True)
-    (clone / "pictures").symlink_to(pictures)
-    captions = dict(_draw_images(pictures))
-    for table, folder in (("mine.csv", ""), ("pairs.csv", "pictures/")):
+    images = home / "Images"
+    (images / "animals").mkdir(parents=True)
+    (clone / "images").symlink_to(images)
+    captions = dict(_draw_images(images))
+    for table, folder in (("mine.csv", ""), ("pairs.csv", "images/")):
         rows = "".join(f"{folder}{name},{caption}\n" for name, caption in captions.items())
         (clone / table).write_text(f"image,caption\n{rows}", "utf-8")
     drawings = clone / "demo/gallery/images"
-    _convert(drawings / "sleeping-cat.webp", pictures / "animals/cat.jpg")
-    for target in (pictures / "animals/dog.jpg", clone / "dog.jpg"):
+    _convert(drawings / "sleeping-cat.webp", images / "animals/cat.jpg")
+    for target in (images / "animals/dog.jpg", clone / "dog.jpg"):
         _convert(drawings / "black-labrador-dog.webp", target)
-    shutil.copy(pictures / next(iter(captions)), clone / "car.png")
+    shutil.copy(images / next(iter(captions)), clone / "car.png")
     (home / ".curlrc").write_text("fail-with-body\n", "utf-8")  # a refusal is a failure
 
 

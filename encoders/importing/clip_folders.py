@@ -204,7 +204,7 @@ def _renamed(name: str) -> str:
 
 
 def _image_embedder(model: Any, processor: Any) -> Callable[[Image.Image], torch.Tensor]:
-    return lambda picture: _pooled(model.get_image_features(**processor(images=picture, return_tensors="pt")))
+    return lambda image: _pooled(model.get_image_features(**processor(images=image, return_tensors="pt")))
 
 
 def _text_embedder(model: Any, tokenizer: Any, context_length: int) -> Callable[[str], torch.Tensor]:

@@ -193,4 +193,4 @@ def _masked_pad_id(model: CLIP | CustomTextCLIP, towers: TowersConfig) -> int | 
 
 def _image_embedder(model: CLIP | CustomTextCLIP, cfg: dict[str, Any]) -> Callable[[Image.Image], torch.Tensor]:
     transform = image_transform_v2(PreprocessCfg(**cfg), is_train=False)
-    return lambda picture: cast("torch.Tensor", model.encode_image(transform(picture)[None])[0])
+    return lambda image: cast("torch.Tensor", model.encode_image(transform(image)[None])[0])

@@ -49,7 +49,7 @@ class Published:
     """A model and the embeddings that its own library gives, its own preprocessing and tokenizer included.
 
     state: the towers' state dict, as `build_towers(towers)` names it; files: tokenizer and text configuration
-    by their path in a bundle; embed_image, embed_text: one RGB picture or text to its (dim,) vector.
+    by their path in a bundle; embed_image, embed_text: one RGB image or text to its (dim,) vector.
     """
 
     towers: TowersConfig
@@ -86,7 +86,7 @@ def write_published(published: Published, out: Path, *, name: str) -> Bundle:
     if min(agreement.values()) < MIN_AGREEMENT:
         raise ImportFailed(
             f"{published.provenance['source']}: the bundle's embeddings are not the original's: least cosine "
-            f"of {len(_PROBE_SIZES)} pictures {agreement['images']:.6f}, of {len(_PROBE_TEXTS)} texts "
+            f"of {len(_PROBE_SIZES)} images {agreement['images']:.6f}, of {len(_PROBE_TEXTS)} texts "
             f"{agreement['texts']:.6f}, {MIN_AGREEMENT} is required. Please report the model"
         )
     _require_apart(ours, source=published.provenance["source"])
@@ -129,11 +129,11 @@ def _require_apart(ours: Mapping[Modality, NDArray[np.float32]], *, source: str)
 
 
 def _probe_images() -> list[Image.Image]:
-    return [probe_picture(width, height) for width, height in _PROBE_SIZES]
+    return [probe_image(width, height) for width, height in _PROBE_SIZES]
 
 
-def probe_picture(width: int, height: int) -> Image.Image:
-    """An RGB picture of waves and noise, the same at every call: edges, gradients and grain."""
+def probe_image(width: int, height: int) -> Image.Image:
+    """An RGB image of waves and noise, the same at every call: edges, gradients and grain."""
     noise = np.random.default_rng(width * 10_000 + height).normal(0.0, 24.0, (height, width, 3))
     y, x = np.mgrid[0:height, 0:width]
     waves = np.stack([np.sin(x / 7.0), np.sin(y / 5.0), np.sign(np.sin((x + y) / 11.0))], axis=-1)

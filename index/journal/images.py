@@ -10,9 +10,9 @@ from pathlib import Path
 
 from encoders.folders import NO_ROOM, sync
 from index.errors import CorruptJournal, ImageMissing, JournalFailed, JournalFull
+from index.image_files import digest_of
 from index.journal.changes import checksum_of
 from index.journal.database import JOURNAL_NAME, open_reader, told
-from index.pictures import digest_of
 
 IMAGES_NAME = "images"
 _TEMPORARY_PREFIX = "."

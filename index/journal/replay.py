@@ -7,11 +7,11 @@ from pathlib import Path
 from index.cache import SeenImage
 from index.embed import EmbeddedItem
 from index.gallery import Failure, Gallery, GalleryItem
+from index.image_files import LIVE_SCHEME, ImageSource, digest_of
 from index.journal.changes import Change, Upsert
 from index.journal.images import IMAGES_NAME
 from index.journal.location import LIVE_NAME
 from index.journal.snapshot import last_sequence_of, open_snapshot
-from index.pictures import LIVE_SCHEME, ImageSource, digest_of
 
 
 @dataclass(frozen=True)

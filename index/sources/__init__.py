@@ -1,4 +1,4 @@
-"""Galleries as people have them: a folder, a table that names pictures, or WebDataset tars.
+"""Galleries as people have them: a folder, a table that names images, or WebDataset tars.
 
 `open_gallery` tells them apart by the name alone. Knows nothing of encoders or releases.
 """
@@ -27,15 +27,15 @@ _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 def open_gallery(source: str, *, root: Path | None = None) -> Gallery:
     """The gallery that `source` names; raises `GalleryError`.
 
-    - a folder: its pictures; or, where it holds an `items.jsonl`, `items.csv` or `items.parquet`, that table;
-    - a `.csv`, `.tsv`, `.jsonl`, `.ndjson` or `.parquet` file: its rows, with the pictures' paths relative
+    - a folder: its images; or, where it holds an `items.jsonl`, `items.csv` or `items.parquet`, that table;
+    - a `.csv`, `.tsv`, `.jsonl`, `.ndjson` or `.parquet` file: its rows, with the images' paths relative
       to `root`, by default the table's folder;
     - `.tar` files: one, a glob (`shards/*.tar`), or braces (`shard-{0000..0012}.tar`): WebDataset samples.
     """
     if source.endswith(".tar"):
         return TarGallery(source, _expand(source))
     if _PACKED_TAR.search(source):
-        raise GalleryError(f"{source}: pictures are read from tars by offset; unpack it to a plain .tar first")
+        raise GalleryError(f"{source}: images are read from tars by offset; unpack it to a plain .tar first")
     path = Path(source).expanduser().absolute()
     if path.is_dir():
         return _open_folder(_readable(path), root)
@@ -68,7 +68,7 @@ def _open_folder(folder: Path, root: Path | None) -> Gallery:
     if tables:
         return TableGallery(tables[0], root=root)
     if root is not None:
-        raise GalleryError(f"{folder} is a folder of pictures, which has no other root: leave out --root")
+        raise GalleryError(f"{folder} is a folder of images, which has no other root: leave out --root")
     return FolderGallery(folder)
 
 

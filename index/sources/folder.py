@@ -1,6 +1,6 @@
-"""A folder of pictures, with all below it. Ids are relative paths; hidden files are passed over.
+"""A folder of images, with all below it. Ids are relative paths; hidden files are passed over.
 
-Knows pictures by their names' suffixes only; it opens none of them.
+Knows images by their names' suffixes only; it opens none of them.
 """
 
 import os
@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from index.errors import BadItem
-from index.gallery import PICTURE_SUFFIXES, Failure, GalleryItem, checked_id
-from index.pictures import ImageSource, reading_fault
+from index.gallery import IMAGE_SUFFIXES, Failure, GalleryItem, checked_id
+from index.image_files import ImageSource, reading_fault
 
 
 class FolderGallery:
@@ -25,9 +25,9 @@ class FolderGallery:
 
     def __iter__(self) -> Iterator[GalleryItem | Failure]:
         self.skipped = self._seen = 0
-        self._total = sum(_is_picture(entry) for entry in _Walk(self.root).entries())
+        self._total = sum(_is_image(entry) for entry in _Walk(self.root).entries())
         for entry in _Walk(self.root).entries():
-            if not _is_picture(entry):
+            if not _is_image(entry):
                 self.skipped += 1
                 continue
             self._seen += 1
@@ -37,8 +37,8 @@ class FolderGallery:
         return min(1.0, self._seen / max(1, self._total))
 
 
-def _is_picture(entry: str | Failure) -> bool:
-    return isinstance(entry, Failure) or os.path.splitext(entry)[1].lower() in PICTURE_SUFFIXES  # noqa: PTH122 - a path object for each of a million names costs seconds
+def _is_image(entry: str | Failure) -> bool:
+    return isinstance(entry, Failure) or os.path.splitext(entry)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 - a path object for each of a million names costs seconds
 
 
 def _item(path: str) -> GalleryItem | Failure:

@@ -1,7 +1,7 @@
-"""Tables that name pictures: CSV, TSV, JSONL, Parquet.
+"""Tables that name images: CSV, TSV, JSONL, Parquet.
 
-Columns: `image` or `path`; `id` if there is one, else the picture's path is the id; `captions`, `caption`
-or `title` become its texts. All columns but the picture's and the id's are the payload. Opens no picture.
+Columns: `image` or `path`; `id` if there is one, else the image's path is the id; `captions`, `caption`
+or `title` become its texts. All columns but the image's and the id's are the payload. Opens no image.
 """
 
 import csv
@@ -24,7 +24,7 @@ from index.gallery import (
     texts_of,
     without_surrogates,
 )
-from index.pictures import ImageSource
+from index.image_files import ImageSource
 
 Row = tuple[float, int, dict[str, Any] | BadItem]
 """How much of the file is read (0 to 1), the row's number as people count, and its columns or its fault."""
@@ -45,7 +45,7 @@ class TableGallery:
         self._path = path
         self._fraction = 0.0
         if not self.root.is_dir():
-            raise GalleryError(f"the root {self.root} of the gallery's pictures is no folder")
+            raise GalleryError(f"the root {self.root} of the gallery's images is no folder")
 
     def __iter__(self) -> Iterator[GalleryItem | Failure]:
         try:
@@ -68,21 +68,21 @@ class TableGallery:
 
 
 def _item(row: dict[str, Any], root: Path) -> GalleryItem:
-    column = _picture_column(row)
+    column = _image_column(row)
     if isinstance(row[column], dict):
-        raise BadItem("bad_path", f"{column!r} embeds the picture: write it to a file and name the file")
+        raise BadItem("bad_path", f"{column!r} embeds the image: write it to a file and name the file")
     path = path_below(root, row[column])
     named = row.get("id")
     payload = clean_payload({key: value for key, value in row.items() if key not in (column, "id")})
     return GalleryItem(checked_id(path if named is None else named), ImageSource(path), texts_of(row), payload)
 
 
-def _picture_column(columns: dict[str, Any]) -> str:
+def _image_column(columns: dict[str, Any]) -> str:
     for name in ("image", "path"):
         if name in columns:
             return name
     found = ", ".join(map(repr, columns)) or "none"
-    raise BadItem("bad_row", f"no column 'image' or 'path' names the picture; it has {found[:200]}")
+    raise BadItem("bad_row", f"no column 'image' or 'path' names the image; it has {found[:200]}")
 
 
 def _jsonl_rows(path: Path) -> Iterator[Row]:

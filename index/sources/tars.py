@@ -1,6 +1,6 @@
 """WebDataset tars: neighbouring files of one name up to the first dot are a sample.
 
-`a.jpg` is the picture, `a.json` its payload, `a.txt` its caption. Pictures stay where they are and are
+`a.jpg` is the image, `a.json` its payload, `a.txt` its caption. Images stay where they are and are
 read by offset, so only plain tars will do. The id is the tar's name, the sample's key and the suffix.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 
 from index.errors import BadItem
 from index.gallery import (
-    PICTURE_SUFFIXES,
+    IMAGE_SUFFIXES,
     Failure,
     GalleryItem,
     checked_id,
@@ -22,7 +22,7 @@ from index.gallery import (
     even_text,
     texts_of,
 )
-from index.pictures import ImageSource, reading_fault
+from index.image_files import ImageSource, reading_fault
 
 MAX_SIDECAR_BYTES = 16 * 1024 * 1024
 
@@ -62,7 +62,7 @@ class TarGallery:
 class _Sample:
     key: str
     end_bytes: int = 0
-    picture: tuple[str, int, int] | None = None  # suffix, offset and length in bytes
+    image: tuple[str, int, int] | None = None  # suffix, offset and length in bytes
     sidecars: dict[str, bytes] = field(default_factory=dict)
 
 
@@ -94,8 +94,8 @@ def _split(name: str) -> tuple[str, str]:
 
 def _take(sample: _Sample, suffix: str, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
     sample.end_bytes = member.offset_data + member.size
-    if suffix in PICTURE_SUFFIXES and sample.picture is None:
-        sample.picture = (suffix, member.offset_data, member.size)
+    if suffix in IMAGE_SUFFIXES and sample.image is None:
+        sample.image = (suffix, member.offset_data, member.size)
     elif suffix in (".json", ".txt", ".cls") and member.size <= MAX_SIDECAR_BYTES:
         file = tar.extractfile(member)
         sample.sidecars[suffix] = file.read() if file else b""
@@ -110,9 +110,9 @@ def _entry(tar_name: str, sample: _Sample) -> GalleryItem | Failure:
 
 
 def _item(tar_name: str, place: str, sample: _Sample) -> GalleryItem:
-    if sample.picture is None:
-        raise BadItem("bad_row", f"the sample {sample.key!r} holds no picture")
-    suffix, offset_bytes, length_bytes = sample.picture
+    if sample.image is None:
+        raise BadItem("bad_row", f"the sample {sample.key!r} holds no image")
+    suffix, offset_bytes, length_bytes = sample.image
     columns: dict[str, Any] = {}
     if ".json" in sample.sidecars:
         parsed = json.loads(sample.sidecars[".json"])

@@ -28,7 +28,7 @@ MAX_RETRY_SECONDS = 30
 PROBES = frozenset({"/healthz", "/readyz"})
 OPEN_PATHS = PROBES | {"/", "/docs", "/openapi.json"}
 OPEN_FOLDER = "/static/"
-PICTURES = "/images/"
+IMAGES = "/images/"
 
 
 @dataclass(eq=False, slots=True)
@@ -53,7 +53,7 @@ class Access:
         """Raises KeyFileError when there is a file of keys that cannot be used."""
         self._settings = settings
         self.origins = Origins(settings)
-        self.passes = Passes(settings.picture_secret.get_secret_value() if settings.picture_secret else None)
+        self.passes = Passes(settings.image_secret.get_secret_value() if settings.image_secret else None)
         self._seen = _look(settings.keys_file) if settings.keys_file else None
         self._keyring = _load(settings.keys_file) if settings.keys_file else None
         self._callers: dict[str, Caller] = {}  # those with something running, and keys seen
@@ -136,8 +136,8 @@ class Access:
     def _caller(self, scope: RequestScope, path: str, headers: Headers) -> Caller:
         if self._keyring is None:
             return self._of_address(scope)
-        reads_picture = scope["method"] == "GET" and path.startswith(PICTURES)
-        if reads_picture and _sent(headers) is None and (key := self._of_pass(headers)):
+        reads_image = scope["method"] == "GET" and path.startswith(IMAGES)
+        if reads_image and _sent(headers) is None and (key := self._of_pass(headers)):
             return Caller(key.name, key)  # a page shows thirty at a time: they are not counted
         return self._of_key(self.find(headers))
 

@@ -1,9 +1,9 @@
-"""Passes for pictures: what lets an <img> of the search page load a picture while API keys are on.
+"""Passes for images: what lets an <img> of the search page load an image while API keys are on.
 
 An <img> cannot send a header, so the page trades its key for a cookie. That cookie is less than the key in
-every way: it opens pictures and nothing else, for an hour, for a key that is still in the file; scripts
+every way: it opens images and nothing else, for an hour, for a key that is still in the file; scripts
 cannot read it (HttpOnly), and no other site's page can use it (SameSite=Strict). The other way, fetching each
-picture by script into a blob, would take lazy loading, the browser's cache and "open in a new tab" from it.
+image by script into a blob, would take lazy loading, the browser's cache and "open in a new tab" from it.
 
 A pass is `<expires>.<name>.<HMAC-SHA256>`, signed over the digest of the key as well, so that it dies with
 the key. Knows nothing of HTTP.
@@ -14,7 +14,7 @@ import secrets
 
 from service.access.keys import Key, Keyring
 
-COOKIE = "twinlens_pictures"
+COOKIE = "twinlens_images"
 PASS_SECONDS = 3600
 SKEW_SECONDS = 60  # by which the clocks of replicas that share a secret may differ
 _MAX_CHARACTERS = 256
@@ -27,7 +27,7 @@ class Passes:
         self._secret = secret.encode() if secret else secrets.token_bytes(32)
 
     def issue(self, key: Key, *, now: float) -> str:
-        """A pass for the pictures that `key` may see; `now` in seconds since the epoch."""
+        """A pass for the images that `key` may see; `now` in seconds since the epoch."""
         expires = int(now) + PASS_SECONDS
         return f"{expires}.{key.name}.{self._sign(key, expires)}"
 

@@ -1,6 +1,6 @@
 """A crew of decoding processes: jobs in, answers out, the dead replaced.
 
-Decides whose fault a death is: the picture's, which then fails alone, or nobody's, and then the job is given to
+Decides whose fault a death is: the image's, which then fails alone, or nobody's, and then the job is given to
 another worker, once. Knows nothing of HTTP, tickets or devices.
 """
 
@@ -30,10 +30,10 @@ from service.errors import Unavailable
 from service.watch.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
-TRIES = 2  # of a job whose worker died through no fault of the picture
-WALL_FACTOR = 3.0  # real seconds a picture may take for one of the processor: the machine may be busy
+TRIES = 2  # of a job whose worker died through no fault of the image
+WALL_FACTOR = 3.0  # real seconds an image may take for one of the processor: the machine may be busy
 LOOK_SECONDS = 1.0  # how often idle workers are looked after
-LOOP_SECONDS = 30.0  # so many deaths within it that no picture caused are a crash loop …
+LOOP_SECONDS = 30.0  # so many deaths within it that no image caused are a crash loop …
 LOOP_DEATHS = 5  # … for each worker
 RETIRE_JOBS = 5000  # what a codec may leak stays bounded
 
@@ -83,13 +83,13 @@ class Crew:
             raise Unavailable(trouble)
 
     def trouble(self) -> str | None:
-        """Why pictures cannot be decoded just now, or None."""
+        """Why images cannot be decoded just now, or None."""
         if self._failure and not self._alive:
             return self._failure
         deaths = tuple(self._deaths)
         if len(deaths) == self._deaths.maxlen and time.monotonic() - deaths[0][0] < LOOP_SECONDS:
             return (
-                f"{len(deaths)} decoders died within {LOOP_SECONDS:g} s with no picture in hand, "
+                f"{len(deaths)} decoders died within {LOOP_SECONDS:g} s with no image in hand, "
                 f"the last {deaths[-1][1]}"
             )
         return None
@@ -98,7 +98,7 @@ class Crew:
         return tuple(worker.process_id for worker in self._alive)
 
     def run(self, job: Job) -> Answer:
-        """What a worker makes of it. Raises UndecodableImage where the picture ended one, and Unavailable."""
+        """What a worker makes of it. Raises UndecodableImage where the image ended one, and Unavailable."""
         for _ in range(TRIES):
             worker = self._take()
             try:
@@ -135,7 +135,7 @@ class Crew:
             self._idle.put(worker)
 
     def _blame(self, lost: WorkerLost, status: int | None) -> TwinlensError | None:
-        """The error of the picture a worker was lost over; None: it was not the picture."""
+        """The error of the image a worker was lost over; None: it was not the image."""
         seconds = self._size.limits.cpu_seconds
         if self._stopping.is_set():
             return Unavailable("the service is shutting down", code="shutting_down", retry_after_seconds=1)
@@ -149,18 +149,18 @@ class Crew:
             self._note_death(describe_status(status))
             return None
         if was_ended_by(signal.SIGPROF, status):
-            self._ended("too_slow", f"a picture took more than {seconds:g} s to decode")
+            self._ended("too_slow", f"an image took more than {seconds:g} s to decode")
             return UndecodableImage(
                 f"the image takes more than {seconds:g} s of computing to decode: send a smaller copy"
             )
         if was_ended_by(signal.SIGKILL, status):  # which no codec does to itself
-            self._ended("killed", "a decoder was killed with a picture in hand: is the machine out of memory?")
+            self._ended("killed", "a decoder was killed with an image in hand: is the machine out of memory?")
             return Unavailable(
                 "the decoder was killed, as when the machine runs out of memory: send this again",
                 retry_after_seconds=1,
             )
         words = describe_status(status)
-        self._ended("crashed", f"the decoder crashed on a picture: {words}; {lost}")
+        self._ended("crashed", f"the decoder crashed on an image: {words}; {lost}")
         return UndecodableImage(f"the image cannot be decoded: the decoder crashed on it ({words})")
 
     def _ended(self, cause: str, words: str) -> None:
@@ -174,7 +174,7 @@ class Crew:
         if self._stopping.is_set():
             return
         self._deaths.append((time.monotonic(), words))
-        self._ended("idle", f"a decoder died with no picture in hand: {words}")
+        self._ended("idle", f"a decoder died with no image in hand: {words}")
 
     def _bury(self, worker: Worker) -> int | None:
         worker.close()

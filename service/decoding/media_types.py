@@ -1,4 +1,4 @@
-"""The media type of a picture by its first bytes, for the formats that `encoders.images` decodes.
+"""The media type of an image by its first bytes, for the formats that `encoders.images` decodes.
 
 No decoder looks at it: what serves a file need not open it. Knows nothing of HTTP.
 """
@@ -20,5 +20,5 @@ _HEADS = (
 
 
 def media_type_of(data: bytes) -> str:
-    """What to call a picture; a phone's several pictures in one file are the JPEG they begin with."""
+    """What to call an image; a phone's several images in one file are the JPEG they begin with."""
     return next((name for head, name in _HEADS if head.match(data)), UNKNOWN)

@@ -1,4 +1,4 @@
-"""Where pictures are decoded: in processes of their own, or in threads of this one.
+"""Where images are decoded: in processes of their own, or in threads of this one.
 
 Knows nothing of HTTP, tickets or devices.
 """
@@ -17,12 +17,12 @@ from encoders.images import Preprocessing
 from index.cores import available_cores
 from service.control_groups import memory_limit_bytes
 from service.decoding.crew import Crew, CrewSize
-from service.decoding.pictures import (
+from service.decoding.images import (
     ImageLimits,
     ImageSource,
     WholeImage,
-    decode_whole_image,
     decode_pixels,
+    decode_whole_image,
     start_of_base64,
 )
 from service.decoding.wire import Answer, Job, Kind
@@ -43,7 +43,7 @@ COPIES_OF_A_BODY = 3  # as received, as bytes, and out of its base64
 
 
 class Decoders:
-    """Decodes pictures. `submit` from any thread; `pixels` and `picture` block: call them in what it runs.
+    """Decodes images. `submit` from any thread; `pixels` and `image` block: call them in what it runs.
 
     Processes, so that whatever a hostile file does to a codec costs that file alone; with `decode_workers` 0,
     threads of this process, for debugging.
@@ -53,7 +53,7 @@ class Decoders:
         self._limits = ImageLimits(settings.max_image_pixels, settings.min_image_side_pixels)
         workers = available_cores() if settings.decode_workers is None else settings.decode_workers
         if workers and not hasattr(os, "fork"):
-            logger.warning("this system cannot fork: pictures are decoded in the service's own process")
+            logger.warning("this system cannot fork: images are decoded in the service's own process")
             workers = 0
         self._crew = None
         if workers:
@@ -75,7 +75,7 @@ class Decoders:
             raise
 
     def wait_until_ready(self) -> None:
-        """Block until a picture could be decoded. Raises Unavailable."""
+        """Block until an image could be decoded. Raises Unavailable."""
         if self._crew:
             self._crew.wait_until_ready()
 
@@ -86,7 +86,7 @@ class Decoders:
             self._crew.stop()
 
     def trouble(self) -> str | None:
-        """Why pictures cannot be decoded just now, or None."""
+        """Why images cannot be decoded just now, or None."""
         return self._crew.trouble() if self._crew else None
 
     def process_ids(self) -> tuple[int, ...]:
@@ -94,7 +94,7 @@ class Decoders:
         return self._crew.process_ids() if self._crew else ()
 
     def submit(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
-        """Run `work`, which calls `pixels` or `picture`, when a decoder is free."""
+        """Run `work`, which calls `pixels` or `image`, when a decoder is free."""
         return self._threads.submit(work, *args, **kwargs)
 
     def pixels(self, source: ImageSource, preprocessing: Preprocessing) -> NDArray[np.uint8]:
@@ -103,11 +103,11 @@ class Decoders:
             return decode_pixels(source, preprocessing, limits=self._limits)
         return _pixels(self._ask("pixels", source, preprocessing), preprocessing)
 
-    def picture(self, source: ImageSource, preprocessing: Preprocessing) -> WholeImage:
+    def image(self, source: ImageSource, preprocessing: Preprocessing) -> WholeImage:
         """Pixels, size, digest and thumbnail at once. Raises as `pixels` does."""
         if self._crew is None:
             return decode_whole_image(source, preprocessing, limits=self._limits)
-        answer = self._ask("picture", source, preprocessing)
+        answer = self._ask("image", source, preprocessing)
         pixels = _pixels(answer, preprocessing)
         width, height = answer.size_pixels or (0, 0)
         return WholeImage(pixels, width, height, answer.digest, bytes(answer.payload[pixels.nbytes :]))
@@ -123,7 +123,7 @@ class Decoders:
 
 
 def memory_bytes(settings: Settings) -> int:
-    """What one decoding process may map: enough for the largest picture that is taken, of any format."""
+    """What one decoding process may map: enough for the largest image that is taken, of any format."""
     if settings.decode_memory_mebibytes is not None:
         return settings.decode_memory_mebibytes * MEBIBYTE
     bodies = COPIES_OF_A_BODY * settings.max_body_bytes

@@ -1,6 +1,6 @@
 """What passes between the service and its decoding processes: a header in JSON, then raw bytes.
 
-Nothing is ever unpickled: a process that a hostile picture has taken over can only send wrong pixels, or
+Nothing is ever unpickled: a process that a hostile image has taken over can only send wrong pixels, or
 what does not parse. Knows neither processes nor what a job does.
 """
 
@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from encoders.errors import ImageTooLarge, TwinlensError, UndecodableImage
 from encoders.images import Preprocessing
-from service.decoding.pictures import ImageLimits, ImageSource, pieces_of
+from service.decoding.images import ImageLimits, ImageSource, pieces_of
 from service.errors import EncodingFailed, InvalidField
 
 TAKEN = b"\x01"
@@ -26,7 +26,7 @@ _ERRORS: dict[str, type[TwinlensError]] = {
     kind.__name__: kind for kind in (UndecodableImage, ImageTooLarge, InvalidField, EncodingFailed)
 }
 
-Kind = Literal["pixels", "picture"]
+Kind = Literal["pixels", "image"]
 
 
 class Lost(Exception):
@@ -39,7 +39,7 @@ class Lost(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One picture to decode; `source` as the caller sent it, ASCII where it is text."""
+    """One image to decode; `source` as the caller sent it, ASCII where it is text."""
 
     kind: Kind
     source: ImageSource
@@ -49,12 +49,12 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of a job: `error`, or pixels (with the rest of a picture, where that was asked for)."""
+    """What became of a job: `error`, or pixels (with the rest of an image, where that was asked for)."""
 
     payload: bytes | bytearray | memoryview = b""
     error: TwinlensError | None = None
     shape: tuple[int, int, int] | None = None
-    size_pixels: tuple[int, int] | None = None  # (width, height) of the whole picture
+    size_pixels: tuple[int, int] | None = None  # (width, height) of the whole image
     digest: bytes = b""
     spent: bool = False  # the worker should be replaced
 

@@ -1,6 +1,6 @@
-"""`python -m service.decoding.worker`: the nursery, which forks the processes that decode pictures.
+"""`python -m service.decoding.worker`: the nursery, which forks the processes that decode images.
 
-It imports what decoding needs once, and never touches a picture itself, so a new worker is a fork away
+It imports what decoding needs once, and never touches an image itself, so a new worker is a fork away
 (milliseconds, where a fresh interpreter takes half a second) and starts clean. A worker has one descriptor that
 matters, its end of a socket pair, and can open none; limits on memory and time hold in the kernel. All end
 when the service does, however it ends. Knows nothing of HTTP, releases or encoders; imports neither torch
@@ -30,7 +30,7 @@ from PIL import AvifImagePlugin, Image
 
 from encoders.errors import ImageTooLarge, TwinlensError
 from encoders.images import Preprocessing
-from service.decoding.pictures import ImageLimits, decode_whole_image, decode_pixels
+from service.decoding.images import ImageLimits, decode_pixels, decode_whole_image
 from service.decoding.wire import Answer, Job, Lost, receive_job, send_answer
 from service.errors import EncodingFailed
 
@@ -39,7 +39,7 @@ REPLY = struct.Struct("!i")  # a process id with its socket, or -errno; or a sta
 FORK, END = b"F", b"E"
 READY = 0  # the first reply, unasked; or the errno of what keeps decoders from being the first to go
 
-NICENESS = 1  # the event loop and the encoder go first; more would keep the encoder waiting for pictures
+NICENESS = 1  # the event loop and the encoder go first; more would keep the encoder waiting for images
 OOM_SCORE = 1000
 """When memory runs out, a decoder is the process to lose. The kernel ends the process with the most points: the
 memory it holds, and the score in thousandths of all there is. With 1000 no other can have more, however large;
@@ -91,7 +91,7 @@ def _offer_oneself_first() -> int:
 
 
 def _load_codecs() -> None:
-    """Pillow imports its parts when a picture first needs them; a worker could not open their files."""
+    """Pillow imports its parts when an image first needs them; a worker could not open their files."""
     for name in ("ImageCms", "ImageColor", "ImageFile", "ImageFilter", "ImagePalette", "MpoImagePlugin"):
         with contextlib.suppress(ImportError):  # a Pillow built without it
             importlib.import_module(f"PIL.{name}")

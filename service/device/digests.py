@@ -1,7 +1,7 @@
 """What an embedding was computed from, as one SHA-256: all that changes the vector, and nothing that does not.
 
-What it is of, the encoder's fingerprint and precision, and the bytes of the picture, or the text and whether it
-may be cut. So a swap of encoders never finds the old one's vectors, and two pictures of one size never share.
+What it is of, the encoder's fingerprint and precision, and the bytes of the image, or the text and whether it
+may be cut. So a swap of encoders never finds the old one's vectors, and two images of one size never share.
 Knows nothing of what is done with a key.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from encoders.encoder import Encoder
-from service.decoding.pictures import ImageSource, image_bytes
+from service.decoding.images import ImageSource, image_bytes
 from service.device.tickets import Kind
 from service.device.tokenizing import TextItem
 from service.errors import InvalidField
@@ -39,7 +39,7 @@ class Digests:
     async def of_images(
         self, encoder: Encoder, sources: Sequence[ImageSource]
     ) -> tuple[Keys, list[ImageSource]]:
-        """And the sources, as bytes where they came as base64: one picture has one key, however it was sent."""
+        """And the sources, as bytes where they came as base64: one image has one key, however it was sent."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, _of_images, encoder, sources)
 
 

@@ -19,7 +19,7 @@ from encoders.encoder import Encoder
 from encoders.errors import TwinlensError
 from encoders.images import Preprocessing
 from index.cores import available_cores
-from service.decoding.pictures import ImageSource, WholeImage
+from service.decoding.images import ImageSource, WholeImage
 from service.decoding.pool import Decoders
 from service.device.batching import Device, DeviceSettings
 from service.device.cache import EmbeddingCache
@@ -39,10 +39,10 @@ __all__ = ["Embedder", "TextItem"]
 
 @dataclass(slots=True, eq=False)
 class _Whole:
-    """A picture of which more is wanted than its pixels."""
+    """An image of which more is wanted than its pixels."""
 
     source: ImageSource
-    picture: WholeImage | None = None  # once it is decoded
+    image: WholeImage | None = None  # once it is decoded
 
 
 class Embedder:
@@ -89,7 +89,7 @@ class Embedder:
         keys, opened = await self._digests.of_images(encoder, sources)
         return await self._cache.through(keys, lambda rows: compute([opened[row] for row in rows]))
 
-    async def pictures(
+    async def whole_images(
         self, encoder: Encoder, sources: Sequence[ImageSource], *, deadline: float, timings: Timings
     ) -> list[tuple[Outcome, WholeImage | None]]:
         """An outcome for each source with all that its decoding gave; None where it could not be decoded.
@@ -98,7 +98,7 @@ class Embedder:
         """
         whole = [_Whole(source) for source in sources]
         outcomes = await self._images(encoder, whole, deadline=deadline, timings=timings)
-        return [(outcome, one.picture) for outcome, one in zip(outcomes, whole, strict=True)]
+        return [(outcome, one.image) for outcome, one in zip(outcomes, whole, strict=True)]
 
     async def texts(
         self, encoder: Encoder, items: Sequence[TextItem], *, deadline: float, timings: Timings
@@ -141,7 +141,7 @@ class Embedder:
         return await self._wait(ticket, timings)
 
     def _decode_next(self) -> None:
-        """The picture whose turn it is; one call for each that was queued, fewer where callers left."""
+        """The image whose turn it is; one call for each that was queued, fewer where callers left."""
         with self._decoding:
             item = self._undecoded.next_item()
         if item is None:
@@ -166,8 +166,8 @@ class Embedder:
     def _pixels(self, payload: ImageSource | _Whole, preprocessing: Preprocessing) -> NDArray[np.uint8]:
         if not isinstance(payload, _Whole):
             return self._decoders.pixels(payload, preprocessing)
-        payload.picture = self._decoders.picture(payload.source, preprocessing)
-        return payload.picture.pixels
+        payload.image = self._decoders.image(payload.source, preprocessing)
+        return payload.image.pixels
 
     async def _wait(self, ticket: Ticket, timings: Timings) -> list[Outcome]:
         try:

@@ -122,7 +122,7 @@ class Lane:
     def turn_items(self) -> int:
         """Most items in a batch: the limit, or what the device does in a turn where that is slow.
 
-        So the kinds share its time, and not its batches: those of 32 pictures took a CPU four times as long as
+        So the kinds share its time, and not its batches: those of 32 images took a CPU four times as long as
         those of 64 texts, and left the texts a fifth of it.
         """
         if not self.device_seconds_per_item:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 from encoders.encoder import Encoder
-from service.decoding.pictures import ImageSource
+from service.decoding.images import ImageSource
 from service.device.embedding import Embedder, TextItem
 from service.device.tickets import Outcome
 from service.watch.telemetry import Timings

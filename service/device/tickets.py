@@ -38,7 +38,7 @@ Outcome = Embedded | TwinlensError
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One picture or text that waits. `cost` is in what its lane counts: pictures, or tokens."""
+    """One image or text that waits. `cost` is in what its lane counts: images, or tokens."""
 
     ticket: "Ticket"
     position: int

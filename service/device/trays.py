@@ -15,7 +15,7 @@ from service.errors import EncodingFailed
 
 
 class PixelTray:
-    """(height, width, 3) pictures; on CUDA their copy to the device begins as soon as they are added."""
+    """(height, width, 3) images; on CUDA their copy to the device begins as soon as they are added."""
 
     def __init__(self, encoder: Encoder, capacity: int) -> None:
         self._encoder = encoder

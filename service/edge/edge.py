@@ -51,7 +51,7 @@ CONTEXT_KEY = "twinlens.context"
 MAX_DEADLINE_MS = 3_600_000
 SAFE_HEADERS = {"x-content-type-options": "nosniff", "referrer-policy": "no-referrer"}
 # The page says in its own <meta> what it may load, and the API's description loads Swagger UI from elsewhere.
-# Nothing else is a document: opened as one, it may load and run nothing. (The browser's own view of a picture
+# Nothing else is a document: opened as one, it may load and run nothing. (The browser's own view of an image
 # or of JSON is styled inline.)
 _PAGE_POLICY = "frame-ancestors 'none'"
 _DATA_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; sandbox"

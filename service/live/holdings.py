@@ -15,9 +15,9 @@ import orjson
 from numpy.typing import NDArray
 
 from index.errors import ImageMissing, UnknownItem
+from index.image_files import digest_of
 from index.items import text_id
 from index.journal.images import ImageStore
-from index.pictures import digest_of
 from index.release import Release
 from service.live.layers import Floats
 from service.live.overlay import Overlay
@@ -90,7 +90,7 @@ class Holdings:
         return self.release.images.reconstruct(row) if added < 0 else self.overlay.vector(added)
 
     def size_pixels(self, row: int) -> tuple[int, int] | None:
-        """Width and height of the picture, upright; None for an item without one."""
+        """Width and height of the image, upright; None for an item without one."""
         added = row - self.base_count
         if added < 0:
             width, height = self.release.items.size_pixels(row)
@@ -100,7 +100,7 @@ class Holdings:
         return (width, height) if width else None
 
     def digest(self, row: int) -> bytes:
-        """SHA-256 of the picture's bytes; of an item without one, something that changes with it."""
+        """SHA-256 of the image's bytes; of an item without one, something that changes with it."""
         added = row - self.base_count
         if added < 0:
             return self.release.items.digest(row)
@@ -116,7 +116,7 @@ class Holdings:
         return self._store.thumbnail(digest)
 
     def open_image(self, row: int) -> bytes:
-        """The picture's bytes; raises `ImageMissing`."""
+        """The image's bytes; raises `ImageMissing`."""
         added = row - self.base_count
         return self.release.open_image(row) if added < 0 else self._store.read(self._image_of(added))
 
@@ -186,5 +186,5 @@ class Holdings:
         """Its SHA-256."""
         put = self.overlay.puts[added]
         if put.digest is None:
-            raise ImageMissing(f"the item {put.id!r} was put as a vector, without an image", code="no_picture")
+            raise ImageMissing(f"the item {put.id!r} was put as a vector, without an image", code="no_image")
         return put.digest

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from encoders.modalities import Modality
 from encoders.query_bank import QueryBank, penalty_of
 from index.errors import UnknownItem
+from index.image_files import digest_of
 from index.journal.changes import Change, Upsert
 from index.journal.images import ImageStore
-from index.pictures import digest_of
 from index.release import Release
 from service.live.layers import Floats, Layer
 from service.live.puts import PutTable

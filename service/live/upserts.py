@@ -18,10 +18,10 @@ from encoders.encoder import Encoder
 from encoders.errors import TwinlensError
 from index.errors import BadItem
 from index.gallery import checked_id, clean_payload, even_text, texts_of
+from index.image_files import digest_of
 from index.journal.changes import NewImage, Upsert
 from index.journal.images import ImageStore
-from index.pictures import digest_of
-from service.decoding.pictures import ImageSource, WholeImage, image_bytes
+from service.decoding.images import ImageSource, WholeImage, image_bytes
 from service.device.embedding import Embedder, TextItem
 from service.device.tickets import Embedded, Outcome
 from service.errors import InvalidField, QueueFull, TooLarge, without_frames
@@ -126,7 +126,7 @@ class Upserter:
     ) -> list[Prepared | TwinlensError]:
         """An upsert with its image, or an error, for each request. Raises QueueFull."""
         images = [one.image for one in requests if one.image is not None]
-        seen = await self.embedder.pictures(encoder, images, deadline=deadline, timings=timings)
+        seen = await self.embedder.whole_images(encoder, images, deadline=deadline, timings=timings)
         by_image = [outcome for outcome, _ in seen]
         upserts = await self._upserts(requests, by_image, encoder, deadline=deadline, timings=timings)
         whole = iter([decoded for _, decoded in seen])
@@ -225,14 +225,14 @@ def _with_images(
 
 
 def _with_image(
-    one: UpsertRequest, upsert: Upsert | TwinlensError, picture: WholeImage | None
+    one: UpsertRequest, upsert: Upsert | TwinlensError, image: WholeImage | None
 ) -> Prepared | TwinlensError:
     if isinstance(upsert, TwinlensError):
         return upsert
-    if one.image is None or picture is None:
+    if one.image is None or image is None:
         return Prepared(upsert)
     data = image_bytes(one.image)
     digest = digest_of(data)  # here, and not by whoever decoded a stranger's file
-    width, height = picture.width_pixels, picture.height_pixels
+    width, height = image.width_pixels, image.height_pixels
     whole = replace(upsert, digest=digest, width_pixels=width, height_pixels=height)
-    return Prepared(whole, NewImage(data, picture.thumbnail))
+    return Prepared(whole, NewImage(data, image.thumbnail))

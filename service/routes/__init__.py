@@ -7,7 +7,7 @@
     gallery       /fields, and what is read of an item: /items/{id}, /images/{id}
     items         what is changed: PUT and DELETE /items/{id}, /items/batch
     duplicates    /duplicates
-    picture_pass  /images/pass: the page's cookie for pictures
+    image_pass  /images/pass: the page's cookie for images
     operation     /healthz, /readyz, /metrics, /release, /release/reload, /drift
     parts         what they share
 

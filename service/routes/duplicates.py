@@ -1,4 +1,4 @@
-"""`GET /duplicates`: pictures of the gallery that are nearly the same."""
+"""`GET /duplicates`: images of the gallery that are nearly the same."""
 
 import re
 import time

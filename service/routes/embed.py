@@ -6,7 +6,7 @@ from functools import partial
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from service.decoding.pictures import ImageSource
+from service.decoding.images import ImageSource
 from service.device.embedding import TextItem
 from service.device.tickets import Outcome
 from service.edge.edge import context_of
@@ -27,8 +27,8 @@ from service.wire.schemas import EmbedAnswer, EmbeddingOptions, EmbedImageReques
 
 router = APIRouter(tags=["embed"])
 OCTETS = "application/octet-stream"
-PICTURE = {"schema": {"type": "string", "format": "binary"}}
-PICTURES = {
+IMAGE = {"schema": {"type": "string", "format": "binary"}}
+IMAGES = {
     "schema": {
         "type": "object",
         "required": ["images"],
@@ -43,10 +43,10 @@ PICTURES = {
     openapi_extra=takes_json(
         EmbedImageRequest,
         beside=EmbeddingOptions,
-        image__webp=PICTURE,
-        image__jpeg=PICTURE,
-        image__png=PICTURE,
-        multipart__form_data=PICTURES,
+        image__webp=IMAGE,
+        image__jpeg=IMAGE,
+        image__png=IMAGE,
+        multipart__form_data=IMAGES,
     ),
 )
 async def embed_image(request: Request) -> Response:

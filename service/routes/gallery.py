@@ -23,11 +23,11 @@ from service.wire.schemas import FieldsAnswer, ItemAnswer
 logger = logging.getLogger(__name__)
 router = APIRouter(tags=["gallery"])
 ASK_EACH_TIME = "no-cache"  # kept, and used while its ETag holds: with live changes an item may go any moment
-CACHE_CONTROL = "public, max-age=300"  # a picture's id may name another picture in the next release
+CACHE_CONTROL = "public, max-age=300"  # an image's id may name another image in the next release
 _BYTES = {"schema": {"type": "string", "format": "binary"}}
 _SAME = {"description": "What the caller holds (if-none-match) still holds"}
 _IMAGE_BODY: Responses = {
-    200: {"description": "The picture", "content": {"image/*": _BYTES}},
+    200: {"description": "The image", "content": {"image/*": _BYTES}},
     304: _SAME,
 }
 
@@ -62,29 +62,29 @@ async def get_item(request: Request, item_id: ItemId) -> Response:
     response_class=Response,
     responses={**answers(ItemAnswer, 404, 422, 503), **_IMAGE_BODY},
 )
-async def get_picture(
+async def get_image(
     request: Request,
     item_id: ItemId,
     side: Annotated[
         int | None,
-        Query(ge=1, le=8192, description=f"up to {THUMBNAIL_SIDE_PIXELS}: the thumbnail; else the picture"),
+        Query(ge=1, le=8192, description=f"up to {THUMBNAIL_SIDE_PIXELS}: the thumbnail; else the image"),
     ] = None,
 ) -> Response:
-    """The picture itself, or with `side` the smallest copy of it that has as many pixels on its long side."""
+    """The image itself, or with `side` the smallest copy of it that has as many pixels on its long side."""
     serving = serving_of(request)
     holdings = serving.state.holdings
     row = holdings.row(item_id)
     try:
-        return await _picture_answer(request, serving, holdings, row, side=side)
+        return await _image_answer(request, serving, holdings, row, side=side)
     except NotFound:
         now = serving.state.holdings
         if now.digest(now.row(item_id)) == holdings.digest(row):
             raise
     # It was put again while its earlier image was looked for.
-    return await get_picture(request, item_id, side)
+    return await get_image(request, item_id, side)
 
 
-async def _picture_answer(
+async def _image_answer(
     request: Request, serving: Serving, holdings: Holdings, row: int, *, side: int | None
 ) -> Response:
     may_change = serving.settings.live_changes
@@ -93,7 +93,7 @@ async def _picture_answer(
     wanted = _etag(holdings, row, small=small)
     if _is_held(wanted, held):  # and not even the file is read
         return Response(status_code=304, headers=_caching(wanted, may_change=may_change))
-    read = partial(_picture, holdings, row, small=small, or_thumbnail=side is not None)
+    read = partial(_image, holdings, row, small=small, or_thumbnail=side is not None)
     data, kind, is_thumbnail = await asyncio.get_running_loop().run_in_executor(serving.pool, read)
     found = _etag(holdings, row, small=is_thumbnail)
     if _is_held(found, held):
@@ -113,14 +113,14 @@ def _is_held(etag: str, if_none_match: str) -> bool:
     return if_none_match.strip() == "*" or etag in if_none_match
 
 
-def _picture(holdings: Holdings, row: int, *, small: bool, or_thumbnail: bool) -> tuple[bytes, str, bool]:
+def _image(holdings: Holdings, row: int, *, small: bool, or_thumbnail: bool) -> tuple[bytes, str, bool]:
     """Bytes, media type, and whether it is the thumbnail. Raises NotFound when the original is not there."""
     if not small:
         try:
             data = holdings.open_image(row)
             return data, media_type_of(data), False
         except ImageMissing as error:
-            logger.warning("an original picture cannot be had: %s", error)  # its path is no caller's business
+            logger.warning("an original image cannot be had: %s", error)  # its path is no caller's business
             if not or_thumbnail:
                 raise _missing(holdings, row, error) from error
     try:
@@ -133,12 +133,12 @@ def _missing(holdings: Holdings, row: int, error: ImageMissing) -> ServiceError:
     if errno_behind(error):
         words = f"the image of {holdings.id(row)!r} cannot be read just now: send this again"
         return Unavailable(words, code="image_unreadable", retry_after_seconds=5)
-    if error.code == "no_picture":
+    if error.code == "no_image":
         return NotFound(
-            f"the item {holdings.id(row)!r} was put as a vector, without a picture", code="image_missing"
+            f"the item {holdings.id(row)!r} was put as a vector, without an image", code="image_missing"
         )
     return NotFound(
-        f"the picture of {holdings.id(row)!r} has moved or changed since release {holdings.release.id} "
+        f"the image of {holdings.id(row)!r} has moved or changed since release {holdings.release.id} "
         "was built; ?side=256 gives its thumbnail",
         code="image_missing",
     )

@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from encoders.errors import TwinlensError
 from index.journal.changes import Change, ChangeSet, Committed, Delete, RequestKey
-from service.decoding.pictures import ImageSource
+from service.decoding.images import ImageSource
 from service.edge.edge import context_of
 from service.errors import InvalidField, NotFound, Unavailable, report, without_frames
 from service.live.carrying import upserter_of

@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from encoders.errors import TwinlensError
 from encoders.short_queries import MOST_WORDS
-from service.decoding.pictures import ImageSource
+from service.decoding.images import ImageSource
 from service.device.embedding import TextItem
 from service.device.mixed import embed_mixed
 from service.device.tickets import Embedded, Outcome

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from encoders.errors import TwinlensError
-from service.decoding.pictures import ImageSource
+from service.decoding.images import ImageSource
 from service.device.embedding import TextItem
 from service.device.tickets import Embedded, Outcome
 from service.edge.edge import context_of
@@ -31,7 +31,7 @@ from service.wire.schemas import (
 )
 
 router = APIRouter(prefix="/search", tags=["search"])
-PICTURE = {"schema": {"type": "string", "format": "binary"}}
+IMAGE = {"schema": {"type": "string", "format": "binary"}}
 FORM = {
     "schema": {
         "type": "object",
@@ -67,9 +67,9 @@ async def search_text(request: Request) -> Response:
     openapi_extra=takes_json(
         SearchImageRequest,
         beside=SearchOptions,
-        image__webp=PICTURE,
-        image__jpeg=PICTURE,
-        image__png=PICTURE,
+        image__webp=IMAGE,
+        image__jpeg=IMAGE,
+        image__png=IMAGE,
         multipart__form_data=FORM,
     ),
 )

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from encoders.encoder import Encoder
 from encoders.errors import TwinlensError
-from service.decoding.pictures import ImageSource
+from service.decoding.images import ImageSource
 from service.device.embedding import TextItem
 from service.device.mixed import embed_mixed
 from service.device.tickets import Embedded

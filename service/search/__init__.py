@@ -1,7 +1,7 @@
 """A query vector to hits: exact, filtered, judged; on the one thread that owns the vector indexes.
 
     columns     the values of payload keys over all rows of a release
-    duplicates  pairs of pictures that are nearly the same
+    duplicates  pairs of images that are nearly the same
     fields      what the payloads of a release hold: each field with its kind, its common values, its range
     filters     Qdrant's filters over the payloads of a release, as exact masks over its rows
     hits        A query vector to hits

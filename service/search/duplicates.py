@@ -1,4 +1,4 @@
-"""Pairs of pictures that are nearly the same: every item against all that come after it, in bounded slices.
+"""Pairs of images that are nearly the same: every item against all that come after it, in bounded slices.
 
 Exact: the cosines of all pairs are computed, so a whole gallery costs n²/2 of them. It is done by the piece: a
 page stops when it has enough pairs, or when its time is over, and says where the next one begins. Between two
@@ -24,7 +24,7 @@ MOST_QUERIES = 256  # rows compared with all others at once
 PRODUCTS_PER_BLOCK = 1 << 36  # numbers multiplied for them: a second or so of one core
 MAX_NAMED = 100  # duplicates of one item
 ROUNDING = 1e-6
-"""Two unit vectors of one picture may miss a cosine of 1 by so much."""
+"""Two unit vectors of one image may miss a cosine of 1 by so much."""
 
 
 @dataclass(slots=True)

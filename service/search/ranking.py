@@ -94,7 +94,7 @@ class Ranking:
     def best(self, reach: int) -> Ranked:
         """The first `reach` rows; fewer where fewer are allowed.
 
-        Rows that are equally good come in the order of their numbers, as copies of a picture do: a longer list
+        Rows that are equally good come in the order of their numbers, as copies of an image do: a longer list
         begins with the shorter one, and pages neither repeat nor skip.
         """
         reach = max(1, min(reach, self._allowed.count))

@@ -119,13 +119,13 @@ def find(state: ServingState, wanted: Wanted) -> Found:
 
 
 def note_failure(state: ServingState, options: SearchOptions, outcome: Outcome) -> None:
-    """A picture to search with that could not be decoded counts as drift."""
+    """An image to search with that could not be decoded counts as drift."""
     if isinstance(outcome, UndecodableImage) and options.count_in_drift:
         state.drift.note_undecodable()
 
 
 def _note(state: ServingState, wanted: Wanted, query: Query, found: Found) -> None:
-    """What drift is measured on: texts and pictures that people send, not vectors, nor items of the gallery."""
+    """What drift is measured on: texts and images that people send, not vectors, nor items of the gallery."""
     if query.asked_by is None or query.excluded_item_row is not None:
         return
     if query.offset or not wanted.options.count_in_drift:  # a further page is no query of its own

@@ -178,7 +178,7 @@ class Window:
             sums.unmatched += not query.matched
 
     def note_undecodable(self) -> None:
-        """A picture that came as a query and was none."""
+        """An image that came as a query and was none."""
         self._current().undecodable += 1
 
     def sums(self) -> Sums:

@@ -1,4 +1,4 @@
-"""What relevance a good query can expect: that of the gallery's own texts for their own pictures, and back.
+"""What relevance a good query can expect: that of the gallery's own texts for their own images, and back.
 
 A lower bound of what the best hit of such a query gets. Nothing is searched: a sample of pairs is judged as
 hits are. Knows nothing of threads or windows.
@@ -28,7 +28,7 @@ class Expected:
 
 
 def expected_relevance(release: Release, judge: Judge | None, asked_by: Modality) -> Expected | None:
-    """None without a calibration of this direction, or where too few texts belong to a picture."""
+    """None without a calibration of this direction, or where too few texts belong to an image."""
     search = SEARCHED_BY_PAIRS[asked_by]
     space = SEARCHED[search]
     part = judge.calibration.searches.get(search) if judge else None
@@ -55,7 +55,7 @@ def relevance_departure(sums: Sums, expected: Expected) -> Departure:
 
 
 def _pairs(release: Release) -> list[tuple[int, int]]:
-    """(text row, image row) of a sample of the texts, each with the first picture that it belongs to."""
+    """(text row, image row) of a sample of the texts, each with the first image that it belongs to."""
     if not len(release.texts):
         return []
     offsets, rows = release.texts_table.item_lists()

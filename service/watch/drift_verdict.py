@@ -56,8 +56,8 @@ _WORDS: dict[str, tuple[str, str, str]] = {
         "most are of a kind that the encoder has not met",
     ),
     "relevance": (
-        "the best hits are as relevant as the gallery's own texts and pictures are for each other",
-        "the best hits are less relevant than the gallery's own texts and pictures are for each other",
+        "the best hits are as relevant as the gallery's own texts and images are for each other",
+        "the best hits are less relevant than the gallery's own texts and images are for each other",
         "the best hits are hardly relevant",
     ),
     "nothing_matches": (
@@ -71,9 +71,9 @@ _WORDS: dict[str, tuple[str, str, str]] = {
         "many texts are longer than the encoder reads, and their ends are not looked at",
     ),
     "undecodable_images": (
-        "hardly a picture cannot be decoded",
-        "some of what is sent as a picture cannot be decoded",
-        "much of what is sent as a picture cannot be decoded",
+        "hardly an image cannot be decoded",
+        "some of what is sent as an image cannot be decoded",
+        "much of what is sent as an image cannot be decoded",
     ),
 }
 

@@ -32,9 +32,9 @@ from service.watch.drift_verdict import (
 from service.wire.drift import DriftAnswer, DriftMeasure, DriftReport, DriftSubject
 
 PRIVACY = (
-    "of queries only sums and counts are kept, in memory: no text, picture or vector, and nothing of who asked"
+    "of queries only sums and counts are kept, in memory: no text, image or vector, and nothing of who asked"
 )
-NO_PAIRS = "too few texts of the gallery belong to a picture to tell what to expect"
+NO_PAIRS = "too few texts of the gallery belong to an image to tell what to expect"
 NO_FIGURES = "the calibration does not say how often it was right"
 NO_BANK = "the bundle has no bank of {}: python -m training bank makes one"
 _QUERIES: dict[Modality, DriftSubject] = {"texts": "text_queries", "images": "image_queries"}
@@ -73,7 +73,7 @@ class Drift:
                 prepared.windows[modality].note(query)
 
     def note_undecodable(self) -> None:
-        """A picture to search with that could not be decoded."""
+        """An image to search with that could not be decoded."""
         if (prepared := self._prepared) is not None:
             with prepared.lock:
                 prepared.windows["images"].note_undecodable()

@@ -5,7 +5,7 @@ times that were measured; it imports OpenTelemetry when the first note comes, so
 request waits for it. What cannot be kept or sent is dropped: no collector that is slow or dead costs a request
 anything.
 
-Spans tell the route's template, status, error code and request id; never a path, a text, a picture or a key.
+Spans tell the route's template, status, error code and request id; never a path, a text, an image or a key.
 The SDK reads its own standard variables besides (OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES,
 OTEL_TRACES_SAMPLER, OTEL_EXPORTER_OTLP_HEADERS and _TIMEOUT, OTEL_BSP_*): they are no settings of ours. Knows
 nothing of HTTP servers.

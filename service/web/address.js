@@ -2,23 +2,23 @@
  * What the visitor looks at, as the page's address, so that back, forward and a shared link work.
  * Knows nothing of the service or of what is drawn.
  *
- * A view is {q, like, picture, in, filters, item}: at most one of q (words), like (an item's id) and picture (the
- * token of a picture kept in this tab) asks; `in` is what is searched, `filters` what the answers keep to (see
+ * A view is {q, like, image, in, filters, item}: at most one of q (words), like (an item's id) and image (the
+ * token of an image kept in this tab) asks; `in` is what is searched, `filters` what the answers keep to (see
  * conditions.js); `item` is the answer held open.
  */
 import { readConditions, writeConditions } from "./conditions.js";
 
-export const EMPTY = Object.freeze({ q: "", like: "", picture: "", in: "images", filters: [], item: "" });
+export const EMPTY = Object.freeze({ q: "", like: "", image: "", in: "images", filters: [], item: "" });
 
 export function readAddress(query) {
   const fields = new URLSearchParams(query);
   const field = (name) => (fields.get(name) || "").trim();
   const like = fields.get("like") || "";
-  const picture = like ? "" : field("picture");
+  const image = like ? "" : field("image");
   return Object.freeze({
-    q: like || picture ? "" : field("q"),
+    q: like || image ? "" : field("q"),
     like,
-    picture,
+    image,
     in: field("in") === "texts" ? "texts" : "images",
     filters: readConditions(fields),
     item: fields.get("item") || "",
@@ -27,7 +27,7 @@ export function readAddress(query) {
 
 export function addressOf(view) {
   const fields = new URLSearchParams();
-  for (const name of ["q", "like", "picture"]) if (view[name]) fields.set(name, view[name]);
+  for (const name of ["q", "like", "image"]) if (view[name]) fields.set(name, view[name]);
   if (view.in === "texts") fields.set("in", "texts");
   writeConditions(view.filters, fields);
   if (view.item) fields.set("item", view.item);
@@ -35,7 +35,7 @@ export function addressOf(view) {
   return query ? `?${query}` : "./";
 }
 
-export const asks = (view) => Boolean(view.q || view.like || view.picture);
+export const asks = (view) => Boolean(view.q || view.like || view.image);
 
 /** Equal for two views that show the same answers, whichever of them is held open. */
-export const searchKey = (view) => JSON.stringify([view.q, view.like, view.picture, view.in, view.filters]);
+export const searchKey = (view) => JSON.stringify([view.q, view.like, view.image, view.in, view.filters]);

@@ -1,12 +1,12 @@
 /** The answers on the page: heading, waiting, grid, notices, problems. Knows nothing of requests or history. */
-import { pictureAddress } from "./api.js";
+import { imageAddress } from "./api.js";
 import { asks } from "./address.js";
 import { drawFilters } from "./filters.js";
 import { plural } from "./numbers.js";
-import { keptPicture } from "./pictures.js";
+import { keptImage } from "./images.js";
 import { problemNotice } from "./problems.js";
 import { isCalibrated, scaleOf } from "./scores.js";
-import { byId, pictureTile, skeletons, textLine } from "./views.js";
+import { byId, imageTile, skeletons, textLine } from "./views.js";
 
 const CUT = "Your text is longer than the encoder reads: only its beginning was searched. A sentence or two is best.";
 const VERDICTS = {
@@ -14,7 +14,7 @@ const VERDICTS = {
   unsure: "Not sure that anything here matches that: the encoder cannot tell. See for yourself.",
 };
 const FAR_FILTERED = "Nothing that passes the filters seems to match that. These come nearest, in case one helps.";
-const NOTHING = "Nothing found: the gallery may be empty. Try other words, or another picture.";
+const NOTHING = "Nothing found: the gallery may be empty. Try other words, or another image.";
 const NOTHING_PASSES = "Nothing in the gallery passes these filters. Remove one to see more.";
 
 const quoted = (text) => `“${text.length > 80 ? `${text.slice(0, 79)}…` : text}”`;
@@ -37,16 +37,16 @@ function nameAnswers(asked, seedTitle) {
   byId("answers-title").textContent = headingOf(asked, seedTitle);
   document.title = asks(asked) ? `${headingOf(asked, seedTitle)} · Twinlens` : "Twinlens";
   const seed = document.querySelector(".seed");
-  const address = asked.like ? pictureAddress(asked.like, 256) : keptPicture(asked.picture)?.address;
+  const address = asked.like ? imageAddress(asked.like, 256) : keptImage(asked.image)?.address;
   seed.hidden = !address;
   if (address && seed.src !== address) seed.src = address;
 }
 
 function headingOf(asked, seedTitle) {
   const isTexts = asked.in === "texts";
-  if (asked.q) return `${isTexts ? "Texts close to" : "Pictures of"} ${quoted(asked.q)}`;
-  if (asked.picture) return isTexts ? "Texts for your picture" : "Pictures like yours";
-  return `${isTexts ? "Texts for" : "More like"} ${seedTitle ? quoted(seedTitle) : "this picture"}`;
+  if (asked.q) return `${isTexts ? "Texts close to" : "Images of"} ${quoted(asked.q)}`;
+  if (asked.image) return isTexts ? "Texts for your image" : "Images like yours";
+  return `${isTexts ? "Texts for" : "More like"} ${seedTitle ? quoted(seedTitle) : "this image"}`;
 }
 
 export function drawWaiting(asked) {
@@ -88,12 +88,12 @@ function drawNotice(words, { isFiltered }) {
 /** Adds `results`, the last of `outcome.results`; answers the first element added. */
 export function appendAnswers(asked, outcome, results) {
   const scale = scaleOf(outcome);
-  const element = asked.in === "texts" ? textLine : pictureTile;
+  const element = asked.in === "texts" ? textLine : imageTile;
   const added = results.map((result) => element(result, scale, { ...asked, item: "" }));
   byId("grid").append(...added);
   byId("more").hidden = outcome.isAll;
   const count = outcome.results.length;
-  const found = asked.in === "texts" ? plural(count, "text", "texts") : plural(count, "picture", "pictures");
+  const found = asked.in === "texts" ? plural(count, "text", "texts") : plural(count, "image", "images");
   byId("answers-note").textContent = count ? `${found}, best first. ${legendOf(outcome.results)}` : "";
   byId("status").textContent = `${found}. ${byId("answers-title").textContent}. ${noticeFor(asked, outcome)}`;
   return added[0];

@@ -19,7 +19,7 @@ export class ServiceError extends Error {
 /** Ids are the gallery's relative paths: slashes stay, everything else is encoded (spaces, `#`, `?`, unicode). */
 const pathOf = (id) => id.split("/").map(encodeURIComponent).join("/");
 
-export const pictureAddress = (id, sidePixels) =>
+export const imageAddress = (id, sidePixels) =>
   new URL(`images/${pathOf(id)}${sidePixels ? `?side=${sidePixels}` : ""}`, root).href;
 
 const authorization = () => (keptKey() ? { authorization: `Bearer ${keptKey()}` } : {});
@@ -60,13 +60,13 @@ export const searchText = (query, page, signal) => post("search/text", { query, 
 
 export const searchItem = (id, page, signal) => post("search/item", { id, ...page }, signal);
 
-export function searchPicture(picture, { filter, ...page }, signal) {
+export function searchImage(image, { filter, ...page }, signal) {
   const fields = new URLSearchParams(page);
   if (filter) fields.set("filter", JSON.stringify(filter));
   return call(`search/image?${fields}`, {
     method: "POST",
-    headers: { "content-type": picture.type },
-    body: picture,
+    headers: { "content-type": image.type },
+    body: image,
     signal,
   });
 }
@@ -85,4 +85,4 @@ export const fetchRelease = ({ details = false } = {}) => call(details ? "releas
 export const fetchDrift = () => call("drift");
 
 /** Where keys are on, <img> needs a cookie, as it can send no header; the service gives it for the key. */
-export const openPictures = () => call("images/pass", { method: "POST" });
+export const openImages = () => call("images/pass", { method: "POST" });

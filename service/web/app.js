@@ -2,7 +2,7 @@
  * The search page: the address says what is asked, this module asks the service and has the answers drawn.
  * Every move is a change of address followed by `show()`, so back, forward and shared links are one path.
  */
-import { fetchFields, fetchItem, openPictures, searchItem, searchPicture, searchText } from "./api.js";
+import { fetchFields, fetchItem, openImages, searchItem, searchImage, searchText } from "./api.js";
 import { EMPTY, addressOf, asks, readAddress, searchKey } from "./address.js";
 import { appendAnswers, drawAnswers, drawNothing, drawProblem, drawWaiting, endWaiting, reflect } from "./answers.js";
 import { watchCamera } from "./camera.js";
@@ -12,8 +12,8 @@ import { offerFilters, watchFilters } from "./filters.js";
 import { fillExamples, fillFooter } from "./home.js";
 import { keepKey, keptKey } from "./key.js";
 import { focusAnswer, watchKeys } from "./keyboard.js";
-import { keepPicture, keptPicture, watchPictures } from "./pictures.js";
-import { isAboutKeys, notAPicture, pictureGone } from "./problems.js";
+import { keepImage, keptImage, watchImages } from "./images.js";
+import { isAboutKeys, notAnImage, imageGone } from "./problems.js";
 import { scaleOf } from "./scores.js";
 import { byId, titleOf } from "./views.js";
 
@@ -22,7 +22,7 @@ const DEEPEST = 10_000; // offset that the service takes
 const KEPT_SEARCHES = 20;
 const PATIENCE_MS = 150; // a faster answer shows no sign of waiting, which would only flicker
 const AUTOMATIC_TRIES = 5; // of one search that finds the service busy; then the visitor decides
-const PASS_MS = 50 * 60 * 1000; // pictures are opened for an hour
+const PASS_MS = 50 * 60 * 1000; // images are opened for an hour
 
 const answered = new Map(); // search key -> outcome: {results, verdict, levels, truncated, unknownWords, isAll, seedTitle}
 let current = null; // the outcome on the page
@@ -113,10 +113,10 @@ async function takeKey(key) {
   fillAround();
 }
 
-/** Lets <img> have pictures while keys are on; a key that is refused is told by the search that follows. */
+/** Lets <img> have images while keys are on; a key that is refused is told by the search that follows. */
 async function usePasses() {
   byId("forget").hidden = !keptKey();
-  if (keptKey()) await openPictures().catch(() => null);
+  if (keptKey()) await openImages().catch(() => null);
 }
 
 async function fillAround() {
@@ -144,9 +144,9 @@ async function askPage(asked, offset, signal) {
   const page = { k: PAGE, offset, in: asked.in, filter: serviceFilter(asked.filters) };
   if (asked.q) return searchText(asked.q, page, signal);
   if (asked.like) return searchItem(asked.like, page, signal);
-  const picture = keptPicture(asked.picture);
-  if (!picture) throw pictureGone();
-  return searchPicture(picture.blob, page, signal);
+  const image = keptImage(asked.image);
+  if (!image) throw imageGone();
+  return searchImage(image.blob, page, signal);
 }
 
 function keepAndDraw(asked, key, outcome) {
@@ -251,17 +251,17 @@ function watchPage() {
   watchFilters((filters) => go({ ...view(), filters, item: "" }));
 }
 
-const searchWith = (blob) => go({ ...EMPTY, picture: keepPicture(blob), in: chosenScope(), filters: view().filters });
+const searchWith = (blob) => go({ ...EMPTY, image: keepImage(blob), in: chosenScope(), filters: view().filters });
 
 async function start() {
   watchPage();
   watchCamera(searchWith);
-  watchPictures({
+  watchImages({
     file: byId("file"),
     camera: byId("camera"),
     overlay: byId("drop"),
-    onPicture: searchWith,
-    onRefusal: (why) => drawProblem(notAPicture(why)),
+    onImage: searchWith,
+    onRefusal: (why) => drawProblem(notAnImage(why)),
   });
   if (keptKey()) await usePasses();
   setInterval(usePasses, PASS_MS);

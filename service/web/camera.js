@@ -1,13 +1,13 @@
 /**
- * Taking a picture with the computer's camera: a dialog with what the camera sees. The camera is on only while the
+ * Taking a photo with the computer's camera: a dialog with what the camera sees. The camera is on only while the
  * dialog is open. On a phone the browser's own camera (`capture`) is better, and used instead.
  */
 import { byId } from "./views.js";
 
 const LONG_SIDE_PIXELS = 1600; // more than any encoder looks at
 const WHY_NOT = {
-  NotAllowedError: "The camera may not be used here. Allow it in the browser's address bar, or choose a picture instead.",
-  NotFoundError: "No camera was found. Choose a picture instead.",
+  NotAllowedError: "The camera may not be used here. Allow it in the browser's address bar, or choose an image instead.",
+  NotFoundError: "No camera was found. Choose an image instead.",
   NotReadableError: "The camera is busy in another program. Close it there, then try again.",
 };
 const dialog = byId("shoot");
@@ -19,15 +19,15 @@ let stream = null;
 /** Only where it may be asked for: on https or localhost, and with a mouse. */
 const isOffered = () => Boolean(navigator.mediaDevices?.getUserMedia) && matchMedia("(pointer: fine)").matches;
 
-export function watchCamera(onPicture) {
+export function watchCamera(onImage) {
   byId("live").hidden = !isOffered();
   byId("live").addEventListener("click", open);
   dialog.querySelector("[data-cancel]").addEventListener("click", () => dialog.close());
   dialog.addEventListener("close", stop);
   button.addEventListener("click", async () => {
-    const picture = await frame();
+    const image = await frame();
     dialog.close();
-    onPicture(picture);
+    onImage(image);
   });
 }
 
@@ -49,7 +49,7 @@ async function open() {
     button.disabled = false;
     button.focus();
   } catch (error) {
-    if (dialog.open && stream === mine) problem.textContent = WHY_NOT[error.name] ?? `The camera did not start (${error.message}). Choose a picture instead.`;
+    if (dialog.open && stream === mine) problem.textContent = WHY_NOT[error.name] ?? `The camera did not start (${error.message}). Choose an image instead.`;
   }
 }
 

@@ -1,6 +1,6 @@
 /**
  * Small charts: shares from 0 to 1 as bars, as lines over severity, and predicted against observed. Series differ by
- * colour and by form (filled or hollow, drawn through or dashed). Each comes as a figure whose picture is described
+ * colour and by form (filled or hollow, drawn through or dashed). Each comes as a figure whose image is described
  * in one sentence and told in full by a table. Knows numbers and names; no report.
  */
 import { html, svg, table } from "./elements.js";

@@ -1,8 +1,8 @@
 /**
- * One picture of the gallery, large, over the answers. Which one is open is the address's business:
+ * One image of the gallery, large, over the answers. Which one is open is the address's business:
  * this module draws it and reports what the visitor wants through `onStep` and `onClose`.
  */
-import { fetchItem, pictureAddress } from "./api.js";
+import { fetchItem, imageAddress } from "./api.js";
 import { EMPTY, addressOf } from "./address.js";
 import { nameOf } from "./conditions.js";
 import { problemNotice } from "./problems.js";
@@ -10,7 +10,7 @@ import { isCalibrated, scoreOf } from "./scores.js";
 import { THUMBNAIL_PIXELS, byId, factRows, fitToContent, tagLinks, titleOf } from "./views.js";
 
 const dialog = byId("detail");
-const picture = dialog.querySelector(".detail-picture");
+const frame = dialog.querySelector(".detail-image");
 const body = dialog.querySelector(".detail-facts");
 const LARGE_PIXELS = 1600;
 const KNOWN = new Set(["title", "description", "tags", "category"]);
@@ -19,7 +19,7 @@ let shown = "";
 let isScored = false; // whether what is shown came with its result, and so with its score
 
 export function watchDetail({ onStep, onClose }) {
-  fitToContent(picture.querySelector("img"));
+  fitToContent(frame.querySelector("img"));
   dialog.addEventListener("cancel", (event) => {
     event.preventDefault(); // the address closes it, so that "back" and Esc agree
     onClose();
@@ -73,19 +73,19 @@ export async function openDetail(id, { result, scale, filters, hasPrevious, hasN
   }
 }
 
-function drawPicture(id, title) {
-  const image = picture.querySelector("img");
-  picture.classList.remove("missing");
-  picture.href = pictureAddress(id);
-  picture.title = "Open the picture itself";
+function drawImage(id, title) {
+  const image = frame.querySelector("img");
+  frame.classList.remove("missing");
+  frame.href = imageAddress(id);
+  frame.title = "Open the image itself";
   image.alt = title;
-  const address = pictureAddress(id, LARGE_PIXELS);
+  const address = imageAddress(id, LARGE_PIXELS);
   if (image.src === address) return;
   image.removeAttribute("src"); // or the one before stays until this one has come
   // What no browser shows (TIFF), its thumbnail does. Where the file has moved, the service answers with it.
   image.onerror = () => {
-    image.onerror = () => picture.classList.add("missing");
-    image.src = pictureAddress(id, THUMBNAIL_PIXELS);
+    image.onerror = () => frame.classList.add("missing");
+    image.src = imageAddress(id, THUMBNAIL_PIXELS);
   };
   image.src = address;
 }
@@ -99,7 +99,7 @@ function drawLinks(id, filters) {
 
 function draw(id, payload, result, scale) {
   const title = titleOf(id, payload);
-  drawPicture(id, title);
+  drawImage(id, title);
   byId("detail-title").textContent = title;
   const description = String(payload.description ?? "");
   body.querySelector(".detail-description").textContent =

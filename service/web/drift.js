@@ -5,8 +5,8 @@ import { count, figure } from "./numbers.js";
 
 const SUBJECTS = {
   text_queries: "Queries by text",
-  image_queries: "Queries by picture",
-  gallery_images: "Pictures of the gallery",
+  image_queries: "Queries by image",
+  gallery_images: "Images of the gallery",
   gallery_texts: "Texts of the gallery",
 };
 const MEASURES = {
@@ -16,7 +16,7 @@ const MEASURES = {
   relevance: "Relevance of the best hit",
   nothing_matches: "Nothing matches",
   cut_texts: "Texts that were cut",
-  undecodable_images: "Pictures that could not be read",
+  undecodable_images: "Images that could not be read",
 };
 const SIGNS = { "as proven": "✓", "has moved": "!", far: "‼" };
 
@@ -26,7 +26,7 @@ const verdictOf = (verdict, open) =>
 
 export function driftSections({ reports, privacy }) {
   return [
-    html("p", {}, "New pictures and new questions may be unlike those the encoder was proven on. This is what the service has seen since it started."),
+    html("p", {}, "New images and new questions may be unlike those the encoder was proven on. This is what the service has seen since it started."),
     html("div", { class: "drifts" }, reports.map(card)),
     html("p", { class: "soft" }, `Privacy: ${privacy}.`),
   ];

@@ -2,7 +2,7 @@
    the device prefers), and whether the search page begins with answers. A classic script; knows nothing of the page
    but its radio buttons named "theme". */
 {
-  document.documentElement.dataset.view = /[?&](q|like|picture)=[^&]/.test(location.search) ? "answers" : "home";
+  document.documentElement.dataset.view = /[?&](q|like|image)=[^&]/.test(location.search) ? "answers" : "home";
 
   const KEY = "twinlens.theme";
   const THEMES = ["light", "dark"];

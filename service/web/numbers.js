@@ -7,7 +7,7 @@ export const count = (number) => number.toLocaleString("en");
 export const plural = (number, one, many) => `${count(number)} ${number === 1 ? one : many}`;
 
 /** How many can be found: those of the release, with the changes laid over it. */
-export const picturesOf = ({ counts, live }) => counts.images + (live ? live.added - live.hidden : 0);
+export const imagesOf = ({ counts, live }) => counts.images + (live ? live.added - live.hidden : 0);
 
 /** {value, low, high} as "28.0 % (26.1–29.9)". */
 export const withInterval = ({ value, low, high }) =>

@@ -5,11 +5,11 @@ import { html, svg } from "./elements.js";
 const FEWEST_SECONDS = 1;
 const MOST_SECONDS = 60; // of waiting for an automatic try; a service that asks for more is asked by hand
 
-/** The picture of an address that another tab, device or time holds. */
-export const pictureGone = () =>
-  new ServiceError(0, "picture_gone", "The address names a picture that this tab does not hold.");
+/** The image of an address that another tab, device or time holds. */
+export const imageGone = () =>
+  new ServiceError(0, "image_gone", "The address names an image that this tab does not hold.");
 
-export const notAPicture = (why) => new ServiceError(0, "not_a_picture", why);
+export const notAnImage = (why) => new ServiceError(0, "not_an_image", why);
 
 export const isAboutKeys = (error) => error.status === 401;
 
@@ -17,19 +17,19 @@ const isOffline = (error) => error.status === 0 && navigator.onLine === false;
 
 const ADVICE = [
   // [whether it is this one, heading, what to do, whether trying again can help]
-  [(e) => e.code === "not_a_picture", "That is not a picture", "Drop, paste or choose a picture file.", false],
-  [(e) => e.code === "picture_gone", "That picture stayed behind", "A picture you search with is never stored or shared, so this address alone cannot bring it back. Choose it again. To share what you found, open an answer and use “More like it”: that address works for everybody.", false],
+  [(e) => e.code === "not_an_image", "That is not an image", "Drop, paste or choose an image file.", false],
+  [(e) => e.code === "image_gone", "That image stayed behind", "An image you search with is never stored or shared, so this address alone cannot bring it back. Choose it again. To share what you found, open an answer and use “More like it”: that address works for everybody.", false],
   [isOffline, "You are offline", "The search goes on by itself as soon as the connection is back.", true],
   [(e) => e.status === 0, "The service cannot be reached", "It may be restarting, or the connection was lost. Wait a moment, then try again.", true],
   [(e) => e.status === 429, "Busy right now", "Many people are searching at once. There is nothing to do but wait a moment.", true],
   [(e) => e.status === 503 || e.status === 504, "Not ready yet", "The service is starting, stopping or very busy. It is usually back within a moment.", true],
   [(e) => e.status === 404, "Not in the gallery", "The gallery has changed since, or the address was cut. Search for it with words instead.", false],
-  [(e) => e.status === 413, "That is too large", "Use a smaller picture, or a shorter text.", false],
-  [(e) => e.code.includes("image") || e.status === 415, "That picture could not be read", "Save it as PNG or JPEG, then choose it again.", false],
+  [(e) => e.status === 413, "That is too large", "Use a smaller image, or a shorter text.", false],
+  [(e) => e.code.includes("image") || e.status === 415, "That image could not be read", "Save it as PNG or JPEG, then choose it again.", false],
   [isAboutKeys, "A key is needed", "This service answers only to those who have an API key. Ask whoever runs it for one.", false],
   [(e) => e.status === 403, "That is not allowed", "The key, or this page's address, may not do this. Ask whoever runs the service.", false],
   [(e) => e.status === 422 && e.message.startsWith("filter"), "That filter cannot be used", "Remove the filters, then search again.", false],
-  [(e) => e.status === 422 || e.status === 400, "That could not be searched", "Change the words or the picture, then search again.", false],
+  [(e) => e.status === 422 || e.status === 400, "That could not be searched", "Change the words or the image, then search again.", false],
   [() => true, "Something went wrong", "Try again. If it stays so, the service's log says more.", true],
 ];
 

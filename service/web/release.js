@@ -5,12 +5,12 @@ import { driftSections } from "./drift.js";
 import { facts, html, table } from "./elements.js";
 import { gateSections } from "./gate.js";
 import { keepKey } from "./key.js";
-import { count, figure, moment, percent, picturesOf, plural } from "./numbers.js";
+import { count, figure, moment, percent, imagesOf, plural } from "./numbers.js";
 import { problemNotice } from "./problems.js";
 import { reportSections } from "./report.js";
 import { byId } from "./views.js";
 
-const WAYS = { text_to_image: "A text finds pictures", image_to_text: "A picture finds texts" };
+const WAYS = { text_to_image: "A text finds images", image_to_text: "An image finds texts" };
 const SEARCHES = { words_to_image: "A few words find images", sentence_to_image: "A sentence finds images", image_to_text: "An image finds texts" };
 
 function section(id, ...parts) {
@@ -26,7 +26,7 @@ function served(release) {
     ["Built", moment(release.created)],
     ["Serving since", moment(release.loaded)],
     ["Being loaded", release.loading && `${release.loading.release ?? "what is current"}, since ${moment(release.loading.since)}`],
-    ["Pictures", count(counts.images)],
+    ["Images", count(counts.images)],
     ["Texts", count(counts.texts)],
     ["Left out", counts.failed ? `${count(counts.failed)} that could not be read` : null],
     ["Changed since", live && (live.added || live.hidden) ? `${count(live.added)} put, ${count(live.hidden)} of the release deleted or replaced` : null],
@@ -42,7 +42,7 @@ function refusal({ release, message }) {
   return html("p", { class: "notice" }, `${what} could not be served, and the one before it stays: ${message}`);
 }
 
-const ASKED_BY = { images: "pictures", texts: "texts" };
+const ASKED_BY = { images: "images", texts: "texts" };
 
 function recallParts(measured) {
   const rows = Object.entries(measured).map(([space, each]) => [
@@ -71,7 +71,7 @@ function calibrationParts(told) {
 
 function draw(release) {
   document.title = `${release.model} · Twinlens`;
-  byId("lead").textContent = `${plural(picturesOf(release), "picture", "pictures")}, found by the encoder ${release.model}.`;
+  byId("lead").textContent = `${plural(imagesOf(release), "image", "images")}, found by the encoder ${release.model}.`;
   section("served", release.refused && refusal(release.refused), served(release));
   const { report, calibration, recall, gate } = release.details;
   const title = html("h2", {}, "How well it finds on other sets");

@@ -1,14 +1,14 @@
 /**
  * The generalisation report of a bundle (its report.json, format 2) as elements: recall by set, curves over
- * severity, other input sizes, named pictures, notes. Knows the report's fields; nothing of requests.
+ * severity, other input sizes, named images, notes. Knows the report's fields; nothing of requests.
  */
 import { barChart, lineChart } from "./charts.js";
 import { html, table } from "./elements.js";
 import { count, moment, percent, withInterval, words } from "./numbers.js";
 
 const DIRECTIONS = [
-  ["text_to_image", "text finds picture"],
-  ["image_to_text", "picture finds text"],
+  ["text_to_image", "text finds image"],
+  ["image_to_text", "image finds text"],
 ];
 const NAMES = DIRECTIONS.map(([, name]) => name);
 const STEPS = [0.25, 0.5, 0.75, 1]; // where an axis of recall may end
@@ -24,14 +24,14 @@ export function reportSections(report) {
     html("div", { class: "charts" }, clean.map(recallChart)),
     setsTable(clean),
     ...[...new Set(sets.map(({ name }) => name))].flatMap((name) => shiftsOf(name, sets.filter((set) => set.name === name))),
-    ...(report.classification?.length ? [namedPictures(report.classification)] : []),
+    ...(report.classification?.length ? [namedImages(report.classification)] : []),
     ...notesOf(report, sets),
   ];
 }
 
 function recallChart(set) {
   return barChart({
-    title: `${set.name}: ${count(set.images)} pictures, ${count(set.captions)} texts`,
+    title: `${set.name}: ${count(set.images)} images, ${count(set.captions)} texts`,
     series: NAMES,
     groups: depthsOf(set).map((k) => ({ name: `R@${k}`, values: DIRECTIONS.map(([way]) => recallOf(set, way)[k]) })),
   });
@@ -61,7 +61,7 @@ function shiftsOf(name, sets) {
     const top = axisEnd([whole, ...sets].filter(Boolean), k);
     parts.push(
       html("h3", {}, `${name} in other conditions`),
-      html("p", {}, `Recall at ${k} as pictures or texts get worse, from severity 1 to 5.`),
+      html("p", {}, `Recall at ${k} as images or texts get worse, from severity 1 to 5.`),
       html("div", { class: "charts small" }, [...corrupted].map(([kind, measured]) => severityChart(kind, { whole, measured, k, top }))),
     );
   }
@@ -86,9 +86,9 @@ function severityChart(kind, { whole, measured, k, top }) {
   return lineChart({ title: words(kind), lines: lines.filter(({ points }) => points.length), top, across: "severity" });
 }
 
-function namedPictures(sets) {
+function namedImages(sets) {
   const rows = sets.map((set) => [set.name, count(set.images), count(set.classes), ...[1, 5].map((k) => set.top?.[k] && withInterval(set.top[k])), percent(1 / set.classes)]);
-  return html("div", {}, html("h3", {}, "Naming pictures it was not trained to name"), table("Zero-shot classification", ["Set", "Pictures", "Classes", "Top 1", "Top 5", "By guessing"], rows));
+  return html("div", {}, html("h3", {}, "Naming images it was not trained to name"), table("Zero-shot classification", ["Set", "Images", "Classes", "Top 1", "Top 5", "By guessing"], rows));
 }
 
 function notesOf(report, sets) {

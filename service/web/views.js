@@ -2,7 +2,7 @@
  * Answers as elements. Everything that came from the gallery enters as text or as an attribute of an
  * element that cannot run it, never as markup. Knows nothing of requests or of history.
  */
-import { pictureAddress } from "./api.js";
+import { imageAddress } from "./api.js";
 import { EMPTY, addressOf } from "./address.js";
 import { scoreOf } from "./scores.js";
 
@@ -44,7 +44,7 @@ function fillThumbnail(image, id, title) {
   image.alt = title;
   fitToContent(image);
   image.addEventListener("error", () => image.parentElement?.classList.add("missing"));
-  image.src = pictureAddress(id, THUMBNAIL_PIXELS);
+  image.src = imageAddress(id, THUMBNAIL_PIXELS);
 }
 
 /** Photos fill their frame; drawings on white or on nothing are shown whole. */
@@ -71,9 +71,9 @@ function isDrawnOnWhite(image) {
   return white >= side; // a quarter of the rim; a blown-out sky is rarely that white that far
 }
 
-/** One picture of the gallery as a link that opens it over the answers of `view`. */
-export function pictureTile(result, scale, view) {
-  const tile = stamp("picture");
+/** One image of the gallery as a link that opens it over the answers of `view`. */
+export function imageTile(result, scale, view) {
+  const tile = stamp("image");
   const link = tile.firstElementChild;
   const title = titleOf(result.id, result.payload);
   link.href = addressOf({ ...view, item: result.id });
@@ -85,26 +85,26 @@ export function pictureTile(result, scale, view) {
   return tile;
 }
 
-/** One text as a link that searches pictures with it, beside the pictures it belongs to. */
+/** One text as a link that searches images with it, beside the images it belongs to. */
 export function textLine(result, scale, view) {
   const line = stamp("text");
   const link = line.querySelector(".line-text");
   const text = String(result.text ?? titleOf(result.id, result.payload));
   link.href = addressOf({ ...EMPTY, q: text });
-  link.title = "Search pictures with this text";
+  link.title = "Search images with this text";
   link.draggable = false;
   link.querySelector(".title").textContent = text;
   fillScore(link, result, scale);
-  const pictures = (result.items ?? []).slice(0, 3).map((id) => {
-    const picture = document.createElement("a");
-    picture.href = addressOf({ ...view, item: id });
-    picture.dataset.go = "";
-    picture.dataset.id = id;
-    picture.draggable = false;
-    picture.append(thumbnail(id, `Picture of this text: ${id.split("/").pop()}`));
-    return picture;
+  const images = (result.items ?? []).slice(0, 3).map((id) => {
+    const opener = document.createElement("a");
+    opener.href = addressOf({ ...view, item: id });
+    opener.dataset.go = "";
+    opener.dataset.id = id;
+    opener.draggable = false;
+    opener.append(thumbnail(id, `Image of this text: ${id.split("/").pop()}`));
+    return opener;
   });
-  line.querySelector(".line-pictures").append(...pictures);
+  line.querySelector(".line-images").append(...images);
   return line;
 }
 

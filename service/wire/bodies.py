@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 from starlette.requests import Request
 
-from service.decoding.pictures import ImageSource
+from service.decoding.images import ImageSource
 from service.errors import InvalidField, InvalidJson, ServiceError, TooLarge
 from service.wire.content_types import ContentType
 from service.wire.forms import parse_form, too_many

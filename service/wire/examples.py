@@ -10,11 +10,11 @@ from typing import Any
 from service.state import ServingState
 
 # 16×16 pixels, left half cream, right half red: small enough to read past in a document.
-PICTURE = (
+IMAGE = (
     "iVBORw0KGgoAAAANSUhEUgAAABAAAAAQAQMAAAAlPW0iAAAABlBMVEX68ObIHh4bvAhNAAAAEElEQVR42mNg+M/EwEA8AgAw0gEe0P1L"
     "1QAAAABJRU5ErkJggg=="
 )
-PICTURE_URI = f"data:image/png;base64,{PICTURE}"
+IMAGE_URI = f"data:image/png;base64,{IMAGE}"
 NEW_ITEM = "examples/cream and red.png"
 Examples = Mapping[str, Mapping[str, Any]]  # operation id -> what it shows -> JSON body
 
@@ -50,7 +50,7 @@ def request_examples(state: ServingState, item: str | None) -> Examples:
     encoder = state.encoder
     vector = {"vector": [1.0] + [0.0] * (encoder.dim - 1), "model_fingerprint": encoder.fingerprint}
     asked: dict[str, dict[str, Any]] = {
-        "embed_image": {"pictures as base64 or data URIs": {"images": [PICTURE, PICTURE_URI], "dimensions": 8}},
+        "embed_image": {"images as base64 or data URIs": {"images": [IMAGE, IMAGE_URI], "dimensions": 8}},
         "embed_text": {
             "texts": {"texts": ["a dog on a beach", "a red car"], "truncate": "end"},
             "one text, as little-endian float32 in base64": {"texts": "a red car", "encoding_format": "base64"},
@@ -61,21 +61,21 @@ def request_examples(state: ServingState, item: str | None) -> Examples:
                 "input": ["a dog on a beach"],
                 "encoding_format": "base64",
             },
-            "texts and pictures mixed": {"input": [{"text": "a dog"}, {"image": PICTURE_URI}]},
-            "pictures": {"input": PICTURE_URI, "modality": "image"},
+            "texts and images mixed": {"input": [{"text": "a dog"}, {"image": IMAGE_URI}]},
+            "images": {"input": IMAGE_URI, "modality": "image"},
         },
         "search_text": {
-            "pictures for a text": {"query": "a dog on a beach", "k": 5},
+            "images for a text": {"query": "a dog on a beach", "k": 5},
             "filtered": {"query": "a red car", "k": 5, "offset": 5, "filter": _FILTER, "score_threshold": 0.1},
         },
-        "search_image": {"texts for a picture": {"image": PICTURE_URI, "in": "texts", "k": 5}},
+        "search_image": {"texts for an image": {"image": IMAGE_URI, "in": "texts", "k": 5}},
         "search_vector": {"a vector of this encoder": {**vector, "k": 5}},
     }
-    several: list[dict[str, Any]] = [{"text": "a dog on a beach"}, {"image": PICTURE_URI, "in": "texts"}]
+    several: list[dict[str, Any]] = [{"text": "a dog on a beach"}, {"image": IMAGE_URI, "in": "texts"}]
     if item is not None:
         asked["search_item"] = {"more like this one": {"id": item, "k": 5, "with_payload": False}}
         several.append({"id": item, "filter": _FILTER})
-    asked["search_batch"] = {"a text, a picture and an item": {"queries": several, "k": 5}}
+    asked["search_batch"] = {"a text, an image and an item": {"queries": several, "k": 5}}
     return asked
 
 
@@ -84,14 +84,12 @@ def change_examples(state: ServingState, item: str | None) -> Examples:
     encoder = state.encoder
     vector = {"vector": [1.0] + [0.0] * (encoder.dim - 1), "model_fingerprint": encoder.fingerprint}
     payload = {"title": "cream and red", "year": 2026}
-    several: dict[str, Any] = {
-        "put items": {"put": [{"id": NEW_ITEM, "image": PICTURE_URI, "payload": payload}]}
-    }
+    several: dict[str, Any] = {"put items": {"put": [{"id": NEW_ITEM, "image": IMAGE_URI, "payload": payload}]}}
     if item is not None:
         several["delete items"] = {"delete": [item]}
     return {
         "put_item": {
-            "a picture": {"image": PICTURE_URI, "payload": payload},
+            "an image": {"image": IMAGE_URI, "payload": payload},
             "a vector of this encoder": {**vector, "payload": payload, "texts": ["cream and red"]},
         },
         "change_items": several,
@@ -102,7 +100,7 @@ def path_examples(state: ServingState, item: str | None) -> Mapping[str, str]:
     """The path parameter of an operation, by its id."""
     examples = {"put_item": NEW_ITEM, "get_model": state.encoder.name}
     if item is not None:
-        examples |= dict.fromkeys(("get_item", "get_picture", "delete_item"), item)
+        examples |= dict.fromkeys(("get_item", "get_image", "delete_item"), item)
     return examples
 
 

@@ -13,7 +13,7 @@ ItemText = Annotated[str, Field(max_length=MAX_TEXT_CHARACTERS)]
 
 
 class PutOptions(BaseModel):
-    """What may go with a picture."""
+    """What may go with an image."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     payload: dict[str, Any] = Field(default_factory=dict, description="JSON: shown with hits, and filtered by")
@@ -25,7 +25,7 @@ class PutOptions(BaseModel):
 
 
 class PutItemRequest(PutOptions):
-    """Exactly one of a picture and a vector."""
+    """Exactly one of an image and a vector."""
 
     model_config = ConfigDict(protected_namespaces=())
     image: str | None = Field(None, min_length=1, description="base64 or data: URI; URLs are refused")

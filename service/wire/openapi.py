@@ -52,10 +52,10 @@ BODIES: tuple[type[BaseModel], ...] = (
     SearchVectorRequest,
 )
 TAGS = [
-    {"name": "search", "description": "By text, picture, vector or item; one query or many; with filters"},
-    {"name": "embed", "description": "Texts and pictures to unit vectors of one space"},
+    {"name": "search", "description": "By text, image, vector or item; one query or many; with filters"},
+    {"name": "embed", "description": "Texts and images to unit vectors of one space"},
     {"name": "OpenAI", "description": "Embeddings in OpenAI's shape, so that its clients work unchanged"},
-    {"name": "gallery", "description": "What is searched: items, their payloads, their pictures"},
+    {"name": "gallery", "description": "What is searched: items, their payloads, their images"},
     {
         "name": "live changes",
         "description": "Put and delete items while serving; 404 unless `live_changes` is set",
@@ -63,7 +63,7 @@ TAGS = [
     {"name": "operation", "description": "Probes, metrics, and the release that is served"},
 ]
 DESCRIPTION = """
-Image-text retrieval: a text finds pictures, a picture finds texts, and the two other ways.
+Image-text retrieval: a text finds images, an image finds texts, and the two other ways.
 
 Every answer carries `x-request-id` (yours, or a new one) and `server-timing`. Every error has the one shape
 `{"error": {"code", "message", "param", "type"}}`. `x-deadline-ms` says how long you will wait: what cannot be

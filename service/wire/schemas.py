@@ -53,7 +53,7 @@ class ImageUrl(_Request):
 
 
 class OpenAIItem(_Request):
-    """An input as Jina has it, or as a part of a chat message: exactly one text or picture."""
+    """An input as Jina has it, or as a part of a chat message: exactly one text or image."""
 
     type: Literal["text", "image_url"] | None = Field(None, description="of a part; says nothing new")
     text: str | None = None

@@ -33,12 +33,12 @@ def some_id(service: Running) -> str:
     return service.serving.state.release.items.id(1)  # slashes, blanks, #, ? and % are in it
 
 
-def test_a_picture_as_bytes_path_or_open_file_gives_one_embedding_each_in_float32(client, service, tmp_path):
+def test_an_image_as_bytes_path_or_open_file_gives_one_embedding_each_in_float32(client, service, tmp_path):
     data = image_file(3)
     path = tmp_path / "a.png"
     path.write_bytes(data)
     with path.open("rb") as opened:
-        answer = client.embed_images([data, path, str(path), opened, io.BytesIO(data), b"no picture"])
+        answer = client.embed_images([data, path, str(path), opened, io.BytesIO(data), b"no image"])
     raw = service.client.post("/embed/image", content=data, headers={"content-type": "image/png"}).json()
     expected = np.array(raw["data"][0]["embedding"], dtype=np.float32)
     for item in answer.items[:5]:
@@ -62,7 +62,7 @@ def test_texts_are_cut_refused_and_shortened_as_asked(client):
     assert (len(short), math.hypot(*short)) == (5, pytest.approx(1, abs=1e-6))
 
 
-def test_search_by_text_picture_vector_and_item_gives_what_the_service_gives(client, service, some_id):
+def test_search_by_text_image_vector_and_item_gives_what_the_service_gives(client, service, some_id):
     (vector,) = client.embed_texts("a red dog").vectors()
     fingerprint = client.release().model_fingerprint
     year = {"must": [{"key": "year", "range": {"gte": 2010}}]}
@@ -99,7 +99,7 @@ def test_a_batch_answers_each_query_with_results_or_its_error(client, some_id):
     assert batch.answers[0].hits == client.search(text="a red dog", k=5).hits
 
 
-def test_items_with_odd_ids_pictures_the_release_and_readiness_are_read(client, gallery, some_id):
+def test_items_with_odd_ids_images_the_release_and_readiness_are_read(client, gallery, some_id):
     item = client.item(some_id)
     assert (item.id, item.payload["year"], item.width_pixels) == (some_id, 2001, 320)
     assert client.image_file(some_id) == (gallery / some_id).read_bytes()
@@ -121,7 +121,8 @@ def test_items_are_put_replaced_and_deleted_one_or_many(client):
     assert replaced.sequence > first.sequence
     assert (client.item(item_id).payload, client.item(item_id).width_pixels) == ({}, None)
     several = client.change_items(
-        put=[NewItem(id="new/2", image=image_file(78)), NewItem(id="new/3", image=b"no")], delete=[item_id, "nope"]
+        put=[NewItem(id="new/2", image=image_file(78)), NewItem(id="new/3", image=b"no")],
+        delete=[item_id, "nope"],
     )
     assert [type(one).__name__ for one in (*several.put, *several.deleted)] == ["Change", "ItemError"] * 2
     assert client.delete_item("new/2").sequence > several.put[0].sequence
@@ -245,7 +246,7 @@ def test_what_cannot_be_a_request_never_leaves_the_client(client):
         lambda: client.search_batch([Query(text="a")], text="b"),
     ):
         with pytest.raises(
-            (ValueError, TypeError), match=r"exactly one|clean relative|no picture|argument 'text'"
+            (ValueError, TypeError), match=r"exactly one|clean relative|no image|argument 'text'"
         ):
             call()
 

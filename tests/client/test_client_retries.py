@@ -37,11 +37,11 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("trouble", [refusal(429), refusal(503), (BREAK, {}, b"")])
 def test_what_passes_by_itself_is_tried_again_with_the_same_request_and_body(trouble):
     with scripted(trouble, trouble, GOOD) as server, Client(server.url, key="secret-key") as client:
-        assert client.embed_images(b"picture").dim == 2
+        assert client.embed_images(b"image").dim == 2
     assert len(server.seen) == 3
     assert len({seen["x-request-id"] for seen in server.seen}) == 1
     assert {seen["authorization"] for seen in server.seen} == {"Bearer secret-key"}
-    assert all(b"picture" in body for body in server.bodies)
+    assert all(b"image" in body for body in server.bodies)
     assert "secret-key" not in repr(client._options)
 
 

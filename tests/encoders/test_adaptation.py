@@ -41,9 +41,9 @@ def test_each_modality_goes_through_its_own_map_and_comes_out_as_unit_rows(tiny_
     mean, weight = torch.linspace(-0.2, 0.3, DIM), torch.eye(DIM).roll(1, 0) * 2.0
     made = adapted(tiny_bundle, tmp_path / "a", {"images": AffineMap(mean, weight), "texts": AffineMap(-mean)})
     plain, encoder = Encoder.load(tiny_bundle, device="cpu"), Encoder.load(made.path, device="cpu")
-    picture, text = [Image.new("RGB", (40, 40), (200, 20, 90))], ["a red dog"]
-    moved = (plain.encode_images(picture) - mean.numpy()) @ weight.numpy().T
-    np.testing.assert_allclose(encoder.encode_images(picture), moved / np.linalg.norm(moved), atol=1e-6)
+    image, text = [Image.new("RGB", (40, 40), (200, 20, 90))], ["a red dog"]
+    moved = (plain.encode_images(image) - mean.numpy()) @ weight.numpy().T
+    np.testing.assert_allclose(encoder.encode_images(image), moved / np.linalg.norm(moved), atol=1e-6)
     shifted = plain.encode_texts(text).vectors + mean.numpy()
     np.testing.assert_allclose(encoder.encode_texts(text).vectors, shifted / np.linalg.norm(shifted), atol=1e-6)
 

@@ -16,7 +16,7 @@ from encoders.bundle import DEFAULT_BUNDLE, MANIFEST
 from encoders.encoder import Encoder
 from encoders.errors import DeviceUnavailable
 from encoders.images import to_pixels
-from encoders.importing.published import probe_picture
+from encoders.importing.published import probe_image
 from encoders.importing.run import import_model
 from encoders.towers import quietly
 from tests.encoders.conftest import TEXT, VIT, open_clip_config, save_local_dir
@@ -37,9 +37,7 @@ def clip_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def sample_images() -> list[Image.Image]:
-    return [
-        probe_picture(width, height) for width, height in ((40, 30), (64, 64), (31, 90), (200, 20), (40, 30))
-    ]
+    return [probe_image(width, height) for width, height in ((40, 30), (64, 64), (31, 90), (200, 20), (40, 30))]
 
 
 def test_rows_are_float32_and_of_length_1(encoder: Encoder) -> None:
@@ -75,7 +73,7 @@ def test_no_batch_is_larger_than_it_may_be(tiny_bundle: Path, monkeypatch: pytes
     assert max(sizes[2:]) <= 3 == len(sizes[2:])
 
 
-def test_pixels_made_beforehand_give_the_rows_of_their_pictures(encoder: Encoder) -> None:
+def test_pixels_made_beforehand_give_the_rows_of_their_images(encoder: Encoder) -> None:
     pixels = np.stack([to_pixels(sample, encoder.preprocessing) for sample in sample_images()])
     assert np.array_equal(encoder.encode_pixels(pixels), encoder.encode_images(sample_images()))
 
@@ -154,10 +152,10 @@ socket.socket.connect = socket.getaddrinfo = no_network
 
 import numpy as np
 from encoders.encoder import Encoder
-from encoders.importing.published import probe_picture
+from encoders.importing.published import probe_image
 for folder in sys.argv[2:]:
     encoder = Encoder.load(folder, device="cpu")
-    rows = encoder.encode_images([probe_picture(40, 30)]), encoder.encode_texts(["a red dog"]).vectors
+    rows = encoder.encode_images([probe_image(40, 30)]), encoder.encode_texts(["a red dog"]).vectors
     np.save(os.path.join(sys.argv[1], encoder.fingerprint + ".npy"), np.concatenate(rows))
 """
 
@@ -186,7 +184,7 @@ def test_a_bundle_loads_alone_elsewhere_and_gives_the_same_rows(
     assert done.returncode == 0, done.stderr
     for source in sources:
         encoder = Encoder.load(source, device="cpu")
-        here = encoder.encode_images([probe_picture(40, 30)]), encoder.encode_texts(["a red dog"]).vectors
+        here = encoder.encode_images([probe_image(40, 30)]), encoder.encode_texts(["a red dog"]).vectors
         there = np.load(tmp_path / f"{encoder.fingerprint}.npy")
         assert np.allclose(np.concatenate(here), there, atol=1e-5)
 

@@ -16,7 +16,7 @@ from encoders.diagnosis import GoldenCheck, check_golden, diagnose
 from encoders.encoder import Encoder, load_towers
 from encoders.errors import CorruptBundle, ParityLost, ReferenceMismatch
 from encoders.golden import GOLDEN_TENSORS, add_golden, read_golden
-from encoders.golden_inputs import golden_pictures
+from encoders.golden_inputs import golden_images
 from encoders.images import Preprocessing, decode_image, to_pixels
 from encoders.reference import read_reference
 from encoders.verifying import verify_bundle
@@ -76,7 +76,7 @@ def test_rounded_weights_keep_the_vectors_of_the_weights_before_rounding(tmp_pat
     assert check.golden.record.reference == "fp32"
     assert 0.5 < check.parity("images") < 0.9999
     assert check.reproduced("images").min() > 0.999999
-    assert f"least {check.parity('images'):.6f} (pictures" in check.golden.record.meaning
+    assert f"least {check.parity('images'):.6f} (images" in check.golden.record.meaning
     assert diagnose(check) == ()
 
 
@@ -119,9 +119,9 @@ def test_golden_files_that_do_not_fit_together_are_corrupt(lively: Bundle, tmp_p
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (32, 32), (224, 224), (96, 160)])
-def test_golden_pictures_of_the_towers_size_reach_it_untouched(height: int, width: int) -> None:
+def test_golden_images_of_the_towers_size_reach_it_untouched(height: int, width: int) -> None:
     spec = Preprocessing(height=height, width=width)
-    drawn = golden_pictures(height, width)
+    drawn = golden_images(height, width)
     for golden in drawn:
         image = decode_image(golden.data)
         own = golden.shape == "own"

@@ -1,4 +1,4 @@
-"""Bytes to upright RGB pictures, and pictures to the pixels that the libraries' own transforms give."""
+"""Bytes to upright RGB images, and images to the pixels that the libraries' own transforms give."""
 
 import io
 import struct
@@ -19,7 +19,7 @@ from torchvision import transforms
 from encoders.errors import ImageTooLarge, UndecodableImage
 from encoders.images import Preprocessing, decode_image, to_pixels
 from encoders.importing.preprocessing import from_open_clip
-from encoders.importing.published import probe_picture
+from encoders.importing.published import probe_image
 
 SIZES = [(101, 67), (64, 64), (67, 101), (300, 200), (63, 200), (65, 64), (20, 31), (1, 1), (1, 300), (640, 3)]
 
@@ -41,7 +41,7 @@ def corners() -> Image.Image:
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_picture_is_turned_upright_by_its_exif_orientation(kind: str, orientation: int) -> None:
+def test_an_image_is_turned_upright_by_its_exif_orientation(kind: str, orientation: int) -> None:
     undo = {
         1: [],
         2: [Image.Transpose.FLIP_LEFT_RIGHT],
@@ -69,7 +69,7 @@ def test_a_picture_is_turned_upright_by_its_exif_orientation(kind: str, orientat
     "exif", [b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff"]
 )
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")  # so says Pillow, on stderr
-def test_a_damaged_exif_block_costs_no_sound_picture(exif: bytes) -> None:
+def test_a_damaged_exif_block_costs_no_sound_image(exif: bytes) -> None:
     assert decode_image(encoded(corners(), "JPEG", exif=exif)).size == (48, 32)
 
 
@@ -109,7 +109,7 @@ def test_half_transparent_is_half_white() -> None:
     assert image.getpixel((0, 0)) == (127, 127, 127)
 
 
-def test_transparency_of_a_tall_picture_is_that_of_pillow_in_one_go() -> None:
+def test_transparency_of_a_tall_image_is_that_of_pillow_in_one_go() -> None:
     values = np.random.default_rng(5).integers(0, 256, (201, 30, 4), dtype=np.uint8)
     image = Image.fromarray(values)
     whole = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
@@ -137,7 +137,7 @@ def test_grey_of_any_depth_keeps_its_range(make: Callable[[], bytes]) -> None:
     assert np.abs(pixels - np.arange(256)[None, :, None]).max() <= 1
 
 
-def test_a_dark_16_bit_picture_stays_dark_and_holes_in_a_float_picture_are_black() -> None:
+def test_a_dark_16_bit_image_stays_dark_and_holes_in_a_float_image_are_black() -> None:
     dark = encoded(Image.fromarray(np.full((8, 8), 200, dtype=np.uint16)), "PNG")
     assert decode_image(dark).getpixel((0, 0)) == (1, 1, 1)
     values = np.full((8, 8), 0.5, dtype=np.float32)
@@ -196,8 +196,8 @@ def test_a_gif_whose_frame_is_larger_than_its_screen_meets_the_cap_too() -> None
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP"])
-def test_a_truncated_picture_is_refused_and_says_so(kind: str) -> None:
-    whole = encoded(probe_picture(200, 150), kind)
+def test_a_truncated_image_is_refused_and_says_so(kind: str) -> None:
+    whole = encoded(probe_image(200, 150), kind)
     with pytest.raises(UndecodableImage, match=r"cannot decode \d+ bytes as an image: \w+"):
         decode_image(whole[: len(whole) // 2])
 
@@ -213,13 +213,13 @@ NO_IMAGES = {
 
 
 @pytest.mark.parametrize(("data", "message"), NO_IMAGES.values(), ids=NO_IMAGES.keys())
-def test_what_is_no_picture_is_refused_and_says_so(data: bytes, message: str) -> None:
+def test_what_is_no_image_is_refused_and_says_so(data: bytes, message: str) -> None:
     with pytest.raises(UndecodableImage, match=message):
         decode_image(data)
 
 
 def test_many_threads_decode_at_once_and_agree() -> None:
-    data = encoded(probe_picture(120, 90), "JPEG")
+    data = encoded(probe_image(120, 90), "JPEG")
     alone = np.asarray(decode_image(data))
     with ThreadPoolExecutor(8) as pool:
         for image in pool.map(decode_image, [data] * 64):
@@ -246,9 +246,9 @@ def test_every_resize_mode_gives_the_pixels_of_open_clips_own_transform(settings
     for width, height in SIZES:
         if cfg["resize_mode"] == "longest" and max(width, height) > 50 * min(width, height):
             continue  # open_clip asks Pillow for a side of 0 pixels there, and fails
-        picture = probe_picture(width, height)
-        expected = (theirs(picture).permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
-        assert np.array_equal(to_pixels(picture, spec), expected), (width, height)
+        image = probe_image(width, height)
+        expected = (theirs(image).permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
+        assert np.array_equal(to_pixels(image, spec), expected), (width, height)
 
 
 @pytest.mark.parametrize("crop", [63, 64, 65])
@@ -256,8 +256,8 @@ def test_a_short_side_larger_than_the_crop_gives_the_pixels_of_torchvisions_tran
     spec = Preprocessing(height=crop, width=crop, resize="shortest", shortest_side=72, interpolation="bilinear")
     theirs = transforms.Compose([transforms.Resize(72), transforms.CenterCrop(crop)])
     for width, height in SIZES:
-        picture = probe_picture(width, height)
-        assert np.array_equal(to_pixels(picture, spec), np.asarray(theirs(picture))), (width, height)
+        image = probe_image(width, height)
+        assert np.array_equal(to_pixels(image, spec), np.asarray(theirs(image))), (width, height)
 
 
 def test_odd_margins_go_where_the_rounding_says() -> None:
@@ -280,12 +280,12 @@ def test_a_strip_is_resized_without_the_gigabytes_that_its_crop_throws_away() ->
         "assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
-    strip = probe_picture(800, 2)
+    strip = probe_image(800, 2)
     whole = strip.resize((89_600, 224), Image.Resampling.BICUBIC).crop((44_688, 0, 44_912, 224))
     assert np.abs(to_pixels(strip, spec).astype(int) - np.asarray(whole, dtype=int)).max() <= 1
 
 
-def test_every_mode_gives_its_shape_for_the_narrowest_pictures() -> None:
+def test_every_mode_gives_its_shape_for_the_narrowest_images() -> None:
     for mode in ("squash", "shortest", "letterbox"):
         spec = Preprocessing(height=48, width=64, resize=mode)
         for width, height in ((1, 1), (1, 2000), (2000, 1)):

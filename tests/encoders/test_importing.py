@@ -17,7 +17,7 @@ from encoders.__main__ import app
 from encoders.bundle import Bundle
 from encoders.encoder import Encoder
 from encoders.errors import ImportFailed
-from encoders.importing.published import probe_picture
+from encoders.importing.published import probe_image
 from encoders.importing.run import import_model
 from encoders.importing.settings import file_settings
 from tests.encoders.conftest import (
@@ -38,7 +38,7 @@ SAME = 0.99999
 
 
 def sample_images() -> list[Image.Image]:
-    return [probe_picture(width, height) for width, height in SIZES]
+    return [probe_image(width, height) for width, height in SIZES]
 
 
 def least_cosine(ours: np.ndarray, theirs: list[torch.Tensor]) -> float:
@@ -393,7 +393,7 @@ def test_the_command_imports_shows_and_verifies(clip_folder: Path, tmp_path: Pat
     out, run = tmp_path / "bundle", CliRunner()
     done = run.invoke(app, ["import", str(folder), "--out", str(out)])
     assert done.exit_code == 0, done.output
-    assert "least cosine with the original: pictures" in done.output
+    assert "least cosine with the original: images" in done.output
     bundle = Bundle.open(out)
     assert bundle.name == "some-clip"
     assert bundle.config.provenance["licence"] == "mit"

@@ -12,7 +12,7 @@ from index.sources import open_gallery
 
 @pytest.fixture(scope="session")
 def draw():
-    """Writes a picture of noise, another for each seed."""
+    """Writes an image of noise, another for each seed."""
 
     def write(path, *, seed=0, size=(24, 16)):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -25,7 +25,7 @@ def draw():
 
 @pytest.fixture(scope="session")
 def table(tmp_path_factory, draw):
-    """An items.jsonl of twelve pictures; four titles, each shared by three pictures."""
+    """An items.jsonl of twelve images; four titles, each shared by three images."""
     folder = tmp_path_factory.mktemp("table")
     colours = ["red", "green", "blue", "black"]
     rows = []

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from index.image_files import digest_of
 from index.journal.changes import ChangeSet, Delete, NewImage, Upsert
 from index.journal.journal import Journal
 from index.journal.snapshot import open_snapshot
-from index.pictures import digest_of
 
 DIM = 8
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from index.cache import EmbeddingCache, SeenImage, SeenText, cache_path, remove_other_caches
-from index.pictures import digest_of
+from index.image_files import digest_of
 
 DIM = 4
 FLIPS_APART = 23  # some fifty of them, at another bit each time; they take 20 ms each

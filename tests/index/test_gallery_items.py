@@ -18,7 +18,7 @@ from index.gallery import (
     texts_of,
     without_duplicates,
 )
-from index.pictures import ImageSource
+from index.image_files import ImageSource
 
 
 @pytest.mark.parametrize("good", ["a.jpg", "animals/dog 1.webp", "ünïcode/😀.png", "a..b", "...", "x" * 1024])

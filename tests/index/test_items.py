@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from index.errors import CorruptRelease, UnknownItem
+from index.image_files import ImageSource, digest_of
 from index.items import (
     ITEM_SCHEMA,
     ROWS_PER_GROUP,
@@ -19,7 +20,6 @@ from index.items import (
     read_digests,
     text_row,
 )
-from index.pictures import ImageSource, digest_of
 from index.thumbnails import ThumbnailFile, ThumbnailWriter, make_thumbnail
 
 

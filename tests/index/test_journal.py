@@ -25,12 +25,12 @@ from index.errors import (
     JournalFailed,
     UnsupportedJournal,
 )
+from index.image_files import digest_of
 from index.journal import answers, upkeep
 from index.journal.changes import Delete, RequestKey
 from index.journal.images import ImageStore
 from index.journal.journal import Journal, compact
 from index.journal.snapshot import open_snapshot
-from index.pictures import digest_of
 
 FLOOR_BYTES = 8 << 20  # reserve, log, free pages
 

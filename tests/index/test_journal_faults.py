@@ -17,11 +17,11 @@ from typer.testing import CliRunner
 
 from index.__main__ import app
 from index.errors import CorruptJournal, JournalFailed, JournalFull, ReleaseError
+from index.image_files import digest_of
 from index.journal import reserve
 from index.journal.changes import Upsert
 from index.journal.images import ImageStore
 from index.journal.journal import Journal
-from index.pictures import digest_of
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLED = {-signal.SIGKILL, 128 + signal.SIGKILL}  # as strace passes it on

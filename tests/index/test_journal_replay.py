@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from index.__main__ import app
 from index.errors import CorruptJournal, ImageMissing
+from index.image_files import digest_of
 from index.journal.changes import ChangeSet, NewImage, Upsert
-from index.pictures import digest_of
 from index.release import Release
 from index.thumbnails import make_thumbnail
 
@@ -125,7 +125,7 @@ def test_a_bare_vector_is_taken_as_it_is_and_of_another_encoder_goes_to_the_ledg
     for read in (release.open_image, release.thumbnail):
         with pytest.raises(ImageMissing) as missing:
             read(row)
-        assert missing.value.code == "no_picture"
+        assert missing.value.code == "no_image"
     (entry,) = map(json.loads, (release.path / "failures.jsonl").read_text().splitlines())
     assert (entry["item"], entry["code"]) == ("other", "other_encoder")
 

@@ -20,7 +20,7 @@ from index.release import Release
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLED = -signal.SIGKILL
-PICTURES = 40
+IMAGES = 40
 TEXTS = 15
 
 
@@ -63,7 +63,7 @@ class Nursery:
 def gallery(tmp_path_factory, draw):
     folder = tmp_path_factory.mktemp("gallery")
     rows = []
-    for number in range(PICTURES):
+    for number in range(IMAGES):
         draw(folder / f"{number:03d}.png", seed=number)
         rows.append(json.dumps({"image": f"{number:03d}.png", "title": f"dog {number % TEXTS}"}))
     (folder / "items.jsonl").write_text("\n".join(rows))
@@ -88,7 +88,7 @@ def check_whole(releases):
     """Verify and load the current release, and every other that has a release's name."""
     for release_id in release_ids(releases):
         release = Release.load(releases, release_id)
-        assert (len(release.items), len(release.texts)) == (PICTURES, TEXTS)
+        assert (len(release.items), len(release.texts)) == (IMAGES, TEXTS)
     return Release.load(releases)
 
 
@@ -137,7 +137,7 @@ def test_work_finished_before_a_kill_is_not_done_again(nursery, releases):
     assert current_release_id(releases) == fresh.id
     assert nursery.run(releases)[0] == 0
     resumed = check_whole(releases)
-    assert resumed.manifest.counts.reused == PICTURES
+    assert resumed.manifest.counts.reused == IMAGES
     np.testing.assert_allclose(vectors(resumed), vectors(fresh), atol=1e-6)
 
 

@@ -17,8 +17,8 @@ from index.catalog import current_release_id, release_ids
 from index.embed import BATCHES_AHEAD, Embedder
 from index.errors import GalleryError, NoRelease, PublishRefused
 from index.gallery import Failure, GalleryItem
+from index.image_files import ImageSource
 from index.items import TextTable
-from index.pictures import ImageSource
 from index.release import Release
 from index.texts import TextCollector
 from index.vectors import VectorIndex
@@ -62,7 +62,7 @@ def test_bad_items_go_to_the_ledger_and_take_no_other_with_them(tmp_path, draw, 
     )
 
 
-def test_thumbnail_of_a_transparent_picture_lies_on_white_and_upright(tmp_path, index_gallery):
+def test_thumbnail_of_a_transparent_image_lies_on_white_and_upright(tmp_path, index_gallery):
     (tmp_path / "g").mkdir()
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by 90 degrees
@@ -74,7 +74,7 @@ def test_thumbnail_of_a_transparent_picture_lies_on_white_and_upright(tmp_path, 
     assert np.asarray(thumbnail.convert("RGB")).min() > 250
 
 
-def test_unchanged_pictures_are_reused_and_changed_ones_are_not(tmp_path, draw, index_gallery):
+def test_unchanged_images_are_reused_and_changed_ones_are_not(tmp_path, draw, index_gallery):
     gallery, releases = tmp_path / "g", tmp_path / "r"
     for number in range(6):
         draw(gallery / f"{number}.png", seed=number)
@@ -92,7 +92,7 @@ def test_unchanged_pictures_are_reused_and_changed_ones_are_not(tmp_path, draw, 
         assert cached.thumbnail(row) == fresh.thumbnail(row)
 
 
-def test_lower_cap_on_pixels_holds_for_remembered_pictures_too(tmp_path, table, index_gallery):
+def test_lower_cap_on_pixels_holds_for_remembered_images_too(tmp_path, table, index_gallery):
     index_gallery(table, tmp_path)
     with pytest.raises(PublishRefused, match="24×16 pixels is over the cap of 300"):
         index_gallery(table, tmp_path, max_pixels=300)
@@ -114,15 +114,15 @@ def test_another_encoder_reuses_nothing(tmp_path, table, index_gallery, other_ti
     assert len(list((tmp_path / ".cache").glob("*.sqlite"))) == 2
 
 
-def test_tars_and_parquet_are_indexed_and_their_pictures_open_again(tmp_path, table, index_gallery):
-    pictures = sorted((table / "images").iterdir())
+def test_tars_and_parquet_are_indexed_and_their_images_open_again(tmp_path, table, index_gallery):
+    images = sorted((table / "images").iterdir())
     with tarfile.open(tmp_path / "s.tar", "w") as tar:
-        for picture in pictures:
-            tar.add(picture, picture.name)
+        for image in images:
+            tar.add(image, image.name)
     index_gallery(tmp_path / "s.tar", tmp_path / "r")
     release = Release.load(tmp_path / "r")
     row = release.items.row("s/03.png")
-    assert release.open_image(row) == pictures[3].read_bytes()
+    assert release.open_image(row) == images[3].read_bytes()
     assert (len(release.texts), release.manifest.recall["images"].queries) == (0, "images")
 
 

@@ -49,7 +49,7 @@ def test_release_holds_what_the_encoder_makes_of_the_gallery(published, table, t
     assert release.manifest.recall["images"].queries == "texts"
 
 
-def test_pictures_come_from_the_release_and_from_the_gallery(published, table):
+def test_images_come_from_the_release_and_from_the_gallery(published, table):
     release = Release.load(published)
     assert release.open_image(2) == (table / "images/02.png").read_bytes()
     assert Image.open(io.BytesIO(release.thumbnail(2))).size == (24, 16)

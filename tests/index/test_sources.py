@@ -32,7 +32,7 @@ def faults(found):
 def test_folder_is_read_with_all_below_it_in_order(tmp_path, draw):
     for name in ("b/c/deep.png", "a.JPG", "z.webp", ".hidden.png", ".git/x.png"):
         draw(tmp_path / name)
-    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "notes.txt").write_text("no image")
     gallery = open_gallery(str(tmp_path))
     assert ids(list(gallery)) == ["a.JPG", "b/c/deep.png", "z.webp"]
     assert (gallery.skipped, gallery.fraction()) == (1, 1.0)
@@ -107,7 +107,7 @@ def test_every_table_format_gives_the_same_items(tmp_path):
     assert all(other == jsonl for other in others)
 
 
-def test_id_column_names_the_item_and_root_says_where_pictures_lie(tmp_path):
+def test_id_column_names_the_item_and_root_says_where_images_lie(tmp_path):
     (tmp_path / "lists").mkdir()
     (tmp_path / "lists/t.csv").write_text("id,path,code\n007,../a.png,007\n8,sub/b.png,1e5\n")
     found = entries(tmp_path / "lists/t.csv", root=tmp_path)
@@ -226,7 +226,7 @@ def test_samples_of_tars_are_read_by_offset_with_their_sidecars(tmp_path):
     meta = json.dumps({"title": "t", "year": 7}).encode()
     pack(
         tmp_path / "s-00.tar",
-        [("x.jpg", b"PICTURE"), ("x.json", meta), ("x.txt", b"a dog\n"), ("x.seg.png", b"no")],
+        [("x.jpg", b"IMAGE"), ("x.json", meta), ("x.txt", b"a dog\n"), ("x.seg.png", b"no")],
     )
     pack(
         tmp_path / "s-01.tar",
@@ -240,7 +240,7 @@ def test_samples_of_tars_are_read_by_offset_with_their_sidecars(tmp_path):
     assert found[0].payload == {"title": "t", "year": 7, "caption": "a dog"}
     assert found[1].texts == ("t",)
     assert [entry.source.read(tmp_path) for entry in found if isinstance(entry, GalleryItem)] == [
-        b"PICTURE", b"OTHER", b"Y"
+        b"IMAGE", b"OTHER", b"Y"
     ]  # fmt: skip
 
 

@@ -42,7 +42,7 @@ def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
 
 
 def sound() -> dict[str, bytes]:
-    """A small picture in every format and kind of compression that is taken."""
+    """A small image in every format and kind of compression that is taken."""
     image = noise()
     return {
         "jpeg": saved(image, "JPEG"),

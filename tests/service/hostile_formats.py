@@ -1,4 +1,4 @@
-"""Files that lie in the ways their own format allows; see hostile_pictures."""
+"""Files that lie in the ways their own format allows; see hostile_images."""
 
 import struct
 import zlib
@@ -118,7 +118,7 @@ def segments() -> Iterator[Hostile]:
         "jpeg, restarts only", jpeg[: jpeg.find(b"\xff\xda") + 14] + b"\xff\xd0" * 5000 + b"\xff\xd9", ANY
     )
     yield Hostile(
-        "jpeg, a multi-picture index beyond it",
+        "jpeg, a multi-image index beyond it",
         make.after_start(jpeg, make.segment(0xE2, b"MPF\x00II*\x00\xff\xff\xff\xff")),
         ANY,
     )
@@ -176,7 +176,7 @@ def containers() -> Iterator[Hostile]:
         ("of tiny tiles", b"\x00\x00\x00\x01" * 8),
     ):
         yield Hostile(
-            f"jpeg 2000, a picture {name}", jp2[: tile + 2] + patch + jp2[tile + 2 + len(patch) :], ANY
+            f"jpeg 2000, an image {name}", jp2[: tile + 2] + patch + jp2[tile + 2 + len(patch) :], ANY
         )
 
 

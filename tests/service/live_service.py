@@ -41,7 +41,7 @@ def image_file(seed: int, *, width: int = 48, height: int = 40) -> bytes:
 
 
 def write_gallery(folder: Path) -> Path:
-    """24 pictures in two folders with titles, categories, years; an odd id among them."""
+    """24 images in two folders with titles, categories, years; an odd id among them."""
     rows = []
     for number in range(ITEM_COUNT):
         path = f"{('animals', 'cars')[number % 2]}/{WORDS[number % 6]} ä#?% {number}.png"

@@ -193,8 +193,8 @@ def wait_until(page: Page, expression: str) -> None:
         page.wait_for_timeout(20)
 
 
-def wait_for_pictures(page: Page) -> None:
-    """Until every picture in sight has come, whatever its id looks like."""
+def wait_for_images(page: Page) -> None:
+    """Until every image in sight has come, whatever its id looks like."""
     wait_until(
         page,
         """[...document.images]

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.decoding import pictures
-from service.decoding.pictures import image_bytes
+from service.decoding import images
+from service.decoding.images import image_bytes
 from service.errors import InvalidField
 
 # Fours, the last of which may want padding.
@@ -41,7 +41,7 @@ def test_base64_in_pieces_reads_as_in_one(data, draw):
     put = draw.draw(st.sampled_from(["", " ", "\r\n", "=", "==", "A", "!", "ä", "\x1c"]))
     text = text[:place] + put + text[place + draw.draw(st.integers(0, 2)) :]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pictures, "PIECE_CHARACTERS", draw.draw(st.integers(1, 9)))
+        patch.setattr(images, "PIECE_CHARACTERS", draw.draw(st.integers(1, 9)))
         assert in_pieces(text) == in_one(text.replace("\x1c", "!"))
         assert in_pieces(f"data:image/png;base64,{text}") == in_one(text.replace("\x1c", "!"))
 
@@ -57,4 +57,4 @@ def test_no_more_than_a_piece_is_decoded_at_once(monkeypatch):
     monkeypatch.setattr(binascii, "a2b_base64", counted)
     data = bytes(range(256)) * 20_000
     assert image_bytes(base64.b64encode(data).decode()) == data
-    assert max(lengths) <= pictures.PIECE_CHARACTERS + 4
+    assert max(lengths) <= images.PIECE_CHARACTERS + 4

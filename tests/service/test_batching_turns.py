@@ -6,7 +6,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from live_service import metric, image_file, running, wait_until
+from live_service import image_file, metric, running, wait_until
 from string_machine import DEATH, ENCODER, POISON, SPOILS, Machine, hold, started, submit, vectors
 
 from service.device.health import MOST_DEATHS
@@ -186,14 +186,14 @@ def test_a_device_thread_that_dies_again_and_again_is_trouble_and_leaves_nobody_
             submit(device, "a")
         with pytest.raises(Unavailable, match="the driver gave up"):
             await asyncio.wrap_future(device.call(lambda: None))
-        device.put(undecoded, 0, "its picture was being decoded meanwhile")
+        device.put(undecoded, 0, "its image was being decoded meanwhile")
         await asyncio.wait_for(undecoded.done, 10)
         assert vectors(undecoded) == [Unavailable]
 
     asyncio.run(scenario())
 
 
-def test_one_picture_is_decoded_before_the_rest_of_a_bulk_request(releases, settings_for):
+def test_one_image_is_decoded_before_the_rest_of_a_bulk_request(releases, settings_for):
     settings = settings_for(releases, decode_workers=0, decode_threads=1)
     with running(settings) as service:
         decoders, free = service.serving.decoders, threading.Event()

@@ -56,7 +56,7 @@ def test_a_value_of_any_size_is_told_in_a_few_words(client):
         assert len(answer.json()["error"]["message"]) < 300
 
 
-def test_a_filter_beside_a_picture_that_is_no_json_is_told_as_such(client):
+def test_a_filter_beside_an_image_that_is_no_json_is_told_as_such(client):
     answer = client.post("/search/image?filter={", content=b"x", headers={"content-type": "image/png"})
     error = answer.json()["error"]
     assert (answer.status_code, error["code"], error["param"]) == (400, "invalid_json", "filter")

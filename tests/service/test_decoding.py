@@ -1,4 +1,4 @@
-"""Decoders are processes: what becomes of pictures and of the service when one crashes, spins or is killed."""
+"""Decoders are processes: what becomes of images and of the service when one crashes, spins or is killed."""
 
 import base64
 import os
@@ -16,12 +16,12 @@ import httpx
 import numpy as np
 import pytest
 from hostile_files import noise, png, saved, scan_bomb, sound
-from live_service import Running, metric, image_file, running, spawned, until_it_serves, wait_until
+from live_service import Running, image_file, metric, running, spawned, until_it_serves, wait_until
 from processes import children_of, is_running, parent_of
 
 from encoders.errors import ImageTooLarge
 from encoders.images import Preprocessing
-from service.decoding.pictures import ImageLimits, decode_whole_image
+from service.decoding.images import ImageLimits, decode_whole_image
 from service.decoding.processes import Worker, WorkerLost
 from service.decoding.wire import FRAME, TAKEN, Job
 
@@ -51,7 +51,7 @@ def processor_ticks(process_id: int) -> int:
 
 
 @contextmanager
-def endless_picture_in_hand(service: Running) -> Iterator[tuple[int, "Future[httpx.Response]"]]:
+def endless_image_in_hand(service: Running) -> Iterator[tuple[int, "Future[httpx.Response]"]]:
     """The decoder that computes on it, and the answer to come."""
     process_id = decoder(service)
     before = processor_ticks(process_id)
@@ -61,8 +61,8 @@ def endless_picture_in_hand(service: Running) -> Iterator[tuple[int, "Future[htt
         yield process_id, answer
 
 
-def test_a_crash_costs_the_picture_in_hand_and_no_other(service):
-    with endless_picture_in_hand(service) as (process_id, answer), ThreadPoolExecutor(1) as another:
+def test_a_crash_costs_the_image_in_hand_and_no_other(service):
+    with endless_image_in_hand(service) as (process_id, answer), ThreadPoolExecutor(1) as another:
         behind = another.submit(embed, service, image_file(1))
         os.kill(process_id, signal.SIGSEGV)
         error = answer.result().json()["error"]
@@ -74,8 +74,8 @@ def test_a_crash_costs_the_picture_in_hand_and_no_other(service):
     assert service.client.get("/readyz").status_code == 200
 
 
-def test_a_decoder_that_is_killed_over_a_picture_says_nothing_against_the_picture(service):
-    with endless_picture_in_hand(service) as (process_id, answer):
+def test_a_decoder_that_is_killed_over_an_image_says_nothing_against_the_image(service):
+    with endless_image_in_hand(service) as (process_id, answer):
         os.kill(process_id, signal.SIGKILL)
         assert (answer.result().status_code, answer.result().headers["retry-after"]) == (503, "1")
         assert "the decoder was killed" in answer.result().json()["error"]["message"]
@@ -83,7 +83,7 @@ def test_a_decoder_that_is_killed_over_a_picture_says_nothing_against_the_pictur
     assert metric(service, "twinlens_decoder_ends_total", cause="killed") == 1
 
 
-def test_a_picture_that_takes_too_long_is_given_up(releases, settings_for):
+def test_an_image_that_takes_too_long_is_given_up(releases, settings_for):
     with running(settings_for(releases, decode_workers=1, decode_seconds=0.4)) as service:
         error = embed(service, ENDLESS).json()["error"]
         assert error["code"] == "undecodable_image"
@@ -92,7 +92,7 @@ def test_a_picture_that_takes_too_long_is_given_up(releases, settings_for):
         assert metric(service, "twinlens_decoder_ends_total", cause="too_slow") == 1
 
 
-def test_a_picture_that_takes_too_much_memory_is_too_large(releases, settings_for):
+def test_an_image_that_takes_too_much_memory_is_too_large(releases, settings_for):
     with running(settings_for(releases, decode_workers=1, decode_memory_mebibytes=256)) as service:
         answer = embed(service, png(6000, 6000, rows=bytes(18_001 * 6000)))
         assert (answer.status_code, answer.json()["error"]["code"]) == (413, "image_too_large")
@@ -102,7 +102,7 @@ def test_a_picture_that_takes_too_much_memory_is_too_large(releases, settings_fo
         assert embed(service, image_file(1)).status_code == 200
 
 
-def test_a_decoder_that_a_large_picture_has_swollen_is_replaced(service):
+def test_a_decoder_that_a_large_image_has_swollen_is_replaced(service):
     before = decoder(service)
     assert embed(service, png(8000, 8000, rows=bytes(24_001 * 8000))).status_code == 200
     assert embed(service, image_file(1)).status_code == 200
@@ -110,7 +110,7 @@ def test_a_decoder_that_a_large_picture_has_swollen_is_replaced(service):
     assert metric(service, "twinlens_decoder_ends_total", cause="retired") == 1
 
 
-def test_a_decoder_killed_between_pictures_costs_none(service):
+def test_a_decoder_killed_between_images_costs_none(service):
     for _ in range(3):
         os.kill(decoder(service), signal.SIGKILL)
         assert embed(service, image_file(1)).status_code == 200
@@ -118,7 +118,7 @@ def test_a_decoder_killed_between_pictures_costs_none(service):
     assert service.client.get("/readyz").status_code == 200
 
 
-def test_a_killed_nursery_costs_no_picture_and_another_takes_its_place(service):
+def test_a_killed_nursery_costs_no_image_and_another_takes_its_place(service):
     nursery = parent_of(decoder(service))
     os.kill(nursery, signal.SIGKILL)
     assert embed(service, image_file(1)).status_code == 200
@@ -139,7 +139,7 @@ def test_decoders_that_die_again_and_again_turn_readiness_red_until_they_stop(se
     wait_until(lambda: service.client.get("/readyz").status_code == 200)
 
 
-def test_a_decoder_that_does_not_answer_is_replaced_and_the_picture_may_be_sent_again(releases, settings_for):
+def test_a_decoder_that_does_not_answer_is_replaced_and_the_image_may_be_sent_again(releases, settings_for):
     with running(settings_for(releases, decode_workers=1, decode_seconds=0.2)) as service:
         process_id = decoder(service)
         os.kill(process_id, signal.SIGSTOP)
@@ -199,7 +199,7 @@ def test_killing_the_service_ends_its_decoders(releases):
         wait_until(lambda: not any(map(is_running, [nursery, *decoders])))
 
 
-def test_what_a_gallery_keeps_of_a_picture_is_the_same_from_a_decoder(service):
+def test_what_a_gallery_keeps_of_an_image_is_the_same_from_a_decoder(service):
     spec = Preprocessing(height=32, width=48, resize="letterbox")
     for data in (*sound().values(), saved(noise(900, 700), "JPEG")):
         there = service.serving.decoders.image_file(base64.b64encode(data).decode(), spec)
@@ -213,7 +213,7 @@ def test_without_workers_threads_decode(releases, settings_for):
     with running(settings_for(releases, decode_workers=0)) as service:
         assert service.serving.decoders.process_ids() == ()
         assert embed(service, image_file(1)).status_code == 200
-        assert embed(service, b"no picture").json()["error"]["code"] == "undecodable_image"
+        assert embed(service, b"no image").json()["error"]["code"] == "undecodable_image"
 
 
 @pytest.mark.parametrize(

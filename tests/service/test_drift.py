@@ -134,7 +134,7 @@ def test_relevance_alarms_when_it_falls_and_never_when_it_rises(relevance, verdi
     assert (measure.moved_at, measure.far_at) == (0.36, 0.18)
 
 
-def test_cut_texts_and_undecodable_pictures_alarm_by_their_share():
+def test_cut_texts_and_undecodable_images_alarm_by_their_share():
     assert cut_measure(Sums(np.zeros(DIM), count=1000, cut=10)).verdict == "as proven"
     assert cut_measure(Sums(np.zeros(DIM), count=1000, cut=200)).verdict == "has moved"
     assert cut_measure(Sums(np.zeros(DIM), count=100, cut=60)).verdict == "far"
@@ -149,7 +149,7 @@ def banked(
     gallery: Path,
     settings_for: Callable[..., Settings],
 ) -> Iterator[Running]:
-    """A service whose bundle's bank holds short texts of known words, and no pictures."""
+    """A service whose bundle's bank holds short texts of known words, and no images."""
     folder = tmp_path_factory.mktemp("banked")
     plain = make_bundle(folder / "bundle")
     texts = [f"{a} {b} {c}" for a in "abcdefgh" for b in "klmnop" for c in ("dog", "cat", "car", "red")]
@@ -167,7 +167,7 @@ def test_drift_is_told_by_subject_with_its_verdict_or_why_there_is_none(banked):
     batch = [{"text": f"{a} {b} {c}"} for a in "abcd" for b in "klmn" for c in ("cat", "dog", "red", "car")]
     assert client.post("/search/batch", json={"queries": batch}).status_code == 200
     assert client.post("/search/image", content=image_file(1), headers=PNG).status_code == 200
-    assert client.post("/search/image", content=b"no picture", headers=PNG).status_code == 400
+    assert client.post("/search/image", content=b"no image", headers=PNG).status_code == 400
     answer = client.get("/drift").json()
     reports = {report["subject"]: report for report in answer["reports"]}
     assert list(reports) == ["text_queries", "image_queries", "gallery_images", "gallery_texts"]
@@ -181,9 +181,9 @@ def test_drift_is_told_by_subject_with_its_verdict_or_why_there_is_none(banked):
         "nothing_matches": None,
         "cut_texts": "as proven",
     }
-    pictures = reports["image_queries"]
-    assert (pictures["seen"], pictures["verdict"], pictures["reference"]) == (1, None, None)
-    assert pictures["why"] == "the bundle has no bank of images: python -m training bank makes one"
+    images = reports["image_queries"]
+    assert (images["seen"], images["verdict"], images["reference"]) == (1, None, None)
+    assert images["why"] == "the bundle has no bank of images: python -m training bank makes one"
     assert reports["gallery_images"]["seen"] == ITEM_COUNT
     reasons = {measure["name"]: measure["why"] for measure in texts["measures"]}
     assert reasons["relevance"] == reasons["nothing_matches"] == NO_CALIBRATION
@@ -225,7 +225,7 @@ def test_further_pages_and_what_is_said_to_be_an_example_are_no_queries(banked):
     bad = [{"text": "a dog"}, {"image": "bm8gcGljdHVyZQ=="}]
     batch = client.post("/search/batch", json={"queries": bad} | left_out).json()["answers"]
     assert [("error" in answer) for answer in batch] == [False, True]
-    for content, status in ((image_file(1), 200), (b"no picture", 400)):
+    for content, status in ((image_file(1), 200), (b"no image", 400)):
         answer = client.post("/search/image", params=left_out, content=content, headers=PNG)
         assert answer.status_code == status
     assert client.post("/search/text", json={"query": "a dog", "offset": 10}).status_code == 200
@@ -238,7 +238,7 @@ def seen(client: httpx.Client) -> list[int]:
 
 
 def test_the_relevance_to_expect_is_that_of_the_gallerys_own_pairs(tmp_path, make_bundle, settings_for):
-    # 24 pictures, each with a text of its own, under a calibration that looks at nothing but the cosine.
+    # 24 images, each with a text of its own, under a calibration that looks at nothing but the cosine.
     weights = Weights(intercept=0.0, score=5.0, mean=0.0, spread=0.0, best_unrelated=0.0)
     part = SearchCalibration(
         weights=weights, likely=0.5, perhaps=0.5, prior_mean=0.0, prior_spread=0.3, gallery_sizes=(24,)

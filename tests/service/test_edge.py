@@ -6,7 +6,7 @@ import io
 
 import httpx
 import pytest
-from live_service import device_held, dialled, metric, image_file, running, wait_until
+from live_service import device_held, dialled, image_file, metric, running, wait_until
 from PIL import Image
 
 from service.app import SHORTCUTS, WEB
@@ -34,7 +34,7 @@ SHAPE = {"code", "message", "param", "type"}
         ("POST", "/embed/text", {"json": {"texts": ["a"] * 513}}, 413, "too_many_items"),
         ("POST", "/embed/text", {"data": {"texts": "a"}}, 415, "unsupported_media_type"),
         ("POST", "/embed/image", {"content": b"a"}, 415, "unsupported_media_type"),
-        ("POST", "/embed/image", {"files": {"pictures": b"a"}}, 422, "invalid_field"),
+        ("POST", "/embed/image", {"files": {"photos": b"a"}}, 422, "invalid_field"),
         ("POST", "/embed/image", {"files": [("images", b"a")] * 129}, 413, "too_many_items"),
         ("POST", "/embed/image", {"files": [("images", b"a")] * 600}, 413, "too_many_items"),
         ("POST", "/search/text", {"content": b" " * (4 << 20) + b"{}", "headers": JSON}, 413, "too_large"),

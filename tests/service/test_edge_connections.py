@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 
 import pytest
-from live_service import dialled, metric, image_file, running, wait_until
+from live_service import dialled, image_file, metric, running, wait_until
 
 JSON = b"content-type: application/json\r\n"
 

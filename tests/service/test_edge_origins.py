@@ -137,8 +137,8 @@ def test_lists_in_variables_are_separated_by_commas_and_a_secret_is_never_told(m
     settings = Settings.from_environment()
     assert settings.cors_origins == (APP, "http://localhost:3000", "http://[::1]:80")
     assert settings.allowed_hosts == ("search.example",)
-    monkeypatch.setenv("TWINLENS_PICTURE_SECRET", "too short")
-    with pytest.raises(SettingsError, match="TWINLENS_PICTURE_SECRET") as refused:
+    monkeypatch.setenv("TWINLENS_IMAGE_SECRET", "too short")
+    with pytest.raises(SettingsError, match="TWINLENS_IMAGE_SECRET") as refused:
         Settings.from_environment()
     assert "too short" not in str(refused.value)
 

@@ -33,8 +33,8 @@ def as_base64(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-def direct(encoder: Encoder, *pictures: bytes) -> np.ndarray:
-    return encoder.encode_images([decode_image(data) for data in pictures])
+def direct(encoder: Encoder, *images: bytes) -> np.ndarray:
+    return encoder.encode_images([decode_image(data) for data in images])
 
 
 def test_an_image_as_body_form_base64_and_data_uri_gives_the_encoders_own_vector(client, encoder):
@@ -192,15 +192,15 @@ def test_models_lists_the_one_that_is_served(client, encoder):
 
 
 def test_32_callers_at_once_each_get_the_vector_of_their_own_image(service: Running, encoder):
-    pictures = [image_file(1000 + caller) for caller in range(32)]
-    expected = direct(encoder, *pictures)
+    images = [image_file(1000 + caller) for caller in range(32)]
+    expected = direct(encoder, *images)
     before = service.serving.telemetry.registry.get_sample_value(
         "twinlens_batch_items_count", {"kind": "image"}
     )
 
     def ask(caller: int) -> list[np.ndarray]:
         with httpx.Client(base_url=service.url, timeout=60, trust_env=False) as client:
-            sent = [client.post("/embed/image", content=pictures[caller], headers=PNG) for _ in range(4)]
+            sent = [client.post("/embed/image", content=images[caller], headers=PNG) for _ in range(4)]
         return [vectors_in(response)[0] for response in sent]
 
     with ThreadPoolExecutor(32) as pool:

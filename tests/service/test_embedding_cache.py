@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from live_service import device_held, metric, image_file, publish, running, wait_until
+from live_service import device_held, image_file, metric, publish, running, wait_until
 
 from service.device.cache import ENTRY_BYTES, EmbeddingCache, VectorCache
 from service.device.tickets import Embedded
@@ -70,7 +70,7 @@ def test_many_threads_at_once_leave_the_books_in_order():
     assert cache.size_bytes == len(cache) * (16 + ENTRY_BYTES) == 50 * (16 + ENTRY_BYTES)
 
 
-def test_a_picture_or_text_asked_for_again_is_not_encoded_again(cached):
+def test_an_image_or_text_asked_for_again_is_not_encoded_again(cached):
     for kind, ask in (
         ("image", lambda: cached.client.post("/embed/image", content=image_file(1), headers=PNG)),
         ("text", lambda: cached.client.post("/embed/text", json={"texts": "a dog"})),
@@ -87,7 +87,7 @@ def test_a_picture_or_text_asked_for_again_is_not_encoded_again(cached):
     assert 0 < metric(cached, "twinlens_cache_bytes") <= metric(cached, "twinlens_cache_limit_bytes")
 
 
-def test_two_pictures_of_one_size_never_share(cached, service):
+def test_two_images_of_one_size_never_share(cached, service):
     for seed in (1, 2, 1, 2):
         answer = cached.client.post("/embed/image", content=image_file(seed), headers=PNG).json()
         sure = service.client.post("/embed/image", content=image_file(seed), headers=PNG).json()
@@ -121,7 +121,7 @@ def test_another_encoder_never_serves_the_old_ones_vector(
 
 def test_errors_are_not_kept(cached):
     for _ in range(2):
-        broken = cached.client.post("/embed/image", content=b"no picture", headers=PNG)
+        broken = cached.client.post("/embed/image", content=b"no image", headers=PNG)
         assert broken.json()["error"]["code"] == "undecodable_image"
     assert cached.client.post("/embed/text", json={"texts": " "}).status_code == 422
     assert metric(cached, "twinlens_cache_entries") == 0

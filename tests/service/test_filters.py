@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from live_service import Running, running
 
+from index.image_files import ImageSource
 from index.items import ITEM_SCHEMA, ItemRecord, ItemTable
-from index.pictures import ImageSource
 from service.errors import InvalidField
 from service.search.filters import MAX_CONDITIONS, PayloadFilter, parse_filter
 

@@ -67,7 +67,7 @@ def test_utf8_passes_however_it_is_written(client, charset):
         (b"no form", 400, "invalid_form"),
         (form(part("images", b"x", file=True).replace(b'name="images"; ', b"")), 400, "invalid_form"),
         (form(part("images", b"x", file=True, more="a: b\r\n" * 20)), 400, "invalid_form"),
-        (form(part("pictures", b"x", file=True)), 422, "invalid_field"),
+        (form(part("photos", b"x", file=True)), 422, "invalid_field"),
         (form(part("dimensions", b"8")), 422, "invalid_field"),
         (form(part("images", b"x", file=True), part("no such", b"8")), 422, "invalid_field"),
         (form(part("images", b"x", file=True), part("dimensions", b"\xff")), 422, "invalid_field"),

@@ -1,4 +1,4 @@
-"""`/items` and `/images`: payloads and pictures by id, whatever the id looks like; never anything else."""
+"""`/items` and `/images`: payloads and images by id, whatever the id looks like; never anything else."""
 
 import io
 import shutil
@@ -45,7 +45,7 @@ def test_an_image_that_the_caller_has_is_not_sent_again(client):
     assert (anything.status_code, anything.headers["etag"]) == (304, other.headers["etag"])
 
 
-def test_head_of_a_picture_or_an_item_tells_what_get_would(client):
+def test_head_of_an_image_or_an_item_tells_what_get_would(client):
     for path in (f"/images/{quote(WIDE)}", f"/images/{quote(WIDE)}?side=100", f"/items/{quote(WIDE)}"):
         head, full = client.head(path), client.get(path)
         assert (head.status_code, head.content) == (200, b"")

@@ -1,4 +1,4 @@
-"""Hundreds of hostile pictures, sent to the real service, several at once."""
+"""Hundreds of hostile images, sent to the real service, several at once."""
 
 import base64
 import tempfile
@@ -11,14 +11,14 @@ import httpx
 import numpy as np
 import pytest
 from hostile_files import ANY, OK, Hostile
-from hostile_pictures import MARKER, all_hostile
+from hostile_images import MARKER, all_hostile
 from live_service import Running, image_file, running
 from test_embed import direct
 
 from encoders.encoder import Encoder
 from encoders.errors import TwinlensError
 from encoders.images import Preprocessing
-from service.decoding.pictures import ImageLimits, decode_pixels
+from service.decoding.images import ImageLimits, decode_pixels
 from service.decoding.pool import memory_bytes
 from service.errors import report
 
@@ -53,7 +53,7 @@ def test_there_are_hundreds_each_under_its_own_name(hostile):
     assert len({one.data for one in hostile}) >= len(hostile) - 20
 
 
-def test_every_hostile_picture_gets_its_4xx_and_good_ones_their_vector_all_the_while(
+def test_every_hostile_image_gets_its_4xx_and_good_ones_their_vector_all_the_while(
     client, service, hostile, tiny_bundle
 ):
     good = image_file(3)
@@ -99,7 +99,7 @@ def outcome(decode) -> bytes:
 
 
 def send(client: httpx.Client, number: int, data: bytes) -> httpx.Response:
-    """In each of the ways a picture can come."""
+    """In each of the ways an image can come."""
     if number % 3 == 1 and data:
         return client.post("/embed/image", files={"images": ("a.png", data, "image/gif")})
     if number % 3 == 2 and data:

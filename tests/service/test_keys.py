@@ -279,7 +279,7 @@ def test_listening_to_a_network_without_keys_is_warned_of(releases, settings_for
     assert caplog.text == ""
 
 
-def test_the_page_trades_its_key_for_a_cookie_that_opens_pictures_and_nothing_else(guarded):
+def test_the_page_trades_its_key_for_a_cookie_that_opens_images_and_nothing_else(guarded):
     service, keys = guarded
     with httpx.Client(base_url=service.url, timeout=30, trust_env=False) as browser:
         (hit,) = browser.post("/search/text", json=QUERY, headers=bearer(keys["reader"])).json()["results"]
@@ -289,9 +289,9 @@ def test_the_page_trades_its_key_for_a_cookie_that_opens_pictures_and_nothing_el
         assert answer.status_code == 204
         flags = answer.headers["set-cookie"].split("; ")[1:]
         assert {"HttpOnly", "SameSite=strict", f"Max-Age={PASS_SECONDS}"} == set(flags)  # no Path: /images
-        picture_answer = browser.get(address)
-        assert picture_answer.status_code == 200
-        assert picture_answer.headers["cache-control"].startswith("private")
+        image_answer = browser.get(address)
+        assert image_answer.status_code == 200
+        assert image_answer.headers["cache-control"].startswith("private")
         (cookie,) = browser.cookies.jar
         assert cookie.path == "/images"
         sent = {"cookie": f"{COOKIE}={cookie.value}"}

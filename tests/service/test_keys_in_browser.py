@@ -29,7 +29,7 @@ def browser() -> Iterator[Browser]:
         yield chromium
 
 
-def test_the_page_asks_for_a_key_once_and_shows_pictures_with_it(browser, releases, settings_for, tmp_path):
+def test_the_page_asks_for_a_key_once_and_shows_images_with_it(browser, releases, settings_for, tmp_path):
     key = create_key(tmp_path / "keys.json", "shop", scopes=("read",))
     with running(settings_for(releases, keys_file=tmp_path / "keys.json")) as service:
         context = browser.new_context()

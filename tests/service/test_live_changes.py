@@ -68,7 +68,7 @@ def like(client: httpx.Client, seed: int) -> list[dict]:
     return client.post("/search/image?k=1000", content=image_file(seed), headers=PNG).json()["results"]
 
 
-def test_an_item_that_was_put_is_found_at_once_by_text_picture_vector_and_item(client, service):
+def test_an_item_that_was_put_is_found_at_once_by_text_image_vector_and_item(client, service):
     before = len(found(client, "text", query="a red dog"))
     answer = put(client, "new/one.png", title="a yellow square", year=2030)
     assert answer["id"] == "new/one.png"
@@ -209,7 +209,7 @@ def test_one_bad_item_of_many_never_fails_the_others_and_each_has_its_own_error(
     name = service.serving.state.release.items.id(2)
     asked = [
         {"id": "good", "image": coded(1), "payload": {"title": "a light circle"}},
-        {"id": "broken", "image": base64.b64encode(b"no picture").decode()},
+        {"id": "broken", "image": base64.b64encode(b"no image").decode()},
         {"id": "vector", "vector": vector, "model_fingerprint": fingerprint, "texts": ["a dark circle"]},
         {"id": "other", "vector": vector, "model_fingerprint": "0" * 64},
         {"id": "good", "image": coded(2)},
@@ -266,7 +266,7 @@ def test_deletes_of_many_are_answered_one_by_one_even_when_none_is_there(client,
 @pytest.mark.parametrize(
     ("options", "status", "code"),
     [
-        ({"content": b"no picture", "headers": PNG}, 400, "undecodable_image"),
+        ({"content": b"no image", "headers": PNG}, 400, "undecodable_image"),
         ({"content": image_file(1), "headers": {"content-type": "text/plain"}}, 415, "unsupported_media_type"),
         ({"json": {"image": coded(1), "vector": [1.0]}}, 422, "invalid_field"),
         ({"json": {"vector": [1.0] * 16}}, 422, "invalid_field"),
@@ -277,7 +277,7 @@ def test_deletes_of_many_are_answered_one_by_one_even_when_none_is_there(client,
         ({"content": image_file(1), "headers": PNG, "params": {"payload": "[1]"}}, 422, "invalid_field"),
         ({"content": image_file(1), "headers": PNG, "params": {"texts": '"a"'}}, 422, "invalid_field"),
         ({"content": image_file(1), "headers": PNG, "params": {"k": "1"}}, 422, "invalid_field"),
-        ({"files": {"picture": ("a.png", image_file(1))}}, 422, "invalid_field"),
+        ({"files": {"photo": ("a.png", image_file(1))}}, 422, "invalid_field"),
         ({"content": b"{", "headers": {"content-type": "application/json"}}, 400, "invalid_json"),
     ],
 )
@@ -301,12 +301,12 @@ def test_texts_of_payloads_are_counted_before_anything_is_embedded(client, servi
     assert service.serving.live.sequence == before
 
 
-def test_a_picture_that_is_put_is_decoded_once(client, service, monkeypatch):
+def test_an_image_that_is_put_is_decoded_once(client, service, monkeypatch):
     decoders, asked = service.serving.decoders, []
     ask = decoders._ask
     monkeypatch.setattr(decoders, "_ask", lambda kind, *rest: asked.append(kind) or ask(kind, *rest))
     put(client, "once")
-    assert asked == ["picture"]
+    assert asked == ["image"]
 
 
 def test_fields_count_what_was_put_and_deleted_at_once(client, service):
@@ -325,8 +325,11 @@ def test_fields_count_what_was_put_and_deleted_at_once(client, service):
     assert counted()[1] == {**before, "cars": before["cars"] + 1}
 
 
-def test_a_form_takes_the_picture_with_payload_and_texts(client):
-    files, fields = {"image": ("a.png", image_file(9))}, {"payload": '{"year": 1}', "texts": '["a dark square"]'}
+def test_a_form_takes_the_image_with_payload_and_texts(client):
+    files, fields = (
+        {"image": ("a.png", image_file(9))},
+        {"payload": '{"year": 1}', "texts": '["a dark square"]'},
+    )
     assert client.put("/items/form", files=files, data=fields).status_code == 200
     assert client.get("/items/form").json()["payload"] == {"year": 1}
     assert found(client, "text", query="a dark square", **{"in": "texts"})[0]["items"] == ["form"]

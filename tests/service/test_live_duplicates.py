@@ -16,7 +16,7 @@ PNG = {"content-type": "image/png"}
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory, releases, settings_for):
-    """With copies of some pictures, one of them written anew, and one item that is gone."""
+    """With copies of some images, one of them written anew, and one item that is gone."""
     folder = tmp_path_factory.mktemp("duplicates") / "releases"
     shutil.copytree(releases, folder)
     with running(settings_for(folder, live_changes=True)) as started:

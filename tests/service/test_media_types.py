@@ -1,4 +1,4 @@
-"""Pictures are named without being opened."""
+"""Images are named without being opened."""
 
 import io
 
@@ -10,11 +10,11 @@ from service.decoding.media_types import UNKNOWN, media_type_of
 
 
 @pytest.mark.parametrize("kind", sound())
-def test_a_picture_in_a_format_that_is_taken_has_pillows_name_for_it(kind):
+def test_an_image_in_a_format_that_is_taken_has_pillows_name_for_it(kind):
     data = sound()[kind]
-    with Image.open(io.BytesIO(data)) as picture:
+    with Image.open(io.BytesIO(data)) as image:
         assert media_type_of(data) == (
-            picture.get_format_mimetype() if kind != "ppm" else "image/x-portable-anymap"
+            image.get_format_mimetype() if kind != "ppm" else "image/x-portable-anymap"
         )
 
 
@@ -32,6 +32,6 @@ def test_an_avif_whose_first_brand_is_the_containers_is_one_and_a_phones_heic_is
     assert media_type_of(box(b"ftyp", b"heic\0\0\0\0mif1heic") + data[32:]) == UNKNOWN
 
 
-def test_a_jpeg_with_more_pictures_behind_it_is_the_jpeg_it_is():
+def test_a_jpeg_with_more_images_behind_it_is_the_jpeg_it_is():
     data = saved(noise(), "MPO", save_all=True, append_images=[noise(seed=6)])
     assert media_type_of(data) == "image/jpeg"

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import httpx
 import numpy as np
 import pytest
-from live_service import HeldFile, Running, device_held, metric, image_file, publish, running, wait_until
+from live_service import HeldFile, Running, device_held, image_file, metric, publish, running, wait_until
 
 from encoders.compiled import can_compile
 from encoders.errors import FingerprintMismatch

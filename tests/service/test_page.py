@@ -1,4 +1,4 @@
-"""Searching on the page, as visitors do: words, pictures, more like this; back, forward and shared links."""
+"""Searching on the page, as visitors do: words, images, more like this; back, forward and shared links."""
 
 import re
 
@@ -14,7 +14,7 @@ from page_visits import (
     png_bytes,
     search,
     tiles,
-    wait_for_pictures,
+    wait_for_images,
     wait_until,
 )
 from playwright.sync_api import Browser, Route, expect
@@ -22,17 +22,17 @@ from playwright.sync_api import Browser, Route, expect
 pytestmark = needs_browser
 
 
-def test_a_text_shows_pictures_with_titles_and_scores(visit: Visit) -> None:
+def test_a_text_shows_images_with_titles_and_scores(visit: Visit) -> None:
     page = visit.go()
     search(page, "a red square")
     expect(tiles(page)).to_have_count(PAGE)
-    wait_for_pictures(page)
+    wait_for_images(page)
     assert "q=a+red+square" in page.url
-    assert page.title().startswith("Pictures of “a red square”")
+    assert page.title().startswith("Images of “a red square”")
     first = tiles(page).first
     assert re.fullmatch(r"-?\d\.\d{3}", first.locator(".number").inner_text())
     assert first.locator("img").get_attribute("alt") == first.locator(".title").inner_text()
-    expect(page.get_by_role("status")).to_contain_text("30 pictures")
+    expect(page.get_by_role("status")).to_contain_text("30 images")
     expect(page.locator("#answers-note")).to_contain_text("cosine similarity")
 
 
@@ -44,7 +44,7 @@ def test_more_brings_the_rest_once_and_only_once(visit: Visit) -> None:
     ids = tiles(page).evaluate_all("links => links.map((link) => link.dataset.id)")
     assert len(set(ids)) == GALLERY_SIZE
     tiles(page).last.scroll_into_view_if_needed()
-    wait_for_pictures(page)
+    wait_for_images(page)
 
 
 def test_examples_show_what_the_gallery_answers(visit: Visit) -> None:
@@ -52,39 +52,39 @@ def test_examples_show_what_the_gallery_answers(visit: Visit) -> None:
     example = page.get_by_role("link", name="birthday cake")
     expect(example.locator("img")).to_have_count(4)
     example.click()
-    expect(page.locator("#answers-title")).to_have_text("Pictures of “birthday cake”")
+    expect(page.locator("#answers-title")).to_have_text("Images of “birthday cake”")
     expect(page.get_by_role("searchbox")).to_have_value("birthday cake")
 
 
-def test_a_chosen_picture_finds_pictures_and_then_texts(visit: Visit) -> None:
+def test_a_chosen_image_finds_images_and_then_texts(visit: Visit) -> None:
     page = visit.go()
-    page.get_by_label("Choose a picture to search with").set_input_files(
+    page.get_by_label("Choose an image to search with").set_input_files(
         {"name": "mine.png", "mimeType": "image/png", "buffer": png_bytes()}
     )
-    expect(page.locator("#answers-title")).to_have_text("Pictures like yours")
+    expect(page.locator("#answers-title")).to_have_text("Images like yours")
     expect(tiles(page)).to_have_count(PAGE)
     page.get_by_role("radio", name="Texts").check()
-    expect(page.locator("#answers-title")).to_have_text("Texts for your picture")
+    expect(page.locator("#answers-title")).to_have_text("Texts for your image")
     expect(page.locator("a.line-text")).to_have_count(PAGE)
-    wait_for_pictures(page)
+    wait_for_images(page)
     page.go_back()
-    expect(page.locator("#answers-title")).to_have_text("Pictures like yours")
+    expect(page.locator("#answers-title")).to_have_text("Images like yours")
     expect(tiles(page)).to_have_count(PAGE)
 
 
 @pytest.mark.parametrize("event", ["paste", "drop"])
-def test_a_picture_pasted_or_dropped_searches(visit: Visit, event: str) -> None:
+def test_an_image_pasted_or_dropped_searches(visit: Visit, event: str) -> None:
     page = visit.go("/?q=dog")
     give_file(page, event, png_bytes("blue"), name="shot.png", mime="image/png")
-    expect(page.locator("#answers-title")).to_have_text("Pictures like yours")
+    expect(page.locator("#answers-title")).to_have_text("Images like yours")
     expect(tiles(page)).to_have_count(PAGE)
     expect(page.get_by_role("searchbox")).to_have_value("")
 
 
-def test_a_dropped_file_that_is_no_picture_is_refused_by_name(visit: Visit) -> None:
+def test_a_dropped_file_that_is_no_image_is_refused_by_name(visit: Visit) -> None:
     page = visit.go()
     give_file(page, "drop", b"hello", name="letter.txt", mime="text/plain")
-    expect(page.get_by_role("alert")).to_contain_text("That is not a picture")
+    expect(page.get_by_role("alert")).to_contain_text("That is not an image")
     expect(page.get_by_role("alert")).to_contain_text("letter.txt")
 
 
@@ -115,17 +115,17 @@ def test_back_and_forward_walk_through_the_searches(visit: Visit) -> None:
     page.get_by_role("button", name="Next answer").click()
     page.get_by_role("button", name="Close").click()
     expect(page.get_by_role("dialog")).to_be_hidden()
-    expect(page.locator("#answers-title")).to_have_text("Pictures of “cat”")
+    expect(page.locator("#answers-title")).to_have_text("Images of “cat”")
     page.go_back()
-    expect(page.locator("#answers-title")).to_have_text("Pictures of “dog”")
+    expect(page.locator("#answers-title")).to_have_text("Images of “dog”")
     page.go_back()
     expect(page.get_by_role("heading", level=1)).to_be_visible()
     page.go_forward()
-    expect(page.locator("#answers-title")).to_have_text("Pictures of “dog”")
+    expect(page.locator("#answers-title")).to_have_text("Images of “dog”")
     expect(tiles(page)).to_have_count(PAGE)
 
 
-def test_a_shared_link_restores_the_search_and_the_open_picture(visit: Visit) -> None:
+def test_a_shared_link_restores_the_search_and_the_open_image(visit: Visit) -> None:
     page = visit.go("/?q=red+car&in=texts")
     expect(page.get_by_role("searchbox")).to_have_value("red car")
     expect(page.get_by_role("radio", name="Texts")).to_be_checked()
@@ -134,16 +134,16 @@ def test_a_shared_link_restores_the_search_and_the_open_picture(visit: Visit) ->
     expect(page.locator("#answers-title")).to_have_text("More like “Odd one”")
     page.evaluate("id => { location.search = new URLSearchParams({ q: 'dog', item: id }) }", ODD_ID)
     expect(page.get_by_role("dialog", name="Odd one")).to_be_visible()
-    wait_for_pictures(page)
+    wait_for_images(page)
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_be_hidden()
     assert "item=" not in page.url
     expect(tiles(page)).to_have_count(PAGE)
 
 
-def test_a_shared_picture_search_says_that_the_picture_stayed_behind(visit: Visit) -> None:
-    page = visit.go("/?picture=elsewhere")
-    expect(page.get_by_role("alert")).to_contain_text("That picture stayed behind")
+def test_a_shared_image_search_says_that_the_image_stayed_behind(visit: Visit) -> None:
+    page = visit.go("/?image=elsewhere")
+    expect(page.get_by_role("alert")).to_contain_text("That image stayed behind")
 
 
 def test_a_late_answer_never_covers_a_newer_one(visit: Visit) -> None:
@@ -163,7 +163,7 @@ def test_a_late_answer_never_covers_a_newer_one(visit: Visit) -> None:
     expect(tiles(page)).to_have_count(PAGE)
     held[0].fulfill(json={"results": [], "good_match": None, "truncated": False})
     page.wait_for_timeout(100)
-    expect(page.locator("#answers-title")).to_have_text("Pictures of “cat”")
+    expect(page.locator("#answers-title")).to_have_text("Images of “cat”")
     expect(tiles(page)).to_have_count(PAGE)
 
 
@@ -188,18 +188,18 @@ def test_a_hostile_title_is_only_text(visit: Visit) -> None:
 
 def test_the_footer_says_what_is_served(visit: Visit) -> None:
     page = visit.go()
-    expect(page.locator("#release")).to_contain_text(f"{GALLERY_SIZE} pictures")
+    expect(page.locator("#release")).to_contain_text(f"{GALLERY_SIZE} images")
     expect(page.locator("#release")).to_contain_text("encoder tiny")
     expect(page.locator(".hint")).to_contain_text("The default encoder reads English")
     expect(page.get_by_role("link", name="API description")).to_have_attribute("href", "docs")
 
 
-def test_the_camera_takes_a_picture_and_is_switched_off(browser: Browser, page_url: str) -> None:
+def test_the_camera_takes_an_image_and_is_switched_off(browser: Browser, page_url: str) -> None:
     visit = Visit(browser.new_context(permissions=["camera"]), page_url)
     page = visit.go()
-    page.get_by_role("button", name="Take a picture with the camera").click()
-    page.get_by_role("button", name="Take the picture", disabled=False).click()
-    expect(page.locator("#answers-title")).to_have_text("Pictures like yours")
+    page.get_by_role("button", name="Take a photo with the camera").click()
+    page.get_by_role("button", name="Take the photo", disabled=False).click()
+    expect(page.locator("#answers-title")).to_have_text("Images like yours")
     expect(tiles(page)).to_have_count(PAGE)
     assert page.evaluate("document.querySelector('video').srcObject") is None
     visit.close()
@@ -221,12 +221,12 @@ def test_a_camera_that_was_asked_for_twice_is_switched_off_twice(browser: Browse
     )
     page = visit.go()
     for _ in range(2):
-        page.get_by_role("button", name="Take a picture with the camera").click()
+        page.get_by_role("button", name="Take a photo with the camera").click()
         page.keyboard.press("Escape")
-    page.get_by_role("button", name="Take a picture with the camera").click()
+    page.get_by_role("button", name="Take a photo with the camera").click()
     wait_until(page, "streams.length === 3")
     page.evaluate("allow()")
-    expect(page.get_by_role("button", name="Take the picture", disabled=False)).to_be_visible()
+    expect(page.get_by_role("button", name="Take the photo", disabled=False)).to_be_visible()
     assert page.locator("#shoot [role=alert]").inner_text() == ""
     page.keyboard.press("Escape")
     tracks = "streams.flatMap((each) => each.getTracks())"
@@ -236,12 +236,12 @@ def test_a_camera_that_was_asked_for_twice_is_switched_off_twice(browser: Browse
 
 def test_a_camera_that_may_not_be_used_says_what_else_to_do(visit: Visit) -> None:
     page = visit.go()
-    page.get_by_role("button", name="Take a picture with the camera").click()
+    page.get_by_role("button", name="Take a photo with the camera").click()
     dialog = page.get_by_role("dialog", name="Search with the camera")
-    expect(dialog.get_by_role("alert")).to_contain_text("choose a picture instead")
+    expect(dialog.get_by_role("alert")).to_contain_text("choose an image instead")
     page.keyboard.press("Escape")
     expect(dialog).to_be_hidden()
-    expect(page.get_by_role("button", name="Take a picture with the camera")).to_be_focused()
+    expect(page.get_by_role("button", name="Take a photo with the camera")).to_be_focused()
 
 
 def test_one_search_is_one_request_and_the_examples_are_one_too(visit: Visit) -> None:

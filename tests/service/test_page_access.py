@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from page_visits import HEBREW_TITLE, LONG_TITLE, PAGE, PHONE, Visit, needs_browser, tiles, wait_for_pictures
+from page_visits import HEBREW_TITLE, LONG_TITLE, PAGE, PHONE, Visit, needs_browser, tiles, wait_for_images
 from playwright.sync_api import Browser, expect
 
 pytestmark = needs_browser
@@ -63,7 +63,7 @@ UNNAMED = """() => [...document.querySelectorAll("a, button, input, img, dialog,
 
 def test_a_phone_never_scrolls_sideways(phone: Visit) -> None:
     page = phone.go()
-    expect(page.get_by_label("Take a picture to search with")).to_be_attached()
+    expect(page.get_by_label("Take a photo to search with")).to_be_attached()
     for address in ("/", "/?q=dog", "/?q=dog&in=texts", "/?q=" + "w" * 200, "/?like=gone.png"):
         phone.allowed = "status of 404"
         phone.go(address)
@@ -191,15 +191,15 @@ def test_a_dialog_keeps_the_focus_in_and_gives_it_back(visit: Visit) -> None:
 
 def test_what_was_found_is_announced(visit: Visit) -> None:
     page = visit.go("/?q=dog")
-    expect(page.get_by_role("status")).to_have_text("30 pictures. Pictures of “dog”.")
+    expect(page.get_by_role("status")).to_have_text("30 images. Images of “dog”.")
     page.get_by_role("button", name="Show more").click()
-    expect(page.get_by_role("status")).to_have_text("40 pictures. Pictures of “dog”.")
+    expect(page.get_by_role("status")).to_have_text("40 images. Images of “dog”.")
     expect(page.get_by_role("search")).to_be_visible()
     for landmark in ("banner", "main", "contentinfo"):
         expect(page.get_by_role(landmark)).to_have_count(1)
 
 
-def test_nothing_jumps_while_answers_and_pictures_come(browser: Browser, page_url: str) -> None:
+def test_nothing_jumps_while_answers_and_images_come(browser: Browser, page_url: str) -> None:
     visit = Visit(browser.new_context(viewport={"width": 1000, "height": 640}), page_url)
     visit.page.add_init_script(
         """window.jumped = 0;
@@ -211,7 +211,7 @@ def test_nothing_jumps_while_answers_and_pictures_come(browser: Browser, page_ur
         page = visit.go(address)
         expect(page.locator("a.example img, a.tile").first).to_be_visible()
         page.wait_for_load_state("networkidle")
-        wait_for_pictures(page)
+        wait_for_images(page)
         assert page.evaluate("window.jumped") < 0.02, address
     lazy = visit.go("/?q=dog").locator("a.tile img")
     assert lazy.evaluate_all("all => all.every((each) => each.loading === 'lazy' && each.decoding === 'async')")

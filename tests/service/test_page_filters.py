@@ -34,7 +34,7 @@ def test_a_chosen_value_filters_counts_and_can_be_removed(page: Page) -> None:
     choice.check()
     expect(tiles(page)).to_have_count(GALLERY_SIZE // 4)
     assert ("is.tags", "fourth") in asked(page)
-    expect(page.get_by_role("status")).to_contain_text("10 pictures")
+    expect(page.get_by_role("status")).to_contain_text("10 images")
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_be_hidden()
     expect(page.get_by_role("button", name="Tags", exact=True)).to_be_focused()
@@ -94,16 +94,16 @@ def test_a_shared_link_brings_its_filters_and_back_takes_them_away(visit: Visit)
     expect(page.locator(".chip")).to_have_count(2)
 
 
-def test_filters_stay_for_the_next_words_the_other_kind_and_a_picture(visit: Visit) -> None:
+def test_filters_stay_for_the_next_words_the_other_kind_and_an_image(visit: Visit) -> None:
     page = visit.go("/?q=dog&is.tags=fourth")
     search(page, "cat")
     expect(tiles(page)).to_have_count(10)
     page.get_by_role("radio", name="Texts").check()
     expect(page.locator("a.line-text")).to_have_count(10)
     give_file(page, "paste", png_bytes(), name="mine.png", mime="image/png")
-    expect(page.locator("#answers-title")).to_have_text("Texts for your picture")
+    expect(page.locator("#answers-title")).to_have_text("Texts for your image")
     expect(page.locator("a.line-text")).to_have_count(10)
-    page.get_by_role("radio", name="Pictures").check()
+    page.get_by_role("radio", name="Images").check()
     expect(tiles(page)).to_have_count(10)
     tiles(page).first.click()
     page.get_by_role("link", name="More like it").click()
@@ -113,7 +113,7 @@ def test_filters_stay_for_the_next_words_the_other_kind_and_a_picture(visit: Vis
 def test_when_nothing_passes_the_filters_one_press_removes_them(visit: Visit) -> None:
     page = visit.go("/?q=dog&is.tags=none+such")
     expect(page.locator("#notice")).to_contain_text("Nothing in the gallery passes these filters")
-    expect(page.get_by_role("status")).to_contain_text("0 pictures")
+    expect(page.get_by_role("status")).to_contain_text("0 images")
     page.get_by_role("button", name="Remove the filters").click()
     expect(tiles(page)).to_have_count(PAGE)
 
@@ -139,4 +139,4 @@ def test_a_slash_is_a_letter_where_one_writes(page: Page) -> None:
     open_filter(page, "Tags")
     expect(page.get_by_role("checkbox", name="square 40")).to_be_focused()
     page.keyboard.press("/")
-    expect(page.get_by_role("searchbox", name="What should the pictures show?")).to_be_focused()
+    expect(page.get_by_role("searchbox", name="What should the images show?")).to_be_focused()

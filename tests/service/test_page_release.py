@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from live_service import Running, publish, running
-from page_visits import GALLERY_SIZE, PAGE, Visit, needs_browser, tiles, wait_for_pictures
+from page_visits import GALLERY_SIZE, PAGE, Visit, needs_browser, tiles, wait_for_images
 from playwright.sync_api import Route, expect
 
 from encoders.bundle import Bundle
@@ -17,7 +17,7 @@ from service.settings import Settings
 from training.evaluate.report import read_report
 
 pytestmark = needs_browser
-PREFIX = "/pictures"
+PREFIX = "/images"
 RELEASE = re.compile(r"/release(\?|$)")
 WAYS = ("text_to_image", "image_to_text")
 
@@ -78,7 +78,7 @@ def verdict_of(bundle: Bundle) -> Verdict:
         policy="gate.toml",
         policy_digest="0" * 64,
         checks=(
-            check("parity", "golden pictures", figure=0.99994, limit=0.995),
+            check("parity", "golden images", figure=0.99994, limit=0.995),
             check("floor", "<i>drawings</i>, T→I R@10", figure=0.4, limit=0.35, detail="rule not_refuted"),
             check("no_fall", "drawings", figure=-0.041, limit=-0.02, low=-0.06, high=-0.022, passed=False),
         ),
@@ -114,7 +114,7 @@ def test_the_footer_leads_to_what_is_served(visit: Visit, service: Running) -> N
     served = page.get_by_role("region", name="The release")
     expect(served).to_contain_text(service.serving.state.release.id)
     expect(served).to_contain_text(service.serving.state.encoder.fingerprint)
-    expect(served).to_contain_text(f"Pictures{GALLERY_SIZE}")
+    expect(served).to_contain_text(f"Images{GALLERY_SIZE}")
     checks = page.get_by_role("region", name="Checks")
     expect(checks).to_contain_text("100.00")
     expect(checks).to_contain_text("did not pass 2 of 3 checks held")
@@ -125,9 +125,9 @@ def test_the_footer_leads_to_what_is_served(visit: Visit, service: Running) -> N
 
 def test_every_chart_is_described_and_has_its_numbers(visit: Visit) -> None:
     page = visit.go("/static/release.html")
-    bars = page.get_by_role("img", name="<b>holidays</b>: 1,000 pictures, 5,000 texts: R@1 40.0")
+    bars = page.get_by_role("img", name="<b>holidays</b>: 1,000 images, 5,000 texts: R@1 40.0")
     expect(bars).to_be_visible()
-    curve = page.get_by_role("img", name="low light: text finds picture from 37.0")
+    curve = page.get_by_role("img", name="low light: text finds image from 37.0")
     expect(curve).to_be_visible()
     figure = page.locator("figure", has=curve)
     figure.get_by_text("The numbers").click()
@@ -149,7 +149,7 @@ def test_each_check_of_the_gate_is_told_the_failed_ones_first(visit: Visit) -> N
     expect(rows).to_have_count(4)  # open without a press, as it did not pass
     for cell in ("drawings", "−4.1 (−6.0 to −2.2)", "at least −2.0", "✗ failed"):
         expect(rows.nth(1).get_by_role("cell", name=cell, exact=True)).to_be_visible()
-    expect(rows.nth(2)).to_contain_text("golden pictures0.9999at least 0.9950✓ passed")
+    expect(rows.nth(2)).to_contain_text("golden images0.9999at least 0.9950✓ passed")
     expect(rows.nth(3)).to_contain_text("40.0\u00a0%at least 35.0\u00a0%✓ passedrule not refuted")
     assert page.locator("main i").count() == 0
     page.route(RELEASE, without_gate)
@@ -165,7 +165,7 @@ def without_gate(route: Route) -> None:
 def test_drift_is_told_for_queries_and_gallery(visit: Visit) -> None:
     page = visit.go("/static/release.html")
     drift = page.get_by_role("region", name="Drift")
-    for subject in ("Queries by text", "Queries by picture", "Pictures of the gallery", "Texts of the gallery"):
+    for subject in ("Queries by text", "Queries by image", "Images of the gallery", "Texts of the gallery"):
         expect(drift.get_by_role("heading", name=subject)).to_be_visible()
     expect(drift).to_contain_text("cannot be told")  # this bundle has no bank
 
@@ -197,13 +197,13 @@ def test_changes_since_and_a_release_that_was_refused_are_told(visit: Visit) -> 
     expect(served).to_contain_text("What CURRENT names could not be served, and the one before")
     expect(served).to_contain_text("Being loaded20261123T071500Z-3f9ac1, since 23 November 2026 at 07:15 UTC")
     expect(served).to_contain_text("3 put, 1 of the release deleted or replaced")
-    expect(page.locator("#lead")).to_contain_text(f"{GALLERY_SIZE + 2} pictures")
+    expect(page.locator("#lead")).to_contain_text(f"{GALLERY_SIZE + 2} images")
 
 
 def test_searching_works_under_the_prefix(visit: Visit) -> None:
     page = visit.go("/?q=dog&is.tags=fourth")
     expect(tiles(page)).to_have_count(10)
-    wait_for_pictures(page)
+    wait_for_images(page)
     page.get_by_role("button", name="Remove the filter Tags: fourth").click()
     expect(tiles(page)).to_have_count(PAGE)
     assert page.url == f"{visit.base_url}/?q=dog"

@@ -14,11 +14,11 @@ from service.settings import Settings
 pytestmark = needs_browser
 
 
-def test_a_broken_picture_is_explained_in_plain_words(visit: Visit) -> None:
+def test_a_broken_image_is_explained_in_plain_words(visit: Visit) -> None:
     visit.allowed = "status of 4"
     page = visit.go()
     give_file(page, "paste", png_bytes()[:40], name="cut.png", mime="image/png")
-    expect(page.get_by_role("alert")).to_contain_text("That picture could not be read")
+    expect(page.get_by_role("alert")).to_contain_text("That image could not be read")
     expect(page.get_by_role("alert")).to_contain_text("Save it as PNG or JPEG")
 
 
@@ -85,7 +85,7 @@ def test_who_goes_on_to_something_else_is_not_taken_back_by_a_late_try(visit: Vi
     search(page, "cat")
     expect(tiles(page)).to_have_count(PAGE)
     page.clock.run_for(31_000)  # past the moment of the late try
-    expect(page.locator("#answers-title")).to_have_text("Pictures of “cat”")
+    expect(page.locator("#answers-title")).to_have_text("Images of “cat”")
     assert len([url for url in visit.addresses if url.endswith("/search/text")]) == 1 + len(refused)
 
 
@@ -131,7 +131,7 @@ def test_a_search_goes_on_by_itself_when_the_connection_is_back(visit: Visit) ->
     expect(tiles(page)).to_have_count(PAGE)
 
 
-def test_a_picture_that_is_too_large_says_so(
+def test_an_image_that_is_too_large_says_so(
     browser: Browser, page_releases: Path, settings_for: Callable[..., Settings]
 ) -> None:
     with running(settings_for(page_releases, max_image_pixels=1000)) as service:

@@ -97,7 +97,7 @@ def test_a_filter_that_takes_the_match_away_takes_the_verdict_too(client):
     assert (nothing["results"], nothing["verdict"], nothing["good_match"]) == ([], "nothing", False)
 
 
-def test_a_picture_is_judged_among_texts_and_two_pictures_or_texts_are_not(client):
+def test_an_image_is_judged_among_texts_and_two_images_or_texts_are_not(client):
     response = client.post("/search/image?in=texts&k=3", content=image_file(3), headers=PNG).json()
     assert (response["verdict"], response["good_match"]) == ("nothing", False)
     assert all(hit["relevance"] < 0.01 for hit in response["results"])

@@ -38,7 +38,7 @@ def all_ids(service: Running) -> list[str]:
     return [items.id(row) for row in range(len(items))]
 
 
-def test_a_picture_of_the_gallery_finds_itself_first_whichever_way_it_is_sent(client, gallery, all_ids):
+def test_an_image_of_the_gallery_finds_itself_first_whichever_way_it_is_sent(client, gallery, all_ids):
     data = (gallery / all_ids[5]).read_bytes()
     coded = base64.b64encode(data).decode()
     ways = (
@@ -74,7 +74,7 @@ def test_pages_join_without_gap_or_overlap(client):
 @pytest.mark.parametrize("most_taken", [0, 2048])
 @pytest.mark.parametrize("condition", [None, CARS])
 @pytest.mark.parametrize("penalised", [False, True])
-def test_pages_over_copies_of_one_picture_join_too(service, monkeypatch, penalised, condition, most_taken):
+def test_pages_over_copies_of_one_image_join_too(service, monkeypatch, penalised, condition, most_taken):
     monkeypatch.setattr("service.search.ranking.MOST_TAKEN", most_taken)
     release, rng = service.serving.state.release, np.random.default_rng(3)
     rows = rng.normal(size=(ITEM_COUNT, release.images.dim)).astype(np.float32)
@@ -97,7 +97,7 @@ def test_pages_over_copies_of_one_picture_join_too(service, monkeypatch, penalis
         assert sum(pages, []) == expected  # noqa: RUF017 - short lists
 
 
-def test_a_picture_finds_texts_with_the_items_they_belong_to(client, gallery, all_ids):
+def test_an_image_finds_texts_with_the_items_they_belong_to(client, gallery, all_ids):
     data = (gallery / all_ids[2]).read_bytes()
     response = client.post("/search/image?in=texts&k=6", content=data, headers=PNG)
     results = response.json()["results"]

@@ -32,7 +32,7 @@ def service(
     plain_release: Release,
     settings_for: Callable[..., Settings],
 ) -> Iterator[Running]:
-    """The bank's only query lies on the picture that comes first for ASKED: that one is the hub."""
+    """The bank's only query lies on the image that comes first for ASKED: that one is the hub."""
     folder = tmp_path_factory.mktemp("hubs")
     plain = make_bundle(folder / "bundle")
     query = Encoder.load(plain, device="cpu").encode_texts([ASKED]).vectors
@@ -45,7 +45,7 @@ def service(
 
 @pytest.fixture
 def cosines(service: Running, client: httpx.Client) -> dict[str, float]:
-    """Of every picture with ASKED."""
+    """Of every image with ASKED."""
     release = service.serving.state.release
     vector = client.post("/embed/text", json={"texts": ASKED}).json()["data"][0]["embedding"]
     ((_, rows),) = release.images.blocks()
@@ -120,7 +120,7 @@ def test_relevance_falls_with_the_order_and_the_hub_is_no_match(service, cosines
         assert max(relevance) < 0.5
 
 
-def test_vectors_pictures_and_items_are_searched_by_cosine_alone(client, service, plain_release):
+def test_vectors_images_and_items_are_searched_by_cosine_alone(client, service, plain_release):
     vector = plain_release.images.reconstruct(2)
     state = service.serving.state
     asked = {"vector": vector.tolist(), "model_fingerprint": state.encoder.fingerprint, "k": 5}

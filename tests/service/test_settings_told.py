@@ -31,7 +31,7 @@ def test_help_tells_every_setting_with_its_variable_and_its_default():
 
 
 def test_a_secret_is_no_option_as_others_can_read_a_command_line():
-    run = service("--releases", "r", "--picture-secret", "x" * 32)
+    run = service("--releases", "r", "--image-secret", "x" * 32)
     assert (run.returncode, "No such option" in run.stderr) == (2, True)
 
 

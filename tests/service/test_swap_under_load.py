@@ -50,7 +50,7 @@ class Side:
 
 
 def other_gallery(folder: Path) -> Path:
-    """Other pictures under other ids, and fewer."""
+    """Other images under other ids, and fewer."""
     for number in range(17):
         (folder / "boats").mkdir(parents=True, exist_ok=True)
         (folder / "boats" / f"boat {number}.png").write_bytes(image_file(1000 + number))

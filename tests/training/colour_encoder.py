@@ -14,7 +14,7 @@ COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "white
 
 
 class ColourEncoder:
-    """A picture's vector is its mean colour, a text's that of the last colour it names."""
+    """An image's vector is its mean colour, a text's that of the last colour it names."""
 
     name, fingerprint, precision, device, dim = "colours", "c0" * 32, "fp32", "cpu", 4
     preprocessing = Preprocessing(height=8, width=8)

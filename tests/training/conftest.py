@@ -1,4 +1,4 @@
-"""A small world to train in: pictures of two coloured fields, captions that name them."""
+"""A small world to train in: images of two coloured fields, captions that name them."""
 
 import csv
 import itertools
@@ -16,7 +16,7 @@ COLOURS = {
 
 
 def write_coloured_pairs(folder: Path, *, copies: int = 1, seed: int = 0) -> str:
-    """The spec of a CSV of 30 · copies pictures of 40 × 40 pixels, a little noisy, two captions each."""
+    """The spec of a CSV of 30 · copies images of 40 × 40 pixels, a little noisy, two captions each."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     rows = []

@@ -35,7 +35,7 @@ ALL = "adabn:0.05,centre:0.001,hubness:0.01"
 
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory):
-    """source (a spec), target (a spec, darker), folder (the target's pictures), queries (a file)."""
+    """source (a spec), target (a spec, darker), folder (the target's images), queries (a file)."""
     from tests.training.conftest import write_coloured_pairs
 
     root = tmp_path_factory.mktemp("sets")
@@ -83,11 +83,11 @@ def test_an_adapted_bundle_is_a_bundle_that_tells_where_it_comes_from(adapted, t
 def test_what_was_measured_is_what_the_bundle_serves(adapted, tiny_bundle, sets):
     """The bank's images are the target's, so they must be what the written bundle makes of them."""
     encoder = Encoder.load(adapted[1], device="cpu")
-    pictures = [Image.open(path).convert("RGB") for path in sorted(Path(sets["folder"]).glob("*.png"))]
-    served = encoder.encode_images(pictures)
+    images = [Image.open(path).convert("RGB") for path in sorted(Path(sets["folder"]).glob("*.png"))]
+    served = encoder.encode_images(images)
     cosines = served @ encoder.query_bank.rows["images"].T
     np.testing.assert_allclose(cosines.max(axis=1), 1.0, atol=2e-3)
-    assert np.abs(served - Encoder.load(tiny_bundle, device="cpu").encode_images(pictures)).max() > 1e-4
+    assert np.abs(served - Encoder.load(tiny_bundle, device="cpu").encode_images(images)).max() > 1e-4
 
 
 @pytest.fixture(scope="module")
@@ -290,7 +290,7 @@ def test_the_parent_is_never_overwritten_and_adaptations_are_not_stacked(adapted
     assert "--undo" in twice.output
 
 
-def test_hubness_without_queries_corrects_the_search_by_pictures_alone(tiny_bundle, sets, tmp_path):
+def test_hubness_without_queries_corrects_the_search_by_images_alone(tiny_bundle, sets, tmp_path):
     request = Request(
         bundle=tiny_bundle, target=sets["folder"], source=sets["source"], out=tmp_path / "out",
         method="hubness", device="cpu", force=True,
@@ -352,8 +352,8 @@ def test_a_bundles_bank_goes_on_in_the_new_embeddings_and_new_queries_join_it(ti
     assert result.exit_code in JUDGED, result.output
     encoder = Encoder.load(tmp_path / "out", device="cpu")
     carried = encoder.query_bank.rows["images"]
-    pictures = [Image.open(path).convert("RGB") for path in sorted(Path(sets["folder"]).glob("*.png"))]
-    served = encoder.encode_images(pictures)
+    images = [Image.open(path).convert("RGB") for path in sorted(Path(sets["folder"]).glob("*.png"))]
+    served = encoder.encode_images(images)
     np.testing.assert_allclose((served @ carried.T).max(axis=1), 1.0, atol=2e-3)
     assert np.abs(carried - before).max() > 1e-3
     joined = run(tmp_path / "bank", sets, tmp_path / "both", "--method", "hubness:0.5", "--force")

@@ -76,10 +76,10 @@ def network():
 
 
 def test_adabn_undoes_a_change_of_brightness_and_contrast(network):
-    pictures = torch.rand(32, 3, 12, 12)
-    dark = pictures * 0.2 - 0.1
-    reestimate(network, pictures.split(8), run=network)
-    plain = network(pictures)
+    images = torch.rand(32, 3, 12, 12)
+    dark = images * 0.2 - 0.1
+    reestimate(network, images.split(8), run=network)
+    plain = network(images)
     assert (network(dark) - plain).abs().max() > 0.5
     reestimate(network, dark.split(8), run=network)
     torch.testing.assert_close(network(dark), plain, atol=2e-2, rtol=0)
@@ -98,7 +98,7 @@ def test_adabn_of_half_strength_lies_half_way(network):
 
 def test_adabn_leaves_the_tower_as_it_was_when_it_cannot_be_done(network):
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    for batches, complaint in (([], "no picture"), ([torch.full((4, 3, 12, 12), torch.nan)], "not finite")):
+    for batches, complaint in (([], "no image"), ([torch.full((4, 3, 12, 12), torch.nan)], "not finite")):
         with pytest.raises(AdaptationError, match=complaint):
             reestimate(network, batches, run=network)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
@@ -231,7 +231,7 @@ def test_captions_of_what_is_learned_from_are_not_there_to_be_looked_at(coloured
 def test_bad_targets_and_queries_are_told_what_to_do(coloured_pairs, tmp_path):
     source, empty = coloured_pairs(tmp_path / "s"), tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(EmptyPairSet, match="no picture lies there"):
+    with pytest.raises(EmptyPairSet, match="no image lies there"):
         read_domain(str(empty), source, queries=None, split=Split())
     with pytest.raises(AdaptationError, match="target and source are one"):
         read_domain(source, source, queries=None, split=Split())

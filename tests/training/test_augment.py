@@ -11,7 +11,7 @@ SPEC = Preprocessing(height=48, width=48)
 STILL = NO_AUGMENTATION.model_dump()
 
 
-def picture() -> Image.Image:
+def image() -> Image.Image:
     """A gradient to the right, darker below, with a little texture."""
     y, x = np.mgrid[0:60, 0:80]
     noise = np.random.default_rng(0).integers(0, 40, (60, 80))
@@ -21,7 +21,7 @@ def picture() -> Image.Image:
 
 def view(*, seed: int = 0, flippable: bool = True, **changes: object) -> np.ndarray:
     return augmented_pixels(
-        picture(),
+        image(),
         SPEC,
         augmentation=Augmentation.model_validate({**STILL, **changes}),
         rng=np.random.default_rng(seed),
@@ -29,14 +29,14 @@ def view(*, seed: int = 0, flippable: bool = True, **changes: object) -> np.ndar
     )
 
 
-PLAIN = to_pixels(picture(), SPEC)
+PLAIN = to_pixels(image(), SPEC)
 
 
 def detail(pixels: np.ndarray) -> float:
     return float(np.abs(np.diff(pixels.astype(float), axis=1)).mean())
 
 
-def test_no_augmentation_is_the_plain_picture() -> None:
+def test_no_augmentation_is_the_plain_image() -> None:
     np.testing.assert_array_equal(view(), PLAIN)
 
 
@@ -116,7 +116,7 @@ def test_exposure_works_in_linear_light() -> None:
         (["bright cleft rock"], True),
     ],
 )
-def test_a_picture_is_mirrored_only_when_no_caption_names_a_side(captions: list[str], flippable: bool) -> None:
+def test_an_image_is_mirrored_only_when_no_caption_names_a_side(captions: list[str], flippable: bool) -> None:
     assert may_flip(captions) is flippable
     if not flippable:
         np.testing.assert_array_equal(view(flip=1.0, flippable=may_flip(captions)), PLAIN)

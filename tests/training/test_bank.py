@@ -30,7 +30,7 @@ def many_pairs(coloured_pairs: Callable[..., str], tmp_path: Path) -> str:
 
 
 def hub_and_answers() -> tuple[EmbeddedPairs, QueryBank]:
-    """Eight captions a little nearer to one picture, the hub, than to their own; the bank shows it."""
+    """Eight captions a little nearer to one image, the hub, than to their own; the bank shows it."""
     own = np.eye(16, dtype=np.float32)
     towards = own[15]
     captions = (0.55 * own[:8] + 0.6 * towards).astype(np.float32)

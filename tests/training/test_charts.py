@@ -35,7 +35,7 @@ def drawn(
 
 
 def coloured(pixels: NDArray[np.int64], colour: str) -> NDArray[np.bool_]:
-    """Where (height, width) the picture has the colour, to a level or two."""
+    """Where (height, width) the image has the colour, to a level or two."""
     wanted = [int(colour[at : at + 2], 16) for at in (1, 3, 5)]
     return np.asarray(np.abs(pixels - wanted).max(axis=2) <= 2)
 
@@ -64,7 +64,7 @@ def test_curves_begin_at_the_clean_recall_and_fall_in_the_panel_of_the_corruptio
 
 
 @pytest.mark.parametrize("draw", [draw_curves, draw_heat_map])
-def test_a_set_that_nothing_was_done_to_has_no_such_picture(
+def test_a_set_that_nothing_was_done_to_has_no_such_image(
     draw: Callable[[Sequence[RetrievalReport], str, Path], None], tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match="photos was measured under no corruption"):

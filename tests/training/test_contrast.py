@@ -26,7 +26,7 @@ class TwoTowers(nn.Module):
 
     def step(self, *, micro_batch: int, rows: slice = slice(0, PAIRS)) -> float:
         image_inputs, text_inputs = self.inputs[0, rows], self.inputs[1, rows]
-        # Pairs 0 and 1 show one picture; 2 and 3 bear one caption.
+        # Pairs 0 and 1 show one image; 2 and 3 bear one caption.
         images = torch.tensor([0, 0, *range(2, PAIRS)])[rows]
         captions = torch.tensor([0, 1, 2, 2, *range(4, PAIRS)])[rows]
 

@@ -27,7 +27,7 @@ def corrupted(image: Image.Image, name: str, severity: int, *, seed: int = 0) ->
 
 
 def high_frequency_energy(image: Image.Image, *, above: float) -> float:
-    """Energy of the luma beyond `above` cycles across the picture's long side."""
+    """Energy of the luma beyond `above` cycles across the image's long side."""
     luma = values(image).mean(axis=2)
     spectrum = np.abs(np.fft.fft2(luma - luma.mean())) ** 2
     long = max(luma.shape)
@@ -47,14 +47,14 @@ def test_damage_grows_with_every_severity_and_the_size_stays(name: str) -> None:
 
 @pytest.mark.parametrize("name", IMAGE_CORRUPTIONS)
 @pytest.mark.parametrize("size", [(1, 1), (1, 37), (601, 2), (3, 3)])
-def test_pictures_of_any_size_survive(name: str, size: tuple[int, int]) -> None:
+def test_images_of_any_size_survive(name: str, size: tuple[int, int]) -> None:
     for severity in SEVERITIES:
         damaged = corrupted(textured(*size), name, severity)
         assert (damaged.size, damaged.mode) == (size, "RGB")
 
 
 @pytest.mark.parametrize("name", ["noise", "low_light"])
-def test_a_seed_reproduces_the_picture_and_another_changes_it(name: str) -> None:
+def test_a_seed_reproduces_the_image_and_another_changes_it(name: str) -> None:
     first, again, other = (corrupted(textured(), name, 3, seed=seed) for seed in (7, 7, 8))
     assert first.tobytes() == again.tobytes()
     assert first.tobytes() != other.tobytes()
@@ -73,7 +73,7 @@ def test_a_resolution_of_56_pixels_removes_all_detail_that_56_pixels_cannot_hold
     assert kept == pytest.approx(held, rel=0.1)
 
 
-def test_a_picture_below_the_resolution_is_left_as_it_is() -> None:
+def test_an_image_below_the_resolution_is_left_as_it_is() -> None:
     icon = textured(50, 40)
     assert corrupted(icon, "resolution_bicubic", 4).tobytes() == icon.tobytes()
 

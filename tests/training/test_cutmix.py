@@ -1,4 +1,4 @@
-"""A box of each picture is the next one's, and its target is that share of the next one's."""
+"""A box of each image is the next one's, and its target is that share of the next one's."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,14 +13,14 @@ from training.fit.step.mixture import build_mixture
 
 
 @pytest.mark.parametrize("side", [14, 28, 224])
-def test_the_box_is_the_next_pictures_and_the_share_is_its_area(side: int) -> None:
+def test_the_box_is_the_next_images_and_the_share_is_its_area(side: int) -> None:
     maps = torch.arange(3.0)[:, None, None, None].expand(3, 2, side, side)
     box = Box(top=2, left=5, side=7)
     mixed = box.paste(maps)
-    for picture in range(3):
-        values, counts = mixed[picture, 0].unique(return_counts=True)
+    for image in range(3):
+        values, counts = mixed[image, 0].unique(return_counts=True)
         shares = dict(zip(values.tolist(), (counts / side**2).tolist(), strict=True))
-        assert shares == {picture: 0.75, (picture + 1) % 3: box.share}
+        assert shares == {image: 0.75, (image + 1) % 3: box.share}
     assert mixed[0, 0, side * 2 // GRID, side * 5 // GRID] == 1
     assert maps[0].max() == 0
 

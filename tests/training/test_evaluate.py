@@ -25,14 +25,14 @@ def test_a_perfect_encoder_finds_everything_both_ways(tmp_path: Path) -> None:
         assert figures.mean_average_precision.value == 1
 
 
-def test_pictures_that_an_encoder_cannot_tell_apart_get_chance_and_count_as_ties(tmp_path: Path) -> None:
+def test_images_that_an_encoder_cannot_tell_apart_get_chance_and_count_as_ties(tmp_path: Path) -> None:
     pairs = colour_set(tmp_path, {"red-1.png": "one red square", "red-2.png": "another red square"})
     [dataset] = evaluate(ColourEncoder(), [pairs]).datasets
     assert dataset.recall["text_to_image"][1].value == pytest.approx(0.5)
     assert dataset.tied_queries == 4
 
 
-def test_a_caption_that_two_pictures_share_is_right_for_both(tmp_path: Path) -> None:
+def test_a_caption_that_two_images_share_is_right_for_both(tmp_path: Path) -> None:
     pairs = colour_set(tmp_path, {"red-1.png": "a red square", "red-2.png": "A red square."})
     [dataset] = evaluate(_lowercased(), [pairs]).datasets
     assert dataset.recall["text_to_image"][1].value == 1
@@ -42,7 +42,7 @@ def test_a_caption_that_two_pictures_share_is_right_for_both(tmp_path: Path) -> 
 def test_broken_images_are_named_and_drop_out_with_their_captions(tmp_path: Path) -> None:
     pairs = colour_set(tmp_path, ALL_COLOURS | {"red-9.png": "a cut red square"})
     (tmp_path / "red-9.png").write_bytes((tmp_path / "red-1.png").read_bytes()[:50])
-    (tmp_path / "green-1.png").write_bytes(b"not a picture")
+    (tmp_path / "green-1.png").write_bytes(b"not an image")
     [dataset] = evaluate(ColourEncoder(), [pairs]).datasets
     assert [broken.image_id for broken in dataset.broken] == ["green-1.png", "red-9.png"]
     assert "decode" in dataset.broken[0].reason
@@ -57,7 +57,7 @@ def test_captions_cut_by_the_text_tower_are_counted(tmp_path: Path) -> None:
     assert any("20.0% of the captions" in warning for warning in dataset.warnings)
 
 
-def test_no_more_than_a_batch_of_pictures_meets_the_encoder_at_once(tmp_path: Path) -> None:
+def test_no_more_than_a_batch_of_images_meets_the_encoder_at_once(tmp_path: Path) -> None:
     encoder = ColourEncoder()
     seen: list[tuple[str, int, int]] = []
     pairs = colour_set(tmp_path, {f"red-{n}.png": f"red {n}" for n in range(11)})
@@ -67,7 +67,7 @@ def test_no_more_than_a_batch_of_pictures_meets_the_encoder_at_once(tmp_path: Pa
     assert seen[-1] == ("squares: captions", 11, 11)
 
 
-def test_a_set_without_one_readable_picture_is_an_error_that_names_the_first(tmp_path: Path) -> None:
+def test_a_set_without_one_readable_image_is_an_error_that_names_the_first(tmp_path: Path) -> None:
     pairs = colour_set(tmp_path, {"red-1.png": "a red square"})
     (tmp_path / "red-1.png").write_bytes(b"")
     with pytest.raises(EvaluationError, match=r"none of its 1 images decodes; red-1\.png"):
@@ -101,11 +101,11 @@ def test_a_cached_set_is_not_embedded_again_and_measures_the_same(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("change", "pictures", "texts"),
+    ("change", "images", "texts"),
     [("pixels", [1], 0), ("caption", [], 1), ("fingerprint", [4], 4), ("precision", [4], 4)],
 )
-def test_what_a_changed_picture_caption_bundle_or_precision_concerns_is_embedded_anew(
-    tmp_path: Path, change: str, pictures: list[int], texts: int
+def test_what_a_changed_image_caption_bundle_or_precision_concerns_is_embedded_anew(
+    tmp_path: Path, change: str, images: list[int], texts: int
 ) -> None:
     pairs = colour_set(tmp_path / "set", ALL_COLOURS)
     embed_pairs(ColourEncoder(), pairs, cache=tmp_path / "cache")
@@ -117,7 +117,7 @@ def test_what_a_changed_picture_caption_bundle_or_precision_concerns_is_embedded
     else:
         setattr(encoder, change, "another")
     embed_pairs(encoder, pairs, cache=tmp_path / "cache")
-    assert (encoder.batches, encoder.texts) == (pictures, texts)
+    assert (encoder.batches, encoder.texts) == (images, texts)
 
 
 def test_a_damaged_cache_is_embedded_anew(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_a_damaged_cache_is_embedded_anew(tmp_path: Path) -> None:
         assert encoder.batches == batches
 
 
-def test_a_test_picture_that_stands_in_training_is_reported(tmp_path: Path) -> None:
+def test_a_test_image_that_stands_in_training_is_reported(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     train = colour_set(tmp_path / "train", ALL_COLOURS, name="train")
     test = colour_set(tmp_path / "test", {"red-7.png": "a red square", "blue-8.png": "a blue one"}, name="test")

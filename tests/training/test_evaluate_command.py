@@ -27,12 +27,12 @@ def evaluate(*arguments: object) -> Result:
 
 @pytest.fixture
 def squares(tmp_path: Path) -> str:
-    """The spec of a set of three pictures, made by drawing stripes of several widths."""
+    """The spec of a set of three images, made by drawing stripes of several widths."""
     rows = ["image,caption"]
     for number, colour in enumerate(("red", "green", "blue"), 1):
-        picture = Image.new("RGB", (40, 30), colour)
-        picture.paste("white", (0, 0, 9 * number, 30 - 5 * number))
-        picture.save(tmp_path / f"{colour}.png")
+        image = Image.new("RGB", (40, 30), colour)
+        image.paste("white", (0, 0, 9 * number, 30 - 5 * number))
+        image.save(tmp_path / f"{colour}.png")
         rows += [f"{colour}.png,a {colour} square", f"{colour}.png,the {colour} car"]
     (tmp_path / "captions.csv").write_text("\n".join(rows) + "\n")
     return f"csv:{tmp_path}/captions.csv?name=squares"
@@ -97,7 +97,7 @@ def test_a_bundle_ranks_with_its_bank_or_without_and_the_report_says_which(
     assert "not --no-bank" in refused.output
 
 
-def test_pictures_are_classified_by_class_names_beside_retrieval_or_alone(
+def test_images_are_classified_by_class_names_beside_retrieval_or_alone(
     tmp_path: Path, squares: str, tiny_bundle: Path
 ) -> None:
     (tmp_path / "classes.csv").write_text("image,class\nred.png,red\ngreen.png,green\nblue.png,blue\n")
@@ -118,7 +118,7 @@ def test_pictures_are_classified_by_class_names_beside_retrieval_or_alone(
     assert "Retrieval" not in evaluate(tiny_bundle, *options).stdout
 
 
-def test_test_pictures_in_a_training_set_are_shown_and_change_the_exit_status(
+def test_test_images_in_a_training_set_are_shown_and_change_the_exit_status(
     squares: str, tiny_bundle: Path
 ) -> None:
     train = squares.replace("name=squares", "name=training")
@@ -162,7 +162,7 @@ def test_what_cannot_be_used_ends_with_status_2_and_one_line_that_names_it(
 def test_nothing_to_measure_is_said(tiny_bundle: Path) -> None:
     result = evaluate(tiny_bundle)
     assert result.exit_code == 2
-    assert "name a set by --data, or pictures by --classify" in result.stderr
+    assert "name a set by --data, or images by --classify" in result.stderr
 
 
 def test_shifts_are_measured_compared_with_a_baseline_and_written(
@@ -185,8 +185,8 @@ def test_shifts_are_measured_compared_with_a_baseline_and_written(
     for shown in ("mean of resolution", "text_swap", "input 48×48", "minus that of other"):
         assert shown in markdown
     assert "mean of resolution" in result.stdout
-    pictures = {file.name for file in (tmp_path / "out").glob("*.png")}
-    assert pictures == {"report.png", "severity-squares.png", "heat-squares.png"}
+    images = {file.name for file in (tmp_path / "out").glob("*.png")}
+    assert images == {"report.png", "severity-squares.png", "heat-squares.png"}
 
 
 def test_one_clean_set_needs_no_comparison(tmp_path: Path, squares: str, tiny_bundle: Path) -> None:

@@ -302,7 +302,7 @@ def test_what_the_start_brought_along_is_made_anew_or_told_of(
     told = " ".join(result.output.split())
     assert child.config.weights == "int8_rows"
     made = Encoder.load(child, device="cpu").query_bank
-    assert {len(of) for of in made.rows.values()} == {120}  # as many as its pictures
+    assert {len(of) for of in made.rows.values()} == {120}  # as many as its images
     assert f"query bank made anew of 120 pairs, alpha {made.alpha:g}, k 3" in told
     assert read_calibration(child.path, fingerprint=child.fingerprint) is not None
     assert "verdict.json of parent hold for no other bundle and stay behind; coloured gets its own" in told
@@ -355,19 +355,19 @@ def test_a_bundle_trained_on_keeps_the_terms_of_the_data_before(
     assert "For research only" in (workplace.folder / "child" / "README.md").read_text()
 
 
-def test_broken_and_missing_pictures_are_named_and_left_out(workplace: Workplace) -> None:
+def test_broken_and_missing_images_are_named_and_left_out(workplace: Workplace) -> None:
     folder = workplace.folder / "train"
-    (folder / "red-blue-0.png").write_bytes(b"no picture")
+    (folder / "red-blue-0.png").write_bytes(b"no image")
     (folder / "green-blue-0.png").unlink()
     workplace.recipe(epochs=1)
     result = workplace.fit("lossy")
     assert result.exit_code == 0, result.output
-    assert "2 pictures are left out" in result.output
+    assert "2 images are left out" in result.output
     assert "red-blue-0.png" in result.output
     assert "green-blue-0.png" in result.output
 
 
-def test_a_picture_of_an_unseen_set_in_training_is_refused_by_name(workplace: Workplace) -> None:
+def test_an_image_of_an_unseen_set_in_training_is_refused_by_name(workplace: Workplace) -> None:
     workplace.recipe(extra=f'unseen = ["{workplace.held_out}"]', train=workplace.held_out)
     result = workplace.fit("leaky")
     assert result.exit_code == 2

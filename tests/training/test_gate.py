@@ -94,7 +94,7 @@ def test_a_sound_bundle_passes_and_carries_the_verdict_of_its_policy(
 
 
 def pairs_that_suit(bundle: Bundle, folder: Path) -> str:
-    """The spec of pictures with the one caption each that the bundle finds nearest, of thirty."""
+    """The spec of images with the one caption each that the bundle finds nearest, of thirty."""
     encoder = Encoder.load(bundle, device="cpu")
     write_coloured_pairs(folder)
     paths = sorted(folder.glob("*.png"))
@@ -136,8 +136,8 @@ def test_a_bundle_is_judged_with_its_query_bank_and_a_verdict_holds_for_no_other
     policy = written(tmp_path, f"{FEW_WILL_DO}[[floors]]\n{floor}k = 1\nfloor = 0.99\n")
     candidate = rewrite(lively, tmp_path / "candidate")
     assert gate(candidate.path, "--policy", policy)[0] == 0
-    pictures = [decode_image(path.read_bytes()) for path in sorted((tmp_path / "pairs").glob("*.png"))]
-    asked = Encoder.load(lively, device="cpu").encode_images(pictures)  # every right answer is a hub
+    images = [decode_image(path.read_bytes()) for path in sorted((tmp_path / "pairs").glob("*.png"))]
+    asked = Encoder.load(lively, device="cpu").encode_images(images)  # every right answer is a hub
     bank = QueryBank(rows={"images": asked}, fingerprint=candidate.fingerprint, alpha=50.0, k=1)
     banked = Bundle.open(candidate.path).with_file(QUERY_BANK, query_bank_bytes(bank))
     with pytest.raises(GateNotPassed, match=r"for another query bank \(none, this is [0-9a-f]{12}\)"):

@@ -14,8 +14,8 @@ EACH = 8
 
 
 def example(number: int) -> Example:
-    picture = TrainingImage(ImageSource(Path(f"{number}.png")), number.to_bytes(32, "big"), flippable=True)
-    return Example(picture, ("a caption",), 0, number)
+    image = TrainingImage(ImageSource(Path(f"{number}.png")), number.to_bytes(32, "big"), flippable=True)
+    return Example(image, ("a caption",), 0, number)
 
 
 def world() -> tuple[list[Example], np.ndarray]:
@@ -46,7 +46,7 @@ def test_the_nearest_are_found_block_by_block_and_no_row_is_its_own(monkeypatch:
     assert nearest(vectors[:3], 16).shape == (3, 2)
 
 
-def test_a_share_of_each_batch_are_neighbours_and_an_epoch_sees_the_same_pictures_as_often() -> None:
+def test_a_share_of_each_batch_are_neighbours_and_an_epoch_sees_the_same_images_as_often() -> None:
     order, near = world()
     order += order[:40]  # a source of a weight above 1
     arranged = gathered(order, near, 0, 0, 0, batch=20, share=0.5)

@@ -16,13 +16,13 @@ def write_image(path: Path) -> None:
 
 @pytest.fixture
 def folders(tmp_path: Path) -> Path:
-    """Three pictures of a golden_retriever (one deeper), two of a cat, and what is no picture."""
+    """Three images of a golden_retriever (one deeper), two of a cat, and what is no image."""
     for name in ("golden_retriever/1.png", "golden_retriever/2.png", "golden_retriever/in/3.JPG", "cat/9.png"):
         write_image(tmp_path / "photos" / name)
     write_image(tmp_path / "photos" / "cat" / ".hidden.png")
     write_image(tmp_path / "photos" / "loose.png")
     write_image(tmp_path / "photos" / "cat" / "8.png")
-    (tmp_path / "photos" / "cat" / "notes.txt").write_text("no picture")
+    (tmp_path / "photos" / "cat" / "notes.txt").write_text("no image")
     (tmp_path / "photos" / "empty").mkdir()
     return tmp_path / "photos"
 
@@ -33,7 +33,7 @@ def labels(spec: str) -> dict[str, str]:
     return {image.image_id: labelled.classes[row] for image, row in rows}
 
 
-def test_a_folder_of_class_folders_gives_each_picture_the_folders_name(folders: Path) -> None:
+def test_a_folder_of_class_folders_gives_each_image_the_folders_name(folders: Path) -> None:
     assert labels(f"folder:{folders}") == {
         "cat/8.png": "cat",
         "golden_retriever/1.png": "golden retriever",
@@ -64,9 +64,7 @@ def test_a_column_of_a_table_holds_the_class(tmp_path: Path) -> None:
     }
 
 
-def test_a_file_of_classes_gives_names_order_and_classes_without_pictures(
-    folders: Path, tmp_path: Path
-) -> None:
+def test_a_file_of_classes_gives_names_order_and_classes_without_images(folders: Path, tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_text("golden_retriever\tgolden dog\nowl\n\ncat\n")
     spec = f"folder:{folders}?classes={tmp_path}/classes.txt"
     assert read_labelled(spec).classes == ("golden dog", "owl", "cat")
@@ -83,7 +81,7 @@ def test_a_file_of_classes_gives_names_order_and_classes_without_pictures(
         ("image,class\na.png,cat\nb.png,dog", "?class=kind", "no column 'kind'"),
         ("image,class\na.png,cat\nb.png,dog", "?classes={folder}/some.txt", "lacks the class 'dog'"),
         ("image,class\na.png,cat\nb.png,dog", "?caption=class", "no option caption"),
-        ("image,class\nx.png,cat\ny.png,dog", "", "no picture with a class is left; the first: x.png"),
+        ("image,class\nx.png,cat\ny.png,dog", "", "no image with a class is left; the first: x.png"),
     ],
 )
 def test_what_is_no_choice_of_classes_is_refused_and_named(

@@ -1,4 +1,4 @@
-"""Leaks between sets, over real picture files."""
+"""Leaks between sets, over real image files."""
 
 import io
 from collections.abc import Callable
@@ -57,14 +57,14 @@ def apart(first: Image.Image, second: Image.Image) -> float:
     ],
     ids=["jpeg", "small", "squashed", "white border", "black border", "alpha", "blurred", "darker"],
 )
-def test_copies_stay_near_and_other_pictures_far(copy: Callable[[Image.Image], Image.Image]) -> None:
+def test_copies_stay_near_and_other_images_far(copy: Callable[[Image.Image], Image.Image]) -> None:
     scenes = [scene(seed) for seed in range(6)]
     near = [apart(image, copy(image)) <= NEAR_BITS for image in scenes]
     assert sum(near) >= 5  # where a border ends can tip over: 83% of real copies stay this near
     assert min(apart(scenes[n], copy(scenes[n - 1])) for n in range(6)) >= FAR_BITS
 
 
-def test_blank_pictures_match_each_other_and_no_plain_flag() -> None:
+def test_blank_images_match_each_other_and_no_plain_flag() -> None:
     blank, clear = Image.new("RGB", (50, 50), "white"), Image.new("RGBA", (90, 30), (0, 0, 0, 0))
     flag = Image.new("RGB", (60, 40), "white")
     flag.paste("red", (0, 20, 60, 40))
@@ -77,12 +77,12 @@ def save(folder: Path, images: dict[str, Image.Image]) -> PairSet:
     folder.mkdir()
     for name, image in images.items():
         image.save(folder / name)
-    rows = "".join(f"{name},A picture.\n" for name in images)
+    rows = "".join(f"{name},An image.\n" for name in images)
     (folder / "captions.csv").write_text("image,caption\n" + rows, encoding="utf-8")
     return read_pairs(f"csv:{folder}/captions.csv")
 
 
-def test_leaks_are_found_by_photo_id_by_picture_and_by_mirror_image(tmp_path: Path) -> None:
+def test_leaks_are_found_by_photo_id_by_image_and_by_mirror_image(tmp_path: Path) -> None:
     train = save(tmp_path / "train", {
         "1000268201_693b08cb0e.jpg": scene(1),
         "copy.png": ImageOps.expand(scene(2), 25, "white"),
@@ -93,8 +93,8 @@ def test_leaks_are_found_by_photo_id_by_picture_and_by_mirror_image(tmp_path: Pa
     leaks = {(leak.train_id, leak.test_id, leak.kind) for leak in find_leaks(train, test)}
     assert leaks == {
         ("1000268201_693b08cb0e.jpg", "1000268201.jpg", "photo id"),
-        ("copy.png", "two.png", "picture"),
-        ("mirrored.png", "three.png", "mirrored picture"),
+        ("copy.png", "two.png", "image"),
+        ("mirrored.png", "three.png", "mirrored image"),
     }
 
 
@@ -102,13 +102,13 @@ def test_a_written_list_of_leaks_excludes_them(tmp_path: Path) -> None:
     train = save(tmp_path / "train", {"a.png": scene(1), "b.png": scene(2)})
     test = save(tmp_path / "test", {"one.png": scene(1)})
     write_leaks(find_leaks(train, test), tmp_path / "leaks.txt", comment="Why\n\nand how")
-    lines = ["# Why", "#", "# and how", "# picture, 0 bits: one.png", "a.png"]
+    lines = ["# Why", "#", "# and how", "# image, 0 bits: one.png", "a.png"]
     assert (tmp_path / "leaks.txt").read_text(encoding="utf-8").splitlines() == lines
     kept = read_pairs(f"{train.spec}?exclude={tmp_path}/leaks.txt")
     assert [image.image_id for image in kept.images] == ["b.png"]
 
 
-def test_a_broken_picture_is_named_and_takes_no_other_with_it(tmp_path: Path) -> None:
+def test_a_broken_image_is_named_and_takes_no_other_with_it(tmp_path: Path) -> None:
     scene(1).save(tmp_path / "good.png")
     (tmp_path / "broken.png").write_bytes((tmp_path / "good.png").read_bytes()[:200])
     names = ("broken.png", "good.png", "gone.png")

@@ -52,8 +52,8 @@ def test_identical_captions_are_positives_for_each_others_images() -> None:
         assert targets.tolist() == [[1, 1, 0], [1, 1, 0], [0, 0, 1]]
 
 
-def test_a_mixed_picture_is_about_both_texts_by_their_share_of_it() -> None:
-    # Picture 0 holds a quarter of picture 1, 1 of 2, 2 of 0.
+def test_a_mixed_image_is_about_both_texts_by_their_share_of_it() -> None:
+    # Image 0 holds a quarter of image 1, 1 of 2, 2 of 0.
     following = PairIds(torch.tensor([2, 3, 1]), torch.tensor([8, 9, 7]))
     ids = PairIds(torch.tensor([1, 2, 3]), torch.tensor([7, 8, 9]), following, 0.25)
     image_targets, text_targets = targets_between(ids, ids)

@@ -10,7 +10,7 @@ from training.errors import BadSpec, EmptyPairSet, MissingFile, PairsError
 
 @pytest.fixture
 def letters(tmp_path: Path) -> Path:
-    """A folder called letters with a CSV of pictures a to e, two captions each."""
+    """A folder called letters with a CSV of images a to e, two captions each."""
     folder = tmp_path / "letters"
     folder.mkdir()
     rows = ["image,caption"]
@@ -68,7 +68,7 @@ def test_the_digest_follows_ids_and_captions_and_not_the_place(letters: Path, tm
     assert read_pairs(f"csv:{moved}/captions.csv").digest != before
 
 
-def test_a_missing_picture_is_counted_and_named_and_not_fatal(letters: Path) -> None:
+def test_a_missing_image_is_counted_and_named_and_not_fatal(letters: Path) -> None:
     (letters / "c.png").unlink()
     pairs = read_pairs(f"csv:{letters}/captions.csv")
     assert [image.image_id for image in pairs.missing] == ["c.png"]

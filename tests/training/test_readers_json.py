@@ -16,7 +16,7 @@ def put(folder: Path, *names: str) -> Path:
     """Files that exist; nothing here decodes them."""
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(b"a picture")
+        (folder / name).write_bytes(b"an image")
     return folder
 
 

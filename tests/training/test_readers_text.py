@@ -17,7 +17,7 @@ def put(folder: Path, *names: str) -> Path:
     """Files that exist; nothing here decodes them."""
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(b"a picture")
+        (folder / name).write_bytes(b"an image")
     return folder
 
 
@@ -82,7 +82,7 @@ def test_csv_takes_other_columns_tabs_a_byte_order_mark_and_line_breaks_in_a_cel
         (b'image,caption\na.png,"A cat\n', BadRow, "not CSV in UTF-8"),
         (b"image,caption\na.png,caf\xe9\n", BadRow, "not CSV in UTF-8"),
         (b"image,caption\n,A cat\n", BadRow, "row 2: 'image' is not the path of an image: ''"),
-        (b"picture,caption\na.png,A cat\n", MissingColumn, "no column 'image' .* it has caption, picture"),
+        (b"image,caption\na.png,A cat\n", MissingColumn, "no column 'image' .* it has caption, image"),
         (b"image,text\na.png,A cat\n", MissingColumn, "no column 'caption or captions'"),
         (b"", MissingColumn, "it has none"),
     ],
@@ -134,7 +134,7 @@ def test_a_split_column_chooses_rows(tmp_path: Path) -> None:
             BadRow,
             "row 2: 'caption' is neither a text nor a list",
         ),
-        ('{"image": {"bytes": "…"}, "caption": "A cat"}', BadRow, "row 2: 'image' holds the picture itself"),
+        ('{"image": {"bytes": "…"}, "caption": "A cat"}', BadRow, "row 2: 'image' holds the image itself"),
     ],
 )
 def test_a_bad_jsonl_line_is_refused_with_row_and_value(
@@ -155,18 +155,18 @@ def test_a_misspelt_column_is_told_from_one_that_a_row_lacks(tmp_path: Path) -> 
 def test_parquet_reads_a_glob_of_files_and_relative_images(tmp_path: Path) -> None:
     put(tmp_path, "images/a.png", "images/b.png")
     for name in ("a", "b"):
-        rows = [{"image": f"images/{name}.png", "captions": [f"Picture {name}.", "One more."], "unused": 1.5}]
+        rows = [{"image": f"images/{name}.png", "captions": [f"Image {name}.", "One more."], "unused": 1.5}]
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / f"part-{name}.parquet")
     assert captions(read_pairs(f"parquet:{tmp_path}/part-?.parquet")) == {
-        "images/a.png": ("Picture a.", "One more."),
-        "images/b.png": ("Picture b.", "One more."),
+        "images/a.png": ("Image a.", "One more."),
+        "images/b.png": ("Image b.", "One more."),
     }
 
 
-def test_parquet_that_is_none_or_holds_the_pictures_is_refused(tmp_path: Path) -> None:
+def test_parquet_that_is_none_or_holds_the_images_is_refused(tmp_path: Path) -> None:
     table = pyarrow.table({"image": [b"\x89PNG"], "caption": ["A cat"]})
     pyarrow.parquet.write_table(table, tmp_path / "bytes.parquet")
-    with pytest.raises(BadRow, match="row 1: 'image' holds the picture itself"):
+    with pytest.raises(BadRow, match="row 1: 'image' holds the image itself"):
         read_pairs(f"parquet:{tmp_path}/bytes.parquet")
     shutil.copy(FIXTURES / "captions.csv", tmp_path / "text.parquet")
     with pytest.raises(MissingFile, match="not a readable Parquet file"):

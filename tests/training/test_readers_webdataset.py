@@ -21,24 +21,22 @@ def write_shard(path: Path, members: dict[str, bytes], *, mode: str = "w") -> Pa
     return path
 
 
-def test_several_shards_give_captions_from_text_and_json_and_pictures_by_offset(tmp_path: Path) -> None:
-    write_shard(
-        tmp_path / "s-00.tar", {"001.jpg": b"first picture", "001.txt": b" A  dog.\n", "001.json": b"{}"}
-    )
+def test_several_shards_give_captions_from_text_and_json_and_images_by_offset(tmp_path: Path) -> None:
+    write_shard(tmp_path / "s-00.tar", {"001.jpg": b"first image", "001.txt": b" A  dog.\n", "001.json": b"{}"})
     write_shard(tmp_path / "s-01.tar", {
         "./001.json": json.dumps({"captions": ["A cat.", "a CAT.", "Puss."]}).encode(),
-        "./001.webp": b"second picture",
-        "./002.jpeg": b"third picture",
+        "./001.webp": b"second image",
+        "./002.jpeg": b"third image",
         "./003.txt": b"Words alone.",
     })  # fmt: skip
     pairs = read_pairs(f"webdataset:{tmp_path}/s-{{00..01}}.tar")
     assert [(image.image_id, image.captions, image.source.read()) for image in pairs.images] == [
-        ("s-00.tar/001", ("A dog.",), b"first picture"),
-        ("s-01.tar/001", ("A cat.", "Puss."), b"second picture"),
+        ("s-00.tar/001", ("A dog.",), b"first image"),
+        ("s-01.tar/001", ("A cat.", "Puss."), b"second image"),
     ]
     assert [(image.image_id, image.reason) for image in pairs.missing] == [
         ("s-01.tar/002", "no caption"),
-        ("s-01.tar/003", "captions without a picture in the shard"),
+        ("s-01.tar/003", "captions without an image in the shard"),
     ]
     assert read_pairs(f"webdataset:{tmp_path}/s-*.tar").digest == pairs.digest
 
@@ -85,7 +83,7 @@ def test_braces_multiply_keep_their_width_and_refuse_nonsense() -> None:
 
 
 def test_a_shard_that_shrank_after_it_was_indexed_is_noticed(tmp_path: Path) -> None:
-    shard = write_shard(tmp_path / "s.tar", {"1.png": b"picture", "1.txt": b"A dog."})
+    shard = write_shard(tmp_path / "s.tar", {"1.png": b"image", "1.txt": b"A dog."})
     source = read_pairs(f"webdataset:{shard}").images[0].source
     shard.write_bytes(shard.read_bytes()[:515])
     with pytest.raises(UnreadableImage, match="3 bytes at offset 512 instead of 7"):

@@ -64,7 +64,7 @@ def test_a_report_comes_back_from_json_as_it_was_written(tmp_path: Path) -> None
         "lite0",
         dataset(
             missing=(MissingImage("a.jpg", "no file"),),
-            leaks={"train": (Leak("t.jpg", "a.jpg", "picture", 3),)},
+            leaks={"train": (Leak("t.jpg", "a.jpg", "image", 3),)},
             fold_recall={"text_to_image": {1: 0.5}, "image_to_text": {1: 0.6}},
         ),
     )
@@ -164,19 +164,19 @@ def test_markdown_has_one_row_a_set_bundle_and_direction() -> None:
 
 def test_notes_name_what_was_left_out_leaked_or_looks_wrong() -> None:
     broken = tuple(MissingImage(f"{n}.jpg", "cut short") for n in range(7))
-    leaks = {"train": tuple(Leak(f"t{n}.jpg", "7.jpg", "picture", n) for n in range(2)), "other": ()}
+    leaks = {"train": tuple(Leak(f"t{n}.jpg", "7.jpg", "image", n) for n in range(2)), "other": ()}
     notes = report_notes(
         [report("lite0", dataset(broken=broken, leaks=leaks, cut_captions=12, warnings=("all collapsed",)))]
     )
     assert notes[0].startswith("flickr8k test, lite0: 7 of its images cannot be decoded: 0.jpg (cut short)")
     assert notes[0].endswith("and 2 more")
     assert notes[1].endswith("12 of 5000 captions cut to the text tower's length")
-    assert "LEAK: 1 of its images are in train: 7.jpg = t0.jpg (picture, 0 bits)" in notes[2]
+    assert "LEAK: 1 of its images are in train: 7.jpg = t0.jpg (image, 0 bits)" in notes[2]
     assert notes[3].endswith("WARNING: all collapsed")
     assert len(notes) == 4
 
 
-def test_the_picture_shows_a_bar_for_every_bundle_and_leaves_out_what_was_not_measured(tmp_path: Path) -> None:
+def test_the_image_shows_a_bar_for_every_bundle_and_leaves_out_what_was_not_measured(tmp_path: Path) -> None:
     first, second = report("a", dataset("x"), dataset("y")), report("b", dataset("y"))
     draw_recall([first, second], tmp_path / "report.png")
     pixels = np.asarray(Image.open(tmp_path / "report.png").convert("RGB")).astype(int)

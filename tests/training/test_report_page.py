@@ -91,7 +91,7 @@ def test_the_summary_names_the_costliest_shift_at_severity_3_and_what_it_costs()
     said = sentences(PageInputs([shifted()]))
     assert "With noise at severity 3, lite0 loses 45% of R@10 (65.0 → 36.0, both ways on average)" in said
     assert "with blur it loses 10%, the least. Over all 3 at that severity it keeps 73% on average" in said
-    assert "for 60.0% of the captions (58.9–61.2), and a right caption for 70.0% of the pictures" in said
+    assert "for 60.0% of the captions (58.9–61.2), and a right caption for 70.0% of the images" in said
 
 
 def test_a_shift_that_costs_nothing_is_not_called_a_loss() -> None:
@@ -162,16 +162,16 @@ def test_a_page_shows_only_what_was_measured() -> None:
     )  # fmt: skip
     alone = report().model_copy(update={"datasets": (), "classification": (classes,)})
     page = Page(report_page(PageInputs([alone])))
-    assert "lite0 gives 75.0% of 4 pictures their class, of 2 (50.0–100.0; guessing gets 50.0%)" in page.text
+    assert "lite0 gives 75.0% of 4 images their class, of 2 (50.0–100.0; guessing gets 50.0%)" in page.text
     assert "Recall by set" not in page.text
 
 
 def test_two_bundles_stand_side_by_side_and_leaks_are_said_once() -> None:
-    leaky = measured(0.6, 0.7).model_copy(update={"leaks": {"train": (Leak("t.jpg", "a.jpg", "picture", 3),)}})
+    leaky = measured(0.6, 0.7).model_copy(update={"leaks": {"train": (Leak("t.jpg", "a.jpg", "image", 3),)}})
     reports = [report("old", leaky), report("new", leaky, fingerprint="4e" * 32)]
     page = Page(report_page(PageInputs(reports)))
     assert "How old and new hold up" in page.text
-    assert page.text.count("1 of photos's 1,000 pictures stand in train") == 1
+    assert page.text.count("1 of photos's 1,000 images stand in train") == 1
     assert [value for name, value in page.attributes if name == "fill" and "--b" in value].count(
         "var(--b1)"
     ) == 4

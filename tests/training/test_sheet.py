@@ -14,7 +14,7 @@ from training.augmentation.augment import NO_AUGMENTATION, Augmentation
 from training.augmentation.sheet import CELL, GAP, LINE, Pipeline, contact_sheet, described, pipelines_of
 from training.data.pairs import ImageSource
 from training.fit.recipe import Source
-from training.fit.views.views import TrainingImage, picture_digest
+from training.fit.views.views import TrainingImage, image_digest
 
 RECIPE = """
 name = "r"
@@ -33,19 +33,19 @@ epochs = 1
 
 def run(tmp_path: Path, bundle: Path, folder: Path, *options: str) -> Result:
     (tmp_path / "recipe.toml").write_text(RECIPE.format(bundle=bundle))
-    arguments = ["augment", tmp_path / "recipe.toml", "--pictures", folder, "--out", tmp_path / "sheet.png"]
+    arguments = ["augment", tmp_path / "recipe.toml", "--images", folder, "--out", tmp_path / "sheet.png"]
     return CliRunner().invoke(app, [*map(str, arguments), *options])
 
 
-def test_the_plain_picture_comes_first_and_every_view_after_it_differs(
+def test_the_plain_image_comes_first_and_every_view_after_it_differs(
     tmp_path: Path, coloured_pairs: Callable[..., str]
 ) -> None:
     coloured_pairs(tmp_path)
     source = ImageSource(tmp_path / "red-blue-0.png")
-    picture = TrainingImage(source, picture_digest(source), flippable=True)
+    image = TrainingImage(source, image_digest(source), flippable=True)
     spec = Preprocessing(height=CELL, width=CELL)
     sheet = contact_sheet(
-        [("red-blue-0.png", picture)], [Pipeline(("a",), Augmentation())], preprocessing=spec, views=3, seed=0
+        [("red-blue-0.png", image)], [Pipeline(("a",), Augmentation())], preprocessing=spec, views=3, seed=0
     )
     top = sheet.height - 2 * GAP - (CELL + LINE + GAP)
     cells = [
@@ -75,14 +75,14 @@ def test_the_command_draws_a_block_for_each_source_and_names_what_it_leaves_out(
     result = run(tmp_path, tiny_bundle, folder, "--views", "4", "--count", "2")
     assert result.exit_code == 0, result.output
     assert "left out: a-broken.png" in result.output
-    assert "2 pictures, 4 views each: black-blue-0.png, black-green-0.png" in result.output
+    assert "2 images, 4 views each: black-blue-0.png, black-green-0.png" in result.output
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.width == 5 * (CELL + GAP) + GAP
         assert sheet.height > 2 * 2 * CELL
 
 
 @pytest.mark.parametrize("missing", [True, False])
-def test_a_folder_without_pictures_is_an_error_that_names_it(
+def test_a_folder_without_images_is_an_error_that_names_it(
     tmp_path: Path, tiny_bundle: Path, missing: bool
 ) -> None:
     folder = tmp_path / "empty"

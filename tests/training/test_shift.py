@@ -25,10 +25,10 @@ from training.shift.conditions import (
     captions_under,
     corrupted_conditions,
     held_out_note,
+    image_under,
     parse_corruptions,
     parse_input_sizes,
     parse_severities,
-    picture_under,
     subjects_of,
 )
 from training.shift.corruptions import IMAGE_CORRUPTIONS
@@ -47,19 +47,19 @@ def test_every_set_is_measured_clean_first_then_under_every_condition(tmp_path: 
     assert clean.counts["image_to_text"].tolist() == [1] * 4
 
 
-def test_pictures_are_corrupted_before_the_model_resizes_them_and_captions_are_left_alone(
+def test_images_are_corrupted_before_the_model_resizes_them_and_captions_are_left_alone(
     tmp_path: Path,
 ) -> None:
     embedding = Embedding(ColourEncoder(), colour_set(tmp_path, ALL_COLOURS))
     dark = embedding.under(DARK)
-    expected = picture_under(DARK, Image.open(tmp_path / "green-1.png"), image_id="green-1.png")
+    expected = image_under(DARK, Image.open(tmp_path / "green-1.png"), image_id="green-1.png")
     small = np.asarray(expected.resize((8, 8), Image.Resampling.BICUBIC)).mean(axis=(0, 1))
     vector = np.append(small, 10) / np.linalg.norm(np.append(small, 10))
     assert dark.image_vectors[dark.image_ids.index("green-1.png")] == pytest.approx(vector, abs=1e-5)
     assert np.array_equal(dark.caption_vectors, embedding.clean.caption_vectors)
 
 
-def test_corrupted_captions_meet_pictures_that_were_embedded_once(tmp_path: Path) -> None:
+def test_corrupted_captions_meet_images_that_were_embedded_once(tmp_path: Path) -> None:
     encoder = ColourEncoder()
     embedding = Embedding(encoder, colour_set(tmp_path, ALL_COLOURS))
     changed = [
@@ -70,7 +70,7 @@ def test_corrupted_captions_meet_pictures_that_were_embedded_once(tmp_path: Path
     assert all(np.array_equal(each.image_vectors, embedding.clean.image_vectors) for each in changed)
 
 
-def test_captions_that_were_one_text_stay_right_for_both_pictures_when_corrupted(tmp_path: Path) -> None:
+def test_captions_that_were_one_text_stay_right_for_both_images_when_corrupted(tmp_path: Path) -> None:
     rows = {f"red-{n}.png": "a red square" for n in range(30)}
     measured = measure(ColourEncoder(), [colour_set(tmp_path, rows)], conditions=[SWAPPED])
     assert measured.report.datasets[1].recall["text_to_image"][1].value == 1
@@ -89,7 +89,7 @@ def test_every_condition_is_cached_apart_and_a_second_run_embeds_nothing(tmp_pat
 
 def test_a_killed_run_goes_on_after_the_last_batch_it_finished(tmp_path: Path) -> None:
     pairs = colour_set(tmp_path / "set", {f"red-{n}.png": f"red {n}" for n in range(30)})
-    for n in range(30):  # the cache goes by content: equal pictures would be embedded once
+    for n in range(30):  # the cache goes by content: equal images would be embedded once
         Image.new("RGB", (12, 12), (200 + n, 0, 0)).save(tmp_path / "set" / f"red-{n}.png")
     child = f"""
 import os, signal
@@ -114,15 +114,11 @@ embed_pairs(Killed(), read_pairs({pairs.spec!r}), batch=4, cache=Path({str(tmp_p
     assert steps[0] == ("squares: images", 12, 30)
 
 
-def test_seeds_differ_by_picture_severity_and_corruption_and_reproduce() -> None:
+def test_seeds_differ_by_image_severity_and_corruption_and_reproduce() -> None:
     grey = Image.new("RGB", (40, 40), (120, 120, 120))
     noise = Condition(corruption="noise", severity=2)
-    assert (
-        picture_under(noise, grey, image_id="a").tobytes() == picture_under(noise, grey, image_id="a").tobytes()
-    )
-    assert (
-        picture_under(noise, grey, image_id="a").tobytes() != picture_under(noise, grey, image_id="b").tobytes()
-    )
+    assert image_under(noise, grey, image_id="a").tobytes() == image_under(noise, grey, image_id="a").tobytes()
+    assert image_under(noise, grey, image_id="a").tobytes() != image_under(noise, grey, image_id="b").tobytes()
     words = ["two brown dogs running along the sandy beach"] * 4
     assert captions_under(SWAPPED, words, image_id="a") == captions_under(SWAPPED, words, image_id="a")
     assert captions_under(SWAPPED, words, image_id="a") != captions_under(SWAPPED, words, image_id="b")
@@ -178,8 +174,8 @@ def test_a_convolutional_tower_is_measured_at_another_size(tmp_path: Path, tiny_
     [_, resized] = measure(encoder, [pairs], sized={(48, 64): larger}).report.datasets
     assert resized.condition == Condition(input_size=(48, 64))
     assert (encoder.preprocessing.height, larger.preprocessing.height) == (32, 48)
-    picture = Image.open(tmp_path / "red-1.png")
-    assert not np.allclose(encoder.encode_images([picture]), larger.encode_images([picture]), atol=1e-4)
+    image = Image.open(tmp_path / "red-1.png")
+    assert not np.allclose(encoder.encode_images([image]), larger.encode_images([image]), atol=1e-4)
 
 
 def test_a_vision_transformer_refuses_another_size_with_the_reason(tmp_path: Path, tiny_bundle: Path) -> None:

@@ -27,7 +27,7 @@ def teacher_of(bundle: Path, cache: Path) -> Teacher:
     return Teacher(Bundle.open(bundle), cache=cache, device=torch.device("cpu"), threads=1)
 
 
-def test_it_sees_plain_pictures_and_whole_captions_and_keeps_what_it_made_of_them(
+def test_it_sees_plain_images_and_whole_captions_and_keeps_what_it_made_of_them(
     tiny_bundle: Path, tmp_path: Path, mixture: Mixture
 ) -> None:
     teacher = teacher_of(tiny_bundle, tmp_path / "cache")
@@ -39,14 +39,14 @@ def test_it_sees_plain_pictures_and_whole_captions_and_keeps_what_it_made_of_the
     assert any(draw.caption not in draw.example.captions for draw in draws), "no caption was shortened"
     images, texts = teacher.rows(draws, None, part_size=len(draws))
     encoder = Encoder.load(tiny_bundle, device="cpu")
-    plain = encoder.encode_images([decode_image(draw.example.picture.source.read()) for draw in draws])
+    plain = encoder.encode_images([decode_image(draw.example.image.source.read()) for draw in draws])
     torch.testing.assert_close(images, torch.from_numpy(plain), rtol=0, atol=2e-3)
     for draw, row in zip(draws, texts.numpy(), strict=True):
         whole = encoder.encode_texts(draw.example.captions).vectors
         assert np.abs(whole - row).max(axis=1).min() < 2e-3
 
 
-def test_a_mixed_picture_is_the_mean_of_two_by_the_share_of_the_box(
+def test_a_mixed_image_is_the_mean_of_two_by_the_share_of_the_box(
     tiny_bundle: Path, tmp_path: Path, mixture: Mixture
 ) -> None:
     teacher = teacher_of(tiny_bundle, tmp_path / "cache")

@@ -22,7 +22,7 @@ def test_top_k_is_what_sorting_by_score_in_every_order_of_the_classes_gives() ->
     rng = np.random.default_rng(3)
     images = rng.integers(-2, 3, (40, 3)).astype(np.float32)  # whole numbers: no rounding hides or makes a tie
     classes = rng.integers(-1, 2, (5, 3)).astype(np.float32)
-    classes[4] = classes[1]  # two names, one vector: a tie in every picture
+    classes[4] = classes[1]  # two names, one vector: a tie in every image
     image_class = rng.integers(0, 5, 40)
     ranks = classify(images, classes, image_class=image_class).ranks
     assert ranks.tied_queries > 5
@@ -46,7 +46,7 @@ def test_a_collapsed_encoder_gets_chance() -> None:
 
 def test_mistakes_are_counted_by_class_and_the_most_frequent_come_first() -> None:
     classes = np.eye(4, dtype=np.float32)
-    seen_as = {0: [0, 0, 0, 1], 1: [1, 2, 2], 2: [2]}  # no picture of class 3
+    seen_as = {0: [0, 0, 0, 1], 1: [1, 2, 2], 2: [2]}  # no image of class 3
     pairs = [(own, taken) for own, all_taken in seen_as.items() for taken in all_taken]
     images = classes[[taken for _, taken in pairs]]
     guesses = classify(images, classes, image_class=np.array([own for own, _ in pairs])).guesses

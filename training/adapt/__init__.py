@@ -1,4 +1,4 @@
-"""Suits a bundle to a domain, from its pictures and queries alone, and says what that gained and what it cost.
+"""Suits a bundle to a domain, from its images and queries alone, and says what that gained and what it cost.
 
     sets          target, queries and source, parted into what is learned from and what is measured on
     closed_form   centring, whitening, CORAL: means and weights from embeddings

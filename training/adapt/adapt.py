@@ -172,7 +172,7 @@ def _notes_on_splits(methods: tuple[Method, ...], others: Sequence[_Repeated]) -
 
 
 def _open(request: Request, methods: Sequence[Method]) -> Bundle:
-    """The bundle, once all that can be told without reading a picture is in order."""
+    """The bundle, once all that can be told without reading an image is in order."""
     bundle = Bundle.open(request.bundle)
     check_out(request.out, bundle)
     if bundle.config.adaptation is not None:
@@ -183,7 +183,7 @@ def _open(request: Request, methods: Sequence[Method]) -> Bundle:
     names = {method.name for method in methods}
     if "few-shot" in names and not request.shots:
         raise AdaptationError(
-            "few-shot needs --shots: how many captioned pictures of the target may be looked at"
+            "few-shot needs --shots: how many captioned images of the target may be looked at"
         )
     if request.queries is None and "pseudo" in names:
         raise AdaptationError("--queries is missing: pseudo learns from what is asked there, one text a line")

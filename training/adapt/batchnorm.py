@@ -1,7 +1,7 @@
-"""AdaBN (Li et al. 2016): the BatchNorm statistics of an image tower, estimated anew on a domain's pictures.
+"""AdaBN (Li et al. 2016): the BatchNorm statistics of an image tower, estimated anew on a domain's images.
 
 Every BatchNorm, the stem's included, takes the mean over batches of the batch mean and variance ("cumulative
-average") in one pass; nothing else of the tower moves. It does NOT know files of pictures, nor text towers.
+average") in one pass; nothing else of the tower moves. It does NOT know files of images, nor text towers.
 """
 
 from collections.abc import Callable, Iterable
@@ -35,7 +35,7 @@ def reestimate(
     try:
         seen = _pass(norms, batches, run)
         if not seen:
-            raise AdaptationError("there is no picture to estimate BatchNorm statistics on")
+            raise AdaptationError("there is no image to estimate BatchNorm statistics on")
         _blend(norms, kept, strength)
     except BaseException:
         for norm, state in zip(norms, kept, strict=True):
@@ -68,5 +68,5 @@ def _blend(norms: list[_BatchNorm], kept: list[dict[str, torch.Tensor]], strengt
             statistic = getattr(norm, name)
             statistic.copy_(torch.lerp(old[name], statistic, strength))
             if not torch.isfinite(statistic).all():
-                raise AdaptationError(f"the pictures give a BatchNorm a {name} that is not finite")
+                raise AdaptationError(f"the images give a BatchNorm a {name} that is not finite")
         norm.num_batches_tracked = old["num_batches_tracked"]

@@ -36,7 +36,7 @@ def adapt_command(
     *,
     out: Annotated[Path, typer.Option(help="The adapted bundle's folder.")],
     target: Annotated[
-        str | None, typer.Option(help="A folder of pictures, or a set of pairs whose captions only measure.")
+        str | None, typer.Option(help="A folder of images, or a set of pairs whose captions only measure.")
     ] = None,
     source: Annotated[
         str | None,
@@ -52,8 +52,8 @@ def adapt_command(
     holdout: Annotated[
         float, typer.Option(min=0.05, max=0.95, help="The share of each set that is measured on.")
     ] = 0.5,
-    shots: Annotated[int, typer.Option(min=0, help="Captioned pictures that few-shot may look at.")] = 0,
-    seed: Annotated[int, typer.Option(help="Which pictures are held out.")] = 0,
+    shots: Annotated[int, typer.Option(min=0, help="Captioned images that few-shot may look at.")] = 0,
+    seed: Annotated[int, typer.Option(help="Which images are held out.")] = 0,
     splits: Annotated[
         int, typer.Option(min=1, help="Part the sets so often, by seed, seed + 1, …, and judge by all.")
     ] = 1,
@@ -62,10 +62,10 @@ def adapt_command(
         bool, typer.Option("--undo", help="Write at --out the bundle that an adapted BUNDLE was made from.")
     ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    batch: Annotated[int, typer.Option(min=1, help="Pictures and texts the encoder takes at once.")] = 32,
+    batch: Annotated[int, typer.Option(min=1, help="Images and texts the encoder takes at once.")] = 32,
     as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
 ) -> None:
-    """Suit a bundle to pictures and queries of one's own, without labels; say what it gains and what it costs.
+    """Suit a bundle to images and queries of one's own, without labels; say what it gains and what it costs.
 
     Exit status: 0 adapted; 4 rejected (the source loses more than two points of R@1, or the target falls);
     6 undecided (the intervals do not tell): no bundle is written then unless forced; 2 a bundle, a set or an

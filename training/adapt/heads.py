@@ -1,6 +1,6 @@
 """Training the heads alone on a domain's pairs beside replayed source pairs, then going only part of the way.
 
-Below the heads everything is frozen, so pictures and texts pass through the towers once. A step's loss is the
+Below the heads everything is frozen, so images and texts pass through the towers once. A step's loss is the
 mean of the contrastive loss on a batch of the domain's pairs and on one of the source's; at the end the heads
 are interpolated with what they were (WiSE-FT, Wortsman et al. 2022). It does NOT know where pairs come from.
 """
@@ -35,7 +35,7 @@ SURE_SHARE = 0.5
 
 @dataclass(frozen=True)
 class Pairing:
-    """Pictures with one caption each; a picture may come again with another."""
+    """Images with one caption each; an image may come again with another."""
 
     pairs: Sequence[tuple[CaptionedImage, str]]
 
@@ -134,19 +134,19 @@ def _loss(heads: nn.ModuleList, features: _Features, rng: np.random.Generator, s
 def _features(
     encoder: Encoder, stems: tuple[nn.Module, nn.Module], pairing: Pairing, on_progress: OnProgress
 ) -> _Features:
-    """Each distinct picture and text through its frozen stem; pairs whose picture does not decode drop out."""
-    pictures = list({image.image_id: image for image, _ in pairing.pairs}.values())
+    """Each distinct image and text through its frozen stem; pairs whose image does not decode drop out."""
+    images = list({image.image_id: image for image, _ in pairing.pairs}.values())
     image_rows: dict[str, torch.Tensor] = {}
     normalise = normaliser(encoder.preprocessing, encoder.device)
-    made = decoded_pixels(pictures, encoder.preprocessing, window=32)
-    for done, (captioned, pixels) in enumerate(zip(pictures, made, strict=True), 1):
+    made = decoded_pixels(images, encoder.preprocessing, window=32)
+    for done, (captioned, pixels) in enumerate(zip(images, made, strict=True), 1):
         if not isinstance(pixels, MissingImage):
             batch = torch.from_numpy(pixels[None].copy()).to(encoder.device)
             image_rows[captioned.image_id] = stems[0](normalise(batch))[0]
-        on_progress("what the heads read", done, len(pictures))
+        on_progress("what the heads read", done, len(images))
     kept = [(image.image_id, caption) for image, caption in pairing.pairs if image.image_id in image_rows]
     if not kept:
-        raise AdaptationError("none of the pictures to train the heads on decodes")
+        raise AdaptationError("none of the images to train the heads on decodes")
     names = {image_id: number for number, image_id in enumerate(image_rows)}
     captions = [caption for _, caption in kept]
     return _Features(

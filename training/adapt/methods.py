@@ -1,8 +1,8 @@
 """The methods by name, and what each does to a candidate; applied in the order in which they act.
 
-    adabn      BatchNorm statistics of the target's pictures               strength: share of the new ones
+    adabn      BatchNorm statistics of the target's images               strength: share of the new ones
     pseudo     heads trained on mutual nearest neighbours, source replay   strength: WiSE-FT's α
-    few-shot   heads trained on a few captioned pictures, source replay    strength: WiSE-FT's α
+    few-shot   heads trained on a few captioned images, source replay    strength: WiSE-FT's α
     centre     each modality's mean on the target off                      strength: share of the mean
     whiten     and the covariance levelled                                 strength: 1 − shrinkage
     coral      target means and covariances to the source's                strength: 1 − shrinkage
@@ -73,7 +73,7 @@ class Candidate:
     bank: QueryBank | None
 
     def images(self, part: str) -> Floats:
-        """(n, d) unit rows of a part's pictures, as the adapted bundle will give them."""
+        """(n, d) unit rows of a part's images, as the adapted bundle will give them."""
         return apply_map(self.adaptation.get("images"), self.towers.images(part))
 
     def texts(self, part: str) -> Floats:
@@ -166,7 +166,7 @@ def _coral(candidate: Candidate, strength: float) -> Candidate:
 
 
 def _hubness(candidate: Candidate, strength: float) -> Candidate:
-    """Bank images are the target's pictures, bank texts the queries where there are some, as the candidate
+    """Bank images are the target's images, bank texts the queries where there are some, as the candidate
     embeds them.
 
     They join the parent's bank: only the rows nearest to an item tell whether it is a hub, so that each domain

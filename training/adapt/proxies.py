@@ -13,7 +13,7 @@ from training.evaluate.ranks import Floats
 
 HUB_K = 10
 MOST_ROWS = 4096
-"""Of pictures and of queries; more tell no more, and their scores would not fit in memory."""
+"""Of images and of queries; more tell no more, and their scores would not fit in memory."""
 
 WEAKNESSES: Mapping[str, str] = MappingProxyType(
     {

@@ -1,4 +1,4 @@
-"""What an adaptation reads: target pictures and queries, a source of pairs; each parted by image.
+"""What an adaptation reads: target images and queries, a source of pairs; each parted by image.
 
 What is learned from and what is measured on never share an image. A target with captions keeps them for
 measuring: what is learned from has none, unless shots were asked for. It does NOT know encoders.
@@ -14,9 +14,9 @@ from training.data.pairs import CaptionedImage, ImageSource, PairSet, read_pairs
 from training.errors import AdaptationError, EmptyPairSet, MissingFile, UnreadableImage
 from training.evaluate.decoding import in_threads
 
-PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
+IMAGES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 LEAST_IMAGES = 8
-"""Fewer pictures have no mean worth taking."""
+"""Fewer images have no mean worth taking."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,9 @@ class Split:
 
 
 def read_domain(target: str, source: str, *, queries: Path | None, split: Split) -> Domain:
-    """Read and part both sets. Raises PairsError, or AdaptationError: too few pictures, or one set for both.
+    """Read and part both sets. Raises PairsError, or AdaptationError: too few images, or one set for both.
 
-    `target` is a folder of pictures or a set of pairs; its pictures that stand in the source leave the source.
+    `target` is a folder of images or a set of pairs; its images that stand in the source leave the source.
     """
     target_set, labelled = read_target(target)
     source_set = _without_shared(read_pairs(source), target_set)
@@ -64,12 +64,12 @@ def read_domain(target: str, source: str, *, queries: Path | None, split: Split)
     parts = part_set(target_set, asked if labelled else replace(asked, holdout=0.0))
     if len(parts.learn.images) < LEAST_IMAGES:
         raise AdaptationError(
-            f"{target}: {len(parts.learn.images)} pictures to adapt to (of {len(target_set.images)}); "
+            f"{target}: {len(parts.learn.images)} images to adapt to (of {len(target_set.images)}); "
             f"at least {LEAST_IMAGES} are needed"
         )
     shots = parts.learn.images[: split.shots] if labelled else ()
     if split.shots > len(shots):
-        raise AdaptationError(f"{split.shots} captioned pictures were asked for, {target} gives {len(shots)}")
+        raise AdaptationError(f"{split.shots} captioned images were asked for, {target} gives {len(shots)}")
     return Domain(
         target=replace(parts, learn=_unlabelled(parts.learn)),
         source=part_set(source_set, asked),
@@ -84,9 +84,9 @@ def read_target(spec: str) -> tuple[PairSet, bool]:
     folder = Path(spec).expanduser()
     if not folder.is_dir():
         return read_pairs(spec), True
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURES and path.is_file())
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGES and path.is_file())
     if not files:
-        raise EmptyPairSet(f"{folder}: no picture lies there ({', '.join(sorted(PICTURES))})")
+        raise EmptyPairSet(f"{folder}: no image lies there ({', '.join(sorted(IMAGES))})")
     images = tuple(CaptionedImage(path.relative_to(folder).as_posix(), (), ImageSource(path)) for path in files)
     return PairSet(folder.name, spec, images), False
 
@@ -123,12 +123,12 @@ def queries_among(queries: Sequence[str], measured: PairSet) -> int:
 
 
 def _unlabelled(pairs: PairSet) -> PairSet:
-    """The same pictures; nothing that follows can look at a caption by mistake."""
+    """The same images; nothing that follows can look at a caption by mistake."""
     return replace(pairs, images=tuple(replace(image, captions=()) for image in pairs.images))
 
 
 def _without_shared(source: PairSet, target: PairSet) -> PairSet:
-    """The source without pictures that are, to the byte, the target's; AdaptationError when none is left."""
+    """The source without images that are, to the byte, the target's; AdaptationError when none is left."""
     ours = set(_digests(target.images))
     kept = tuple(
         image
@@ -137,7 +137,7 @@ def _without_shared(source: PairSet, target: PairSet) -> PairSet:
     )
     if not kept:
         raise AdaptationError(
-            f"target and source are one: every picture of {source.spec} is among those of {target.spec}; "
+            f"target and source are one: every image of {source.spec} is among those of {target.spec}; "
             "name as --source what the bundle was trained for"
         )
     return source if len(kept) == len(source.images) else replace(source, images=kept)

@@ -53,7 +53,7 @@ class Towers:
         }
 
     def embedded(self, part: str) -> EmbeddedPairs:
-        """A part's pictures and captions. Raises EvaluationError where nothing decodes."""
+        """A part's images and captions. Raises EvaluationError where nothing decodes."""
         if part not in self._kept:
             pairs = self.parts[part]
             named = PairSet(f"{part} ({pairs.name})", pairs.spec, pairs.images)
@@ -79,7 +79,7 @@ class Towers:
         return cast("Floats", self._kept[part])
 
     def with_statistics(self, strength: float) -> "Towers":
-        """AdaBN on the target's pictures."""
+        """AdaBN on the target's images."""
         twin = self._twin()
         open_model = cast("Any", twin.model)
         normalise = normaliser(twin.encoder.preprocessing, twin.encoder.device)
@@ -91,23 +91,23 @@ class Towers:
         return twin
 
     def with_pseudo_pairs(self, strength: float) -> "Towers":
-        """Heads trained on target pictures and queries that are each other's nearest."""
+        """Heads trained on target images and queries that are each other's nearest."""
         queries = self.texts("queries")
         if not len(queries):
-            raise AdaptationError("pseudo needs --queries: texts that some of the pictures may be about")
+            raise AdaptationError("pseudo needs --queries: texts that some of the images may be about")
         images, texts = mutual_neighbours(self.images("target"), queries)
         if len(images) < 2:
-            raise AdaptationError(f"pseudo found {len(images)} sure pairs of pictures and queries: too few")
+            raise AdaptationError(f"pseudo found {len(images)} sure pairs of images and queries: too few")
         learned = [self.domain.target.learn.images[row] for row in self._kept_rows("target")[images]]
         named = [self.domain.queries[int(row)] for row in texts]
         return self._trained(list(zip(learned, named, strict=True)), strength)
 
     def with_shots(self, strength: float) -> "Towers":
-        """Heads trained on the target's captioned pictures."""
+        """Heads trained on the target's captioned images."""
         pairs = [(image, caption) for image in self.domain.shots.images for caption in image.captions]
         if len(pairs) < 2:
             raise AdaptationError(
-                "few-shot needs captioned pictures: give a --target with captions and --shots N"
+                "few-shot needs captioned images: give a --target with captions and --shots N"
             )
         return self._trained(pairs, strength)
 
@@ -120,7 +120,7 @@ class Towers:
         return twin
 
     def _kept_rows(self, part: str) -> Any:
-        """Rows of the part's pictures that decoded, as its vectors have them."""
+        """Rows of the part's images that decoded, as its vectors have them."""
         ids = {image.image_id: row for row, image in enumerate(self.parts[part].images)}
         return np.array([ids[each] for each in self.embedded(part).image_ids])
 
@@ -137,15 +137,15 @@ class Towers:
         return Towers(encoder, self.domain, self.on_progress)
 
     def _batches(self) -> Iterator[torch.Tensor]:
-        """The target's pictures in batches of like size."""
-        pictures = self.domain.target.learn.images
-        count = max(1, round(len(pictures) / STATISTICS_BATCH))
+        """The target's images in batches of like size."""
+        images = self.domain.target.learn.images
+        count = max(1, round(len(images) / STATISTICS_BATCH))
         done = 0
-        for rows in np.array_split(np.arange(len(pictures)), count):
-            chunk = [pictures[row] for row in rows]
+        for rows in np.array_split(np.arange(len(images)), count):
+            chunk = [images[row] for row in rows]
             made = decoded_pixels(chunk, self.encoder.preprocessing, window=STATISTICS_BATCH)
             pixels = [each for each in made if not isinstance(each, MissingImage)]
             done += len(chunk)
-            self.on_progress("BatchNorm statistics", done, len(pictures))
+            self.on_progress("BatchNorm statistics", done, len(images))
             if pixels:
                 yield torch.from_numpy(np.stack(pixels))

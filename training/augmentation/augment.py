@@ -1,6 +1,6 @@
-"""The augmentation pipeline: a picture in, the pixels of one random view of it out.
+"""The augmentation pipeline: an image in, the pixels of one random view of it out.
 
-Every step is drawn from the generator that is passed in, so a view is a pure function of (picture,
+Every step is drawn from the generator that is passed in, so a view is a pure function of (image,
 settings, seed). Steps run as light meets a camera: framing, light, colour, lens and sensor, resolution,
 compression. White balance, blur and noise are off unless asked for: robustness is tested with them, and a test
 on what was trained on measures memory (see `presets`). It does not know towers or batches.
@@ -61,10 +61,10 @@ class Augmentation(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     crop_area: PositiveRange = (0.5, 1.0)
-    """Share of the picture's area that a view shows."""
+    """Share of the image's area that a view shows."""
     crop_aspect: PositiveRange = (3 / 4, 4 / 3)
     zoom_out: Share = 0.0
-    """Probability that a view is the whole picture, smaller, on white: cut-outs come at any scale."""
+    """Probability that a view is the whole image, smaller, on white: cut-outs come at any scale."""
     flip: Share = 0.5
     """Mirrored with this probability, unless a caption says left or right."""
     exposure: Share = 0.3
@@ -110,7 +110,7 @@ class Augmentation(BaseModel):
     @classmethod
     def _up_to_1(cls, given: tuple[float, float]) -> tuple[float, float]:
         if given[1] > 1:
-            raise ValueError(f"a view cannot show {given[1]:g} of a picture: at most 1")
+            raise ValueError(f"a view cannot show {given[1]:g} of an image: at most 1")
         return given
 
 
@@ -125,7 +125,7 @@ NO_AUGMENTATION = Augmentation(
 
 
 def may_flip(captions: Iterable[str]) -> bool:
-    """Whether a mirrored picture still fits all its captions."""
+    """Whether a mirrored image still fits all its captions."""
     return not any(_SIDED.search(caption) for caption in captions)
 
 
@@ -137,7 +137,7 @@ def augmented_pixels(
     rng: np.random.Generator,
     flippable: bool,
 ) -> Pixels:
-    """(height, width, 3) uint8 pixels of one random view of an RGB picture."""
+    """(height, width, 3) uint8 pixels of one random view of an RGB image."""
     view = _framed(image, preprocessing, augmentation, rng)
     if flippable and rng.random() < augmentation.flip:
         view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -152,7 +152,7 @@ def augmented_pixels(
 def _framed(
     image: Image.Image, spec: Preprocessing, augmentation: Augmentation, rng: np.random.Generator
 ) -> Image.Image:
-    """A random crop at the tower's size; the whole picture is shown as the specification shows it."""
+    """A random crop at the tower's size; the whole image is shown as the specification shows it."""
     if rng.random() < augmentation.zoom_out:
         return _zoomed_out(image, spec, rng)
     if augmentation.crop_area[0] >= 1.0:

@@ -1,4 +1,4 @@
-"""`python -m training augment`: a recipe's augmentation on your own pictures. The work is `sheet`'s."""
+"""`python -m training augment`: a recipe's augmentation on your own images. The work is `sheet`'s."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,15 +18,15 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", 
 def augment_command(
     recipe: Annotated[Path, typer.Argument(help="TOML file: see docs/training.md and training/recipes/.")],
     *,
-    pictures: Annotated[Path, typer.Option(help="A folder of pictures.")],
+    images: Annotated[Path, typer.Option(help="A folder of images.")],
     out: Annotated[Path, typer.Option(help="The sheet: a PNG file.")],
-    views: Annotated[int, typer.Option(min=1, max=100, help="Views of each picture beside the plain one.")] = 8,
-    count: Annotated[int, typer.Option(min=1, max=100, help="Pictures shown: the first by name.")] = 6,
+    views: Annotated[int, typer.Option(min=1, max=100, help="Views of each image beside the plain one.")] = 8,
+    count: Annotated[int, typer.Option(min=1, max=100, help="Images shown: the first by name.")] = 6,
 ) -> None:
-    """Draw a contact sheet: each source's augmentation on pictures of your own, the plain picture first."""
+    """Draw a contact sheet: each source's augmentation on images of your own, the plain image first."""
     with errors_shown():
-        names = _draw(recipe, pictures, out, views=views, count=count)
-    typer.echo(f"{out}: {len(names)} pictures, {views} views each: {', '.join(names)}")
+        names = _draw(recipe, images, out, views=views, count=count)
+    typer.echo(f"{out}: {len(names)} images, {views} views each: {', '.join(names)}")
 
 
 def _draw(recipe: Path, folder: Path, out: Path, *, views: int, count: int) -> list[str]:
@@ -36,7 +36,7 @@ def _draw(recipe: Path, folder: Path, out: Path, *, views: int, count: int) -> l
     from training.fit.start import preprocessing_of
 
     read = Recipe.read(recipe)
-    found = _pictures(folder, count)
+    found = _images(folder, count)
     sheet = contact_sheet(
         found,
         pipelines_of({f"{place}. {one.pairs}": one for place, one in enumerate(read.sources, 1)}),
@@ -49,10 +49,10 @@ def _draw(recipe: Path, folder: Path, out: Path, *, views: int, count: int) -> l
     return [name for name, _ in found]
 
 
-def _pictures(folder: Path, count: int) -> "list[tuple[str, TrainingImage]]":
+def _images(folder: Path, count: int) -> "list[tuple[str, TrainingImage]]":
     """The first `count` that decode, by name; those that do not are named and left out."""
     from training.data.pairs import ImageSource
-    from training.fit.views.views import TrainingImage, picture_digest
+    from training.fit.views.views import TrainingImage, image_digest
 
     if not folder.is_dir():
         raise MissingFile(f"{folder}: no such folder")
@@ -60,11 +60,11 @@ def _pictures(folder: Path, count: int) -> "list[tuple[str, TrainingImage]]":
     for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES):
         source = ImageSource(path)
         try:
-            found.append((path.name, TrainingImage(source, picture_digest(source), flippable=True)))
+            found.append((path.name, TrainingImage(source, image_digest(source), flippable=True)))
         except TwinlensError as error:
             typer.echo(f"left out: {path.name} ({error})", err=True)
         if len(found) == count:
             break
     if not found:
-        raise EmptyPairSet(f"{folder}: no picture in it decodes ({', '.join(sorted(SUFFIXES))})")
+        raise EmptyPairSet(f"{folder}: no image in it decodes ({', '.join(sorted(SUFFIXES))})")
     return found

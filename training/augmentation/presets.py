@@ -1,7 +1,7 @@
 """Augmentations by name, and which kinds of corruption each one trains on.
 
 A recipe keeps some kinds out of training, so that a test with them tells more than memory: `check_held_out`
-holds it to its word. It does not know pictures.
+holds it to its word. It does not know images.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,7 +30,7 @@ KINDS: dict[str, str] = {
     "resolution_bilinear": "resolution", "pixelate": "nothing",
     "jpeg": "jpeg", "noise": "noise", "blur": "blur",
 }  # fmt: skip
-"""Kinds of corruption that pictures are tested with, and what in an augmentation trains on them."""
+"""Kinds of corruption that images are tested with, and what in an augmentation trains on them."""
 
 OVERSATURATED_FROM = 1.5
 """The mildest severity of that corruption multiplies saturation by this."""

@@ -1,7 +1,7 @@
-"""A contact sheet: what each source's augmentation makes of some pictures, exactly as a run would see them.
+"""A contact sheet: what each source's augmentation makes of some images, exactly as a run would see them.
 
-One block a pipeline, one row a picture, the plain picture first, then views 1, 2, 3 … of the recipe's seed. It
-does not know recipes' other parts, nor where pictures come from.
+One block a pipeline, one row an image, the plain image first, then views 1, 2, 3 … of the recipe's seed. It
+does not know recipes' other parts, nor where images come from.
 """
 
 from collections.abc import Mapping, Sequence
@@ -54,7 +54,7 @@ def described(augmentation: Augmentation) -> str:
 
 
 def contact_sheet(
-    pictures: Sequence[tuple[str, TrainingImage]],
+    images: Sequence[tuple[str, TrainingImage]],
     pipelines: Sequence[Pipeline],
     *,
     preprocessing: Preprocessing,
@@ -63,7 +63,7 @@ def contact_sheet(
 ) -> Image.Image:
     """The sheet, on white. Raises UnreadableImage."""
     blocks = [
-        _block(pictures, one, ViewSettings(preprocessing, one.augmentation, seed), views=views)
+        _block(images, one, ViewSettings(preprocessing, one.augmentation, seed), views=views)
         for one in pipelines
     ]
     width, height = max(block.width for block in blocks), sum(block.height + 2 * GAP for block in blocks)
@@ -88,13 +88,13 @@ def _shown(value: float | tuple[float, float]) -> str:
 
 
 def _block(
-    pictures: Sequence[tuple[str, TrainingImage]], pipeline: Pipeline, settings: ViewSettings, *, views: int
+    images: Sequence[tuple[str, TrainingImage]], pipeline: Pipeline, settings: ViewSettings, *, views: int
 ) -> Image.Image:
     width = (views + 1) * (CELL + GAP) + GAP
     heading = wrap(", ".join(pipeline.sources), width // 9)
     heading += wrap(described(pipeline.augmentation), width // 8)
     top = GAP + LINE * (len(heading) + 1)
-    block = Image.new("RGB", (width, top + len(pictures) * (CELL + LINE + GAP)), PAPER)
+    block = Image.new("RGB", (width, top + len(images) * (CELL + LINE + GAP)), PAPER)
     draw = ImageDraw.Draw(block)
     font = ImageFont.load_default(size=13)
     for place, line in enumerate(heading):
@@ -102,10 +102,10 @@ def _block(
     for view in range(views + 1):
         title = f"view {view}" if view else "plain"
         draw.text((GAP + view * (CELL + GAP), top - LINE), title, fill=QUIET, font=font)
-    for row, (name, picture) in enumerate(pictures):
+    for row, (name, image) in enumerate(images):
         corner = top + row * (CELL + LINE + GAP)
         for view in range(views + 1):
-            shown = Image.fromarray(settings.pixels(picture, view))
+            shown = Image.fromarray(settings.pixels(image, view))
             shown.thumbnail((CELL, CELL), Image.Resampling.LANCZOS)
             block.paste(shown, (GAP + view * (CELL + GAP), corner))
         draw.text((GAP, corner + CELL), name[: width // 9], fill=QUIET, font=font)

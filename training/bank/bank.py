@@ -40,7 +40,7 @@ class Trial:
 
 
 def draw_pairs(sets: Sequence[PairSet], count: int, *, seed: int) -> list[PairSet]:
-    """At most `count` pictures of all the sets, each as likely, with one of its captions each.
+    """At most `count` images of all the sets, each as likely, with one of its captions each.
 
     The draw hangs on ids and seed alone, not on the order of files. Raises BankError for fewer than
     LEAST_PAIRS.
@@ -57,7 +57,7 @@ def draw_pairs(sets: Sequence[PairSet], count: int, *, seed: int) -> list[PairSe
     chosen = drawn.sample(all_images, min(count, len(all_images)))
     if len(chosen) < LEAST_PAIRS:
         names = ", ".join(pairs.name for pairs in sets)
-        raise BankError(f"{names}: {len(chosen)} pictures in all; at least {LEAST_PAIRS} are needed for a bank")
+        raise BankError(f"{names}: {len(chosen)} images in all; at least {LEAST_PAIRS} are needed for a bank")
     images: list[list[CaptionedImage]] = [[] for _ in sets]
     for number, image in chosen:
         images[number].append(replace(image, captions=(drawn.choice(image.captions),)))
@@ -73,7 +73,7 @@ def make_bank(
     batch: int = 32,
     on_progress: OnProgress = silent,
 ) -> QueryBank:
-    """The bank of all the sets' pictures and captions, float16 as it will be stored."""
+    """The bank of all the sets' images and captions, float16 as it will be stored."""
     embedded = [embed_pairs(encoder, pairs, batch=batch, on_progress=on_progress) for pairs in sets]
     return QueryBank(
         rows={

@@ -26,7 +26,7 @@ def bank_command(
     bundle: Annotated[Path, typer.Argument(help="The bundle: its embeddings stay as they are.")],
     *,
     data: Annotated[
-        list[str], typer.Option(help="A set whose pictures and captions make the bank (repeatable).")
+        list[str], typer.Option(help="A set whose images and captions make the bank (repeatable).")
     ],
     best_on: Annotated[
         list[str] | None,
@@ -38,7 +38,7 @@ def bank_command(
     seed: Annotated[int, typer.Option(help="Which pairs are drawn.")] = 0,
     in_place: Annotated[bool, typer.Option("--in-place", help="Keep the best in the bundle.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    batch: Annotated[int, typer.Option(min=1, help="Pictures and captions the encoder takes at once.")] = 32,
+    batch: Annotated[int, typer.Option(min=1, help="Images and captions the encoder takes at once.")] = 32,
 ) -> None:
     """Make a query bank: items that stand near everything are held back wherever the bundle serves.
 

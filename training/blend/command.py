@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Batch = Annotated[int, typer.Option(min=1, help="Pictures and captions the encoder takes at once.")]
+Batch = Annotated[int, typer.Option(min=1, help="Images and captions the encoder takes at once.")]
 
 
 def interpolate_command(

@@ -1,4 +1,4 @@
-"""Pictures with one class each, read from a one-line spec: `read_labelled("folder:photos")`.
+"""Images with one class each, read from a one-line spec: `read_labelled("folder:photos")`.
 
     folder:<folder>                        a folder of class folders: photos/golden_retriever/1.jpg
     csv:<file>  jsonl:<file>  parquet:<…>  the columns image and class, as for pairs (`training.data.pairs`)
@@ -6,9 +6,9 @@
 Options follow a `?`, joined by `&`: `class=` and `image=` columns, `images=` folder, `split=`, `limit=` images,
 `name=` to show in reports, and `classes=`, a file of the classes, one a line: a label, or a label, a tab
 and the name to show the encoder ("n02099601<TAB>golden retriever"). Without it, classes are those of the
-pictures that are kept, and their labels are the names, with blanks for underscores.
+images that are kept, and their labels are the names, with blanks for underscores.
 
-Knows which pictures bear which label; knows no encoder, and never decodes a picture.
+Knows which images bear which label; knows no encoder, and never decodes an image.
 """
 
 from collections.abc import Mapping, Sequence
@@ -127,7 +127,7 @@ def _labels(listing: Listing, spec: Spec) -> tuple[list[tuple[CaptionedImage, st
             break
     if not labels:
         first = f"; the first: {missing[0].image_id} ({missing[0].reason})" if missing else ""
-        raise EmptyPairSet(f"{spec.text}: no picture with a class is left{first}")
+        raise EmptyPairSet(f"{spec.text}: no image with a class is left{first}")
     return labels, missing
 
 

@@ -1,4 +1,4 @@
-"""Train/test leakage: the same photo, by its published id, or nearly the same picture, by perceptual hash.
+"""Train/test leakage: the same photo, by its published id, or nearly the same image, by perceptual hash.
 
 The hash is pHash (DCT signs about the median; Zauner 2010) at 16×16 = 256 bits, of the luminance over
 white, the uniform border cropped away: 64 bits took one ball, coin or flag for another among drawings. The
@@ -6,7 +6,7 @@ white, the uniform border cropped away: 64 bits took one ball, coin or flag for 
 
 Measured on 160 photos, cut-outs and emoji against their own copies (JPEG 30, half size, 64 px, squashed,
 white border, white or black border under JPEG, blurred, brightened, 3% cropped off each side): 83% of the
-copies lie within 48 bits, 90% within 64; no two different pictures among them were nearer than 68. Among
+copies lie within 48 bits, 90% within 64; no two different images among them were nearer than 68. Among
 thousands of drawings, two balls, coins or flags come as near as 50.
 
 Knows ids and pixels; not what is done about a leak.
@@ -42,7 +42,7 @@ SAMPLE_SIDE_PIXELS = 32
 USUAL_BITS_SET = (HASH_SIDE * HASH_SIDE - 1) // 2
 FARTHEST = HASH_SIDE * HASH_SIDE
 MAX_DISTANCE = 48
-"""Bits of 256; nothing but the same picture came nearer on the sets above."""
+"""Bits of 256; nothing but the same image came nearer on the sets above."""
 
 BORDER_SIDE_PIXELS = 128
 BORDER_LEVELS = 4.0
@@ -68,7 +68,7 @@ class Leak:
 
     train_id: str
     test_id: str
-    kind: Literal["photo id", "picture", "mirrored picture"]
+    kind: Literal["photo id", "image", "mirrored image"]
     distance: int
 
 
@@ -111,7 +111,7 @@ def photo_id(image_id: str) -> str | None:
 
 
 def perceptual_hash(image: Image.Image) -> Hashes:
-    """(HASH_WORDS,) words of the picture over white without its uniform border."""
+    """(HASH_WORDS,) words of the image over white without its uniform border."""
     return _packed(_bits(_coefficients(image)))
 
 
@@ -145,9 +145,9 @@ def leaks_by_hash(train: HashedImages, test: HashedImages, *, max_distance: int)
         train_id, test_id = train.ids[pair[0]], test.ids[pair[1]]
         distance, reflected = upright.get(pair, FARTHEST), mirrored.get(pair, FARTHEST)
         if distance <= reflected:
-            leaks.append(Leak(train_id, test_id, "picture", distance))
+            leaks.append(Leak(train_id, test_id, "image", distance))
         else:
-            leaks.append(Leak(train_id, test_id, "mirrored picture", reflected))
+            leaks.append(Leak(train_id, test_id, "mirrored image", reflected))
     return sorted(leaks, key=lambda leak: (leak.distance, leak.test_id, leak.train_id))
 
 
@@ -167,7 +167,7 @@ def near_any(hashes: Hashes, images: HashedImages, *, max_distance: int) -> NDAr
 def distances(first: Hashes, second: Hashes) -> NDArray[np.float32]:
     """Hamming distances (n, m) in bits, as if every hash had `USUAL_BITS_SET` bits set.
 
-    Nearly all have. A picture that varies along one axis only (a flag of plain stripes) has a few, and all
+    Nearly all have. An image that varies along one axis only (a flag of plain stripes) has a few, and all
     such would be near each other, and near a blank page, by the bare count.
     """
     apart = np.zeros((len(first), len(second)), dtype=np.float32)
@@ -226,7 +226,7 @@ def _hash_source(image: CaptionedImage) -> tuple[Hashes, Hashes] | str:
 
 
 def _coefficients(image: Image.Image) -> NDArray[np.float32]:
-    """The lowest DCT coefficients (HASH_SIDE, HASH_SIDE); mirroring the picture negates the odd columns."""
+    """The lowest DCT coefficients (HASH_SIDE, HASH_SIDE); mirroring the image negates the odd columns."""
     grey = _on_white(image)
     sample = grey.resize((SAMPLE_SIDE_PIXELS,) * 2, Image.Resampling.BOX, box=_content(grey))
     levels = np.asarray(sample, dtype=np.float32)
@@ -234,9 +234,9 @@ def _coefficients(image: Image.Image) -> NDArray[np.float32]:
 
 
 def _bits(coefficients: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Which coefficients exceed their median, but the first, the mean level. All ones for a blank picture.
+    """Which coefficients exceed their median, but the first, the mean level. All ones for a blank image.
 
-    No other picture has more than half of the bits set, so blank ones match each other alone.
+    No other image has more than half of the bits set, so blank ones match each other alone.
     """
     values = coefficients.ravel()[1:]
     if not values.any():

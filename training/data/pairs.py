@@ -16,7 +16,7 @@ several files separated by commas), `name=` to show in reports.
 Specs with ` + ` between them are one set: `csv:photos.csv + jsonl:drawings.jsonl`.
 
 Knows which images are wanted and whether their files exist; nothing of formats (`training.data.readers`), and
-never decodes a picture.
+never decodes an image.
 """
 
 import hashlib

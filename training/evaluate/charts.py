@@ -1,4 +1,4 @@
-"""Pictures of reports, several bundles side by side: recall by set, curves over severity, heat maps.
+"""Images of reports, several bundles side by side: recall by set, curves over severity, heat maps.
 
 Draws what reports say, through Matplotlib's Agg canvas: no display, no global state. Measures nothing.
 """

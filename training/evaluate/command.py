@@ -1,4 +1,4 @@
-"""`python -m training evaluate`: bundles × sets to a table, a page, JSON, pictures and Markdown.
+"""`python -m training evaluate`: bundles × sets to a table, a page, JSON, images and Markdown.
 
 Thin: parse, call, show. torch is imported only once the sets have been read.
 """
@@ -60,7 +60,7 @@ def evaluate_command(
     ] = None,
     classify: Annotated[
         list[str] | None,
-        typer.Option(help="Pictures with classes: folder:FOLDER, csv:FILE?class=COLUMN, … (repeatable)."),
+        typer.Option(help="Images with classes: folder:FOLDER, csv:FILE?class=COLUMN, … (repeatable)."),
     ] = None,
     templates: Annotated[
         Path | None, typer.Option(help="Texts with {} for a class's name, one a line (default: CLIP's seven).")
@@ -89,7 +89,7 @@ def evaluate_command(
         ),
     ] = None,
     cache: Annotated[Path | None, typer.Option(help="A folder to keep embeddings in, and reuse.")] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Pictures and captions the encoder takes at once.")] = 32,
+    batch: Annotated[int, typer.Option(min=1, help="Images and captions the encoder takes at once.")] = 32,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
     bank: Annotated[
@@ -165,7 +165,7 @@ def _measure(
     settings: MeasureSettings,
 ) -> _Measured:
     if not data and not zero_shot.sets:
-        raise EvaluationError("nothing to measure: name a set by --data, or pictures by --classify")
+        raise EvaluationError("nothing to measure: name a set by --data, or images by --classify")
     test_sets, train_sets = ([read_pairs(spec) for spec in specs] for specs in (data, train))
     failures = FailureLogs()
     with progress_on(_err) as progress:

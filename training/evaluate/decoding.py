@@ -1,4 +1,4 @@
-"""Pictures to a tower's pixels on a few threads, ahead of the encoder and in order; corrupted on the way.
+"""Images to a tower's pixels on a few threads, ahead of the encoder and in order; corrupted on the way.
 
 Pillow and NumPy release the interpreter for most of the work, so decoding and corruption run beside the
 encoder. It does NOT know encoders or caches.
@@ -16,7 +16,7 @@ from encoders.images import Pixels, Preprocessing, decode_image, to_pixels
 from training.data.pairs import CaptionedImage, MissingImage
 from training.errors import UnreadableImage
 from training.evaluate.report import Condition
-from training.shift.conditions import picture_under
+from training.shift.conditions import image_under
 
 DECODERS = min(4, os.cpu_count() or 1)
 
@@ -61,5 +61,5 @@ def _decode(
         plain = decode_image(image.source.read())
     except (ImageError, UnreadableImage) as error:
         return MissingImage(image.image_id, str(error))
-    shown = plain if condition is None else picture_under(condition, plain, image_id=image.image_id)
+    shown = plain if condition is None else image_under(condition, plain, image_id=image.image_id)
     return to_pixels(shown, preprocessing)

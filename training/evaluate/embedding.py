@@ -1,6 +1,6 @@
 """A set of pairs through an encoder, clean and under conditions: embedded in batches, cached on disk.
 
-Memory is the vectors plus a window of decoded pictures. Broken images are named and left out together with
+Memory is the vectors plus a window of decoded images. Broken images are named and left out together with
 their captions. It does NOT know metrics, nor how an encoder works.
 """
 
@@ -107,7 +107,7 @@ def embed_pairs(
 class Embedding:
     """One set through one encoder. What a condition leaves alone is embedded once.
 
-    `cache` is a folder: a picture of the same bytes, or the same text, through the same bundle, precision and
+    `cache` is a folder: an image of the same bytes, or the same text, through the same bundle, precision and
     kind of device under the same condition is read from it. `sized`: the encoder at other input sizes.
     All methods raise EvaluationError when no image decodes or a vector is not finite.
     """
@@ -155,7 +155,7 @@ class Embedding:
         )
 
     def under(self, condition: Condition) -> EmbeddedPairs:
-        """The pictures that decode and their captions, one or the other changed."""
+        """The images that decode and their captions, one or the other changed."""
         clean = self.clean
         kept_ids = set(clean.image_ids)
         kept = [image for image in self._pairs.images if image.image_id in kept_ids]
@@ -270,7 +270,7 @@ class Embedding:
 
     @cached_property
     def _digests(self) -> dict[str, bytes]:
-        """SHA-256 of every picture's bytes, by image id; read once, whatever the number of conditions."""
+        """SHA-256 of every image's bytes, by image id; read once, whatever the number of conditions."""
         images, stage = self._pairs.images, f"{self._pairs.name}: digests"
         digests = {}
         contents = in_threads(_content_digest, (image.source for image in images), window=4 * DECODERS)

@@ -1,7 +1,7 @@
 """How far an evaluation is: a bar for the whole run with the time left, and the stage under way.
 
 On a terminal two bars; elsewhere a plain line now and then, and one at the end of each stage. The time left is
-made of the rates seen so far, of pictures and captions apart; what a cache already had costs none. It decides
+made of the rates seen so far, of images and captions apart; what a cache already had costs none. It decides
 nothing.
 """
 

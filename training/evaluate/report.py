@@ -1,6 +1,6 @@
 """The RetrievalReport: what an evaluation measured, as JSON, as a table for a terminal, as Markdown.
 
-Knows figures and how to show them; neither models nor how anything was measured. Pictures are drawn in
+Knows figures and how to show them; neither models nor how anything was measured. Images are drawn in
 `training.evaluate.charts`.
 """
 
@@ -34,7 +34,7 @@ DIRECTION_NAMES: dict[Direction, str] = {"text_to_image": "text → image", "ima
 class Condition(BaseModel):
     """What a set was changed by: a corruption (see `training.shift`) at a severity, or another input size.
 
-    `input_size`: (height, width) that pictures were resized to, where it is not the bundle's own.
+    `input_size`: (height, width) that images were resized to, where it is not the bundle's own.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -61,7 +61,7 @@ class Condition(BaseModel):
 class DatasetReport(BaseModel):
     """One set, both ways. `images` and `captions` were evaluated; `missing` and `broken` were not.
 
-    `condition`: what pictures or captions were changed by; None for the clean set.
+    `condition`: what images or captions were changed by; None for the clean set.
     `fold_recall`: COCO's "1K", the mean over five folds of 1,000 images, only for sets of 5,000 images.
     `leaks`: by training set; None where none was given to compare with. `exposure`: what the bundle's own
     record says it has seen of the clean set. `short_queries`: of queries drawn from the captions of the clean

@@ -1,6 +1,6 @@
 """What reports say about conditions: recall under each, and what part of the clean recall that is.
 
-Pure reading of reports; it does NOT know pages, nor what a corruption does to a picture.
+Pure reading of reports; it does NOT know pages, nor what a corruption does to an image.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
-"""Zero-shot classification: does a picture lie nearest to its own class's name?
+"""Zero-shot classification: does an image lie nearest to its own class's name?
 
-Scores are cosines of pictures with class vectors. Ties take their expectation, as in retrieval: among t classes
+Scores are cosines of images with class vectors. Ties take their expectation, as in retrieval: among t classes
 of the best score each is the answer with chance 1/t, so a collapsed model gets chance, not the first class.
 Pure NumPy. It does NOT know models, files, texts or templates (`training.evaluate.zero_shot_run`).
 """
@@ -22,7 +22,7 @@ _ROWS_PER_BLOCK = 4096
 
 @dataclass(frozen=True)
 class ClassAccuracy:
-    """One class: its pictures, the share of them that got it, and (`guessed`) how many pictures of any did."""
+    """One class: its images, the share of them that got it, and (`guessed`) how many images of any did."""
 
     name: str
     images: int
@@ -32,7 +32,7 @@ class ClassAccuracy:
 
 @dataclass(frozen=True)
 class Confusion:
-    """`images` pictures of `name`, `share` of its pictures, were taken for `taken_for` (expected counts)."""
+    """`images` images of `name`, `share` of its images, were taken for `taken_for` (expected counts)."""
 
     name: str
     taken_for: str
@@ -41,7 +41,7 @@ class Confusion:
 
 
 class ZeroShotReport(BaseModel):
-    """One set of labelled pictures; accuracies from 0 to 1, those in `top` with 95% intervals over images.
+    """One set of labelled images; accuracies from 0 to 1, those in `top` with 95% intervals over images.
 
     `mean_per_class`: the mean of the classes' top-1, which large classes do not dominate; `chance` is what
     guessing gets at top-1. `per_class` is in the order of the classes; `confused`: the most frequent mistakes.
@@ -79,7 +79,7 @@ class Classified:
 
 
 def classify(image_vectors: Floats, class_vectors: Floats, *, image_class: Ints) -> Classified:
-    """Rank every picture's class; unit rows (n, d) and (c, d), image_class (n,) rows of classes."""
+    """Rank every image's class; unit rows (n, d) and (c, d), image_class (n,) rows of classes."""
     classes, column = distinct_rows(class_vectors)
     images = len(image_vectors)
     above, tied = np.empty(images, dtype=np.int64), np.empty(images, dtype=np.int64)
@@ -109,7 +109,7 @@ def top_accuracies(
 
 
 def class_accuracies(guesses: Doubles, names: Sequence[str]) -> tuple[ClassAccuracy, ...]:
-    """Each class that has pictures, in the order of `names` (classes,)."""
+    """Each class that has images, in the order of `names` (classes,)."""
     images = guesses.sum(axis=1).round().astype(int)
     guessed = guesses.sum(axis=0)
     return tuple(
@@ -122,7 +122,7 @@ def class_accuracies(guesses: Doubles, names: Sequence[str]) -> tuple[ClassAccur
 def most_confused(
     guesses: Doubles, names: Sequence[str], *, at_most: int = CONFUSIONS_KEPT
 ) -> tuple[Confusion, ...]:
-    """The most frequent mistakes, by pictures and then by share of the class."""
+    """The most frequent mistakes, by images and then by share of the class."""
     images = guesses.sum(axis=1)
     wrong = guesses.copy()
     np.fill_diagonal(wrong, 0)

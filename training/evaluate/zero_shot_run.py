@@ -1,4 +1,4 @@
-"""Labelled pictures through an encoder to a ZeroShotReport: class names in templates, one vector a class.
+"""Labelled images through an encoder to a ZeroShotReport: class names in templates, one vector a class.
 
 Ties the parts together: `labelled`, `embedding`, `zero_shot`. It does NOT know formats of files, nor how a
 report is shown.
@@ -69,10 +69,10 @@ def measure_zero_shot(
     options: EvaluationOptions = DEFAULT_OPTIONS,
     on_progress: OnProgress = silent,
 ) -> ZeroShotReport:
-    """Classify each picture by the nearest class; broken pictures are named and left out."""
+    """Classify each image by the nearest class; broken images are named and left out."""
     start = time.perf_counter()
-    pictures = PairSet(labelled.name, labelled.spec, labelled.images)
-    embedded = embed_pairs(encoder, pictures, batch=options.batch, cache=options.cache, on_progress=on_progress)
+    images = PairSet(labelled.name, labelled.spec, labelled.images)
+    embedded = embed_pairs(encoder, images, batch=options.batch, cache=options.cache, on_progress=on_progress)
     row_of = {image.image_id: row for row, image in enumerate(labelled.images)}
     image_class = labelled.image_class[[row_of[image_id] for image_id in embedded.image_ids]]
     vectors = class_vectors(encoder, labelled.classes, templates)
@@ -105,12 +105,12 @@ def measure_zero_shot(
 
 
 def _warnings(per_class: tuple[ClassAccuracy, ...], favourite: str, share: float) -> tuple[str, ...]:
-    """A class that takes most pictures in, although few are its own: what a collapse looks like here."""
+    """A class that takes most images in, although few are its own: what a collapse looks like here."""
     images = sum(each.images for each in per_class)
     own = sum(each.images for each in per_class if each.name == favourite) / images
     if share <= LARGEST_GUESS_SHARE or share < 2 * own:
         return ()
     return (
-        f"{share:.0%} of the pictures are taken for {favourite!r}, {own:.0%} are: its name says too little, "
+        f"{share:.0%} of the images are taken for {favourite!r}, {own:.0%} are: its name says too little, "
         "or the encoder collapsed here. Look at the name and the templates, then at the set's recall",
     )

@@ -44,7 +44,7 @@ def zero_shot_notes(reports: Sequence[RetrievalReport]) -> list[str]:
     notes = []
     for bundle, measured in _rows(reports):
         mistakes = ", ".join(
-            f"{each.name} taken for {each.taken_for} ({each.images:.3g}, {each.share:.0%} of its pictures)"
+            f"{each.name} taken for {each.taken_for} ({each.images:.3g}, {each.share:.0%} of its images)"
             for each in measured.confused[:CONFUSIONS_SHOWN]
         )
         if mistakes:
@@ -53,14 +53,14 @@ def zero_shot_notes(reports: Sequence[RetrievalReport]) -> list[str]:
 
 
 def zero_shot_cautions(reports: Sequence[RetrievalReport]) -> list[str]:
-    """Pictures left out, and warnings."""
+    """Images left out, and warnings."""
     notes = []
     for bundle, measured in _rows(reports):
         head = f"{measured.name}, {bundle}"
         for left_out, why in ((measured.missing, "have no file or class"), (measured.broken, "do not decode")):
             if left_out:
                 first = left_out[0]
-                notes.append(f"{head}: {len(left_out)} pictures {why}, as {first.image_id} ({first.reason})")
+                notes.append(f"{head}: {len(left_out)} images {why}, as {first.image_id} ({first.reason})")
         notes += [f"{head}: WARNING: {warning}" for warning in measured.warnings]
     return notes
 

@@ -10,5 +10,5 @@
     checkpoint    atomic, resumable                                     progress   bar, JSONL, TensorBoard
     processes     torchrun's ranks
 
-A step is in step/, what it gets of pictures and captions in views/, the towers it trains in towers/.
+A step is in step/, what it gets of images and captions in views/, the towers it trains in towers/.
 """

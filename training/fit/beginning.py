@@ -1,6 +1,6 @@
 """What a run must know of the weights that it begins with, kept in its folder.
 
-A run that is taken up again has other weights by then: how the held-out sets stood, and which pictures lie near
+A run that is taken up again has other weights by then: how the held-out sets stood, and which images lie near
 each other, is found out before the first step and read back afterwards. It does not train.
 """
 
@@ -29,7 +29,7 @@ from training.fit.views.feeds import whole_towers_feed
 STANDINGS = "before.npz"
 NEIGHBOURS = "neighbours.npy"
 CAPTIONS_READ = 5
-"""Of a picture, to place it among others."""
+"""Of an image, to place it among others."""
 CAPTIONS_AT_ONCE = 1024
 
 
@@ -59,7 +59,7 @@ class Beginning:
         return float(np.mean(scores))
 
     def neighbours(self) -> NDArray[np.int64]:
-        """(pictures, k) numbers of the pictures near each. Raises CheckpointError."""
+        """(images, k) numbers of the images near each. Raises CheckpointError."""
         try:
             found: NDArray[np.int64] = np.load(self._neighbours, allow_pickle=False)
         except (OSError, ValueError) as error:
@@ -80,7 +80,7 @@ class Beginning:
         return standings(self._learner, sets, whole_towers_feed(self._prepared))
 
     def _placed(self, reporter: Reporter) -> NDArray[np.float32]:
-        """(pictures, width) unit rows: the mean of what the text tower below its head makes of the captions."""
+        """(images, width) unit rows: the mean of what the text tower below its head makes of the captions."""
         examples = [example for some in self._prepared.mixture.examples for example in some]
         captions = [example.captions[:CAPTIONS_READ] for example in examples]
         texts = list(dict.fromkeys(text for some in captions for text in some))

@@ -41,13 +41,13 @@ SILENT = Reporter(Console(quiet=True), None)
 
 def run_digest(prepared: Prepared) -> str:
     """What a checkpoint must agree with to be resumed: all that decides the next step and the best one."""
-    pictures = [example.picture for examples in prepared.mixture.examples for example in examples]
+    images = [example.image for examples in prepared.mixture.examples for example in examples]
     parts = [
         prepared.recipe.decisive_json(),
         str(prepared.point.parent),
         str(prepared.processes.count),
         *(one.digest for one in prepared.sets),
-        *(picture.digest.hex() for picture in pictures),
+        *(image.digest.hex() for image in images),
         *(one.digest for one in (*prepared.held_out, *prepared.watched)),
         *([] if prepared.teacher is None else [prepared.teacher.fingerprint]),
     ]
@@ -215,8 +215,8 @@ class Run:
         saved = time.monotonic()
 
         def drawn(step: int) -> list[Draw]:
-            pictures = order[step * batch : min(step + 1, steps) * batch]  # none beyond the last step
-            whole = mixture.draw(pictures, *key, step, views=phase.views, captions=phase.captions)
+            images = order[step * batch : min(step + 1, steps) * batch]  # none beyond the last step
+            whole = mixture.draw(images, *key, step, views=phase.views, captions=phase.captions)
             return whole[self._processes.share(len(whole))]
 
         title = f"{phase.name} {self._progress.epoch + 1}/{phase.epochs}"
@@ -305,7 +305,7 @@ def _global_batch(wanted: int, available: int, processes: int) -> int:
     batch = min(wanted, available) // processes * processes
     if batch < 2 * processes:
         raise RecipeError(
-            f"an epoch has {available} pictures, too few for {processes} processes: at least two for each"
+            f"an epoch has {available} images, too few for {processes} processes: at least two for each"
         )
     return batch
 

@@ -1,6 +1,6 @@
 """What a run unlearns: held-out sets before its first step and after its last, and which of them fell.
 
-Both times the whole towers see plain pictures. The figures from before the first step are kept in the run's
+Both times the whole towers see plain images. The figures from before the first step are kept in the run's
 folder, for a run that is taken up again starts from other weights. It does not train.
 """
 
@@ -66,7 +66,7 @@ class Change:
 
 
 def standings(learner: Learner, sets: Sequence[HeldOut], feed: Feed) -> list[Standing]:
-    """How the sets stand by the weights as they are; the feed gives plain pictures to whole towers."""
+    """How the sets stand by the weights as they are; the feed gives plain images to whole towers."""
     learner.whole()
     return [
         _standing(one.name, retrieval)

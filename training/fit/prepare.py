@@ -29,7 +29,7 @@ from training.fit.step.mixture import Mixture, build_mixture
 from training.fit.validate import HeldOut, held_out
 
 NAMED = 5
-"""Pictures and leaks named in a message; the rest is counted."""
+"""Images and leaks named in a message; the rest is counted."""
 CAPTIONS_LOOKED_AT = 5000
 CUT_SHARE = 0.1
 LIBRARIES = ("torch", "torchvision", "open_clip_torch", "timm", "transformers", "tokenizers", "pillow", "numpy")
@@ -63,7 +63,7 @@ def prepare(
 ) -> Prepared:
     """Read, check and build. Warnings go to the reporter.
 
-    Raises PairsError, RecipeError (an unseen picture is among the training pictures), BundleError.
+    Raises PairsError, RecipeError (an unseen image is among the training images), BundleError.
     """
     reporter.warn(warnings_of(recipe))
     sets = tuple(read_pairs(source.pairs) for source in recipe.sources)
@@ -155,12 +155,12 @@ def _decoded(sets: Sequence[PairSet], sources: Sequence[Source], recipe: Recipe,
     total = sum(len(one.images) for one in sets)
     title = "decoding " + ", ".join(one.name for one in sets)
     with reporter.bar(title, total) as bar:
-        mixture = build_mixture(sources, sets, threads=recipe.decode_threads, on_picture=bar.advance)
+        mixture = build_mixture(sources, sets, threads=recipe.decode_threads, on_image=bar.advance)
     lost = [*(missing for one in sets for missing in one.missing), *mixture.broken]
     captions = sum(one.caption_count for one in sets)
-    reporter.say(f"{title}: {total - len(mixture.broken)} pictures, {captions} captions")
+    reporter.say(f"{title}: {total - len(mixture.broken)} images, {captions} captions")
     if lost:
-        reporter.warn([f"{len(lost)} pictures are left out: {_named(lost)}"])
+        reporter.warn([f"{len(lost)} images are left out: {_named(lost)}"])
     return mixture
 
 
@@ -186,17 +186,17 @@ def _refuse_leaks(recipe: Recipe, sets: Sequence[PairSet], reporter: Reporter) -
         leaks = [leak for one in sets for leak in find_leaks(one, unseen)]
         if leaks:
             raise RecipeError(
-                f"{len(leaks)} training pictures are (nearly) pictures of the unseen set {unseen.name}: "
+                f"{len(leaks)} training images are (nearly) images of the unseen set {unseen.name}: "
                 f"{_leaks_named(leaks)}; list their ids in a file and add exclude=<file> to the source's spec"
             )
-        reporter.say(f"unseen {unseen.name}: none of its {len(unseen.images)} pictures is in training")
+        reporter.say(f"unseen {unseen.name}: none of its {len(unseen.images)} images is in training")
 
 
 def _warn_of_leaks(sets: Sequence[PairSet], held: Sequence[PairSet], reporter: Reporter) -> None:
     for one in held:
         leaks = [leak for train in sets for leak in find_leaks(train, one)]
         if leaks:
-            reporter.warn([f"{len(leaks)} training pictures are (nearly) in {one.name}: {_leaks_named(leaks)}"])
+            reporter.warn([f"{len(leaks)} training images are (nearly) in {one.name}: {_leaks_named(leaks)}"])
 
 
 def _leaks_named(leaks: Sequence[Leak]) -> str:

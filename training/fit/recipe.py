@@ -51,20 +51,20 @@ class Phase(_Frozen):
     keep_at: str | None = None
     """Where the kept activations are cut, when deeper than what is trained needs: one store for all phases."""
     views: int = Field(default=0, ge=0, le=1000)
-    """With a frozen stem: how many views of a picture are computed once and kept; 0 decodes afresh.
+    """With a frozen stem: how many views of an image are computed once and kept; 0 decodes afresh.
 
     A transformers text tower that trains its head alone has its captions computed once and kept, too.
     """
     batch: int = Field(default=256, ge=2)
-    """Pictures a step."""
+    """Images a step."""
     captions: int = Field(default=1, ge=1, le=100)
-    """Of each picture, in the same step; it is embedded once. Cheap while the text tower is frozen and kept."""
+    """Of each image, in the same step; it is embedded once. Cheap while the text tower is frozen and kept."""
     cutmix: float = Field(default=0.0, ge=0, le=1)
-    """Probability that a step's pictures each show a box of another: see `cutmix`."""
+    """Probability that a step's images each show a box of another: see `cutmix`."""
     hard_negatives: float = Field(default=0.0, ge=0, lt=1)
     """Share of each batch that is drawn as near neighbours of the rest, by their captions."""
     micro_batch: int = Field(default=0, ge=0)
-    """Pictures that fit in memory at once; 0: the whole batch. The contrastive batch stays whole."""
+    """Images that fit in memory at once; 0: the whole batch. The contrastive batch stays whole."""
     heads_lr: float = Field(default=1e-3, gt=0)
     scale_lr: float | None = Field(default=None, gt=0)
     """Of the logit scale; like the heads' unless given."""
@@ -145,7 +145,7 @@ class Recipe(_Frozen):
     phases: list[Phase] = Field(min_length=1)
     validation: Validation | None = None
     unseen: list[str] = []
-    """Sets that must stay unseen: training images that are nearly the same picture are an error."""
+    """Sets that must stay unseen: training images that are nearly the same image are an error."""
     held_out_corruptions: list[str] = list(HELD_OUT_CORRUPTIONS)
     """Kinds that no augmentation may train on, so that a test with them measures more than memory."""
     distillation: Distillation | None = None

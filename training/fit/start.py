@@ -101,14 +101,14 @@ def starting_point(start: Start, scratch: Path, *, seed: int, loss: LossKind = "
 
 
 def preprocessing_of(start: Start) -> Preprocessing:
-    """How pictures become pixels, without building towers. Raises RecipeError, BundleError."""
+    """How images become pixels, without building towers. Raises RecipeError, BundleError."""
     if start.preprocessing is not None:
         return start.preprocessing
     if start.bundle is not None:
         return Bundle.open(start.bundle, verify=False).config.preprocessing
     if start.open_clip is not None:
         return _own_preprocessing(_architecture(start.open_clip))
-    raise RecipeError("[start.preprocessing] is missing: say how pictures become pixels for this image tower")
+    raise RecipeError("[start.preprocessing] is missing: say how images become pixels for this image tower")
 
 
 def _from_bundle(bundle: Bundle, start: Start, scratch: Path) -> StartingPoint:

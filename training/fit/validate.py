@@ -1,4 +1,4 @@
-"""Retrieval on held-out pairs while training: cheap, on pictures prepared once, with the weights as they are.
+"""Retrieval on held-out pairs while training: cheap, on images prepared once, with the weights as they are.
 
 The figures are those of `metrics`, without intervals. It does not choose weights or stop anything.
 """
@@ -27,19 +27,19 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class HeldOut:
-    """pictures (n,), captions (m,), the picture of each caption (m,), the number of its text (m,)."""
+    """images (n,), captions (m,), the image of each caption (m,), the number of its text (m,)."""
 
     name: str
-    pictures: tuple[TrainingImage, ...]
+    images: tuple[TrainingImage, ...]
     captions: tuple[str, ...]
     caption_image: NDArray[np.int64]
     caption_group: NDArray[np.int64]
 
     @property
     def digest(self) -> str:
-        """SHA-256 over what the pictures hold, the captions, and which belong together."""
-        pictures = [picture.digest.hex() for picture in self.pictures]
-        return digest_of([pictures, self.captions, [str(owner) for owner in self.caption_image]])
+        """SHA-256 over what the images hold, the captions, and which belong together."""
+        images = [image.digest.hex() for image in self.images]
+        return digest_of([images, self.captions, [str(owner) for owner in self.caption_image]])
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def held_out(name: str, mixture: Mixture) -> HeldOut:
     owner = [row for row, example in enumerate(examples) for _ in example.captions]
     return HeldOut(
         name=name,
-        pictures=tuple(example.picture for example in examples),
+        images=tuple(example.image for example in examples),
         captions=tuple(captions),
         caption_image=np.array(owner, dtype=np.int64),
         caption_group=group_captions(captions),
@@ -98,10 +98,10 @@ def _validate_set(learner: Learner, data: HeldOut, feed: Feed) -> Outcome:
 
 @torch.inference_mode()
 def _embedded(learner: Learner, data: HeldOut, feed: Feed) -> tuple[Floats, Floats]:
-    """Unit rows of pictures (n, dim) and captions (m, dim)."""
+    """Unit rows of images (n, dim) and captions (m, dim)."""
     images = []
-    for part in _parts(data.pictures):
-        images.append(learner.embed_images(feed.read([(picture, 0) for picture in part])).cpu().numpy())
+    for part in _parts(data.images):
+        images.append(learner.embed_images(feed.read([(image, 0) for image in part])).cpu().numpy())
         feed.turn()
     by_length = sorted(range(len(data.captions)), key=lambda row: len(data.captions[row]))
     image_vectors = np.concatenate(images)

@@ -29,7 +29,7 @@ def gate_command(
     policy: Annotated[Path, typer.Option(help="The policy, a TOML file: training/recipes/gate.toml.")],
     against: Annotated[Path | None, typer.Option(help="The bundle that is served now.")] = None,
     cache: Annotated[Path | None, typer.Option(help="A folder to keep embeddings in, and reuse.")] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Pictures and captions the encoder takes at once.")] = 32,
+    batch: Annotated[int, typer.Option(min=1, help="Images and captions the encoder takes at once.")] = 32,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     out: Annotated[Path | None, typer.Option(help="A folder for verdict.json and verdict.md.")] = None,
     store: Annotated[bool, typer.Option(help="Write the verdict into the candidate.")] = True,

@@ -30,12 +30,12 @@ from training.seen.exposure import Exposure, exposure_of
 from training.seen.record import read_seen
 
 MAKE_GOLDEN = "python -m encoders golden BUNDLE --reference FP32_WEIGHTS"
-_INPUTS = {"images": "pictures", "texts": "texts"}
+_INPUTS = {"images": "images", "texts": "texts"}
 
 
 @dataclass(frozen=True)
 class GateSettings:
-    """cache: a folder for embeddings, shared with `evaluate`; batch: pictures and captions at a time."""
+    """cache: a folder for embeddings, shared with `evaluate`; batch: images and captions at a time."""
 
     device: str = "auto"
     batch: int = 32

@@ -25,7 +25,7 @@ class _Frozen(BaseModel):
 
 
 class Parity(_Frozen):
-    """Least cosines of the golden pictures and texts. By how the weights are stored: with the fp32 reference.
+    """Least cosines of the golden images and texts. By how the weights are stored: with the fp32 reference.
 
     int8_rows: rounding rows to 8 bits costs EfficientNet-Lite0 0.0017 at most, MiniLM 0.0007.
     """

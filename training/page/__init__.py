@@ -4,7 +4,7 @@
     summary     the plain-language sentences on top, with their numbers
     svg         charts, in the page's own colours (light and dark)
     tables      heat maps and tables
-    failures    queries that went wrong: their ranks, from embeddings, and small pictures
+    failures    queries that went wrong: their ranks, from embeddings, and small images
     parts       what every section is made of
     sections    one function a section of the page; shift_sections, example_sections, calibration_section
     document    the page; page.css its looks

@@ -23,7 +23,7 @@ def classification_section(inputs: PageInputs) -> Markup:
         for part in _classes(name, [_classified(r, name) for r in inputs.reports], bundles)
     ]
     said = note(
-        "Each picture gets the class whose name, in several templates, lies nearest: no training on classes."
+        "Each image gets the class whose name, in several templates, lies nearest: no training on classes."
     )
     legends = legend(bundles, directions=False) if len(bundles) > 1 else NOTHING
     return section("Zero-shot classification", said, legends, *parts) if parts else NOTHING
@@ -47,7 +47,7 @@ def _classes(name: str, shown: Sequence[ZeroShotReport | None], bundles: Sequenc
         head = f"{bundle}: " if len(present) > 1 else ""
         every = element("details", element("summary", "Every class"), classes_table(each))
         cards.append(card(f"{head}most confused", joined(confusions_table(each), every)))
-    size = element("small", f"{first.images:,} pictures, {first.classes:,} classes")
+    size = element("small", f"{first.images:,} images, {first.classes:,} classes")
     return [element("h3", name, size), element("div", *cards, class_="pair")]
 
 
@@ -79,6 +79,6 @@ def _failure(failure: Failure) -> Markup:
 
 
 def _shown(shown: Shown) -> Markup:
-    if shown.picture is None:
+    if shown.image is None:
         return element("q", shown.text)
-    return element("img", src=shown.picture, alt=shown.text, title=shown.text)
+    return element("img", src=shown.image, alt=shown.text, title=shown.text)

@@ -1,6 +1,6 @@
-"""Queries that went most wrong: which, by their ranks, and small pictures of what came instead.
+"""Queries that went most wrong: which, by their ranks, and small images of what came instead.
 
-`FailureLog` listens while sets are measured and keeps ids and texts only; pictures are read for the few that a
+`FailureLog` listens while sets are measured and keeps ids and texts only; images are read for the few that a
 page shows. It does NOT know encoders or HTML.
 """
 
@@ -21,7 +21,7 @@ from training.errors import UnreadableImage
 from training.evaluate.ranks import DIRECTIONS, Direction, Floats
 from training.evaluate.report import Condition
 from training.page.inputs import Failure, Shown
-from training.shift.conditions import picture_under
+from training.shift.conditions import image_under
 
 if TYPE_CHECKING:  # it brings torch, which a command loads last
     from training.evaluate.evaluate import Ranked
@@ -83,10 +83,10 @@ def worst_misses(ranked: "Ranked", *, direction: Direction, at_most: int = KEPT)
     return lowest
 
 
-def picture_failures(
+def image_failures(
     log: FailureLog, pairs: PairSet, *, bundle: str, condition: Condition | None, at_most: int
 ) -> list[Failure]:
-    """What the log has of the set under the condition, at most so many a direction, in words and pictures."""
+    """What the log has of the set under the condition, at most so many a direction, in words and images."""
     sources = {image.image_id: image.source for image in pairs.images}
 
     def with_image(image_id: str) -> Shown:
@@ -148,12 +148,12 @@ def _miss(
 
 
 def _thumbnail(read: Callable[[], bytes], *, image_id: str, condition: Condition | None) -> str | None:
-    """A data URI; None for a picture that can no longer be read."""
+    """A data URI; None for an image that can no longer be read."""
     try:
-        picture = decode_image(read())
+        image = decode_image(read())
     except (ImageError, UnreadableImage):
         return None
-    shown = picture if condition is None else picture_under(condition, picture, image_id=image_id)
+    shown = image if condition is None else image_under(condition, image, image_id=image_id)
     shown.thumbnail((THUMBNAIL_SIDE_PIXELS, THUMBNAIL_SIDE_PIXELS), Image.Resampling.LANCZOS)
     file = io.BytesIO()
     shown.save(file, "WEBP", quality=WEBP_QUALITY)

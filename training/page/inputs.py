@@ -11,10 +11,10 @@ from training.evaluate.report import Condition, RetrievalReport
 
 @dataclass(frozen=True)
 class Shown:
-    """A picture or a caption, as an answer: `picture` is a data URI, None for a caption."""
+    """An image or a caption, as an answer: `image` is a data URI, None for a caption."""
 
     text: str
-    picture: str | None = None
+    image: str | None = None
 
 
 @dataclass(frozen=True)

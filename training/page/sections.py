@@ -41,7 +41,7 @@ def recall_section(inputs: PageInputs) -> Markup:
             continue
         first = next(dataset for dataset in shown if dataset)
         kind = _kind_of(shown, in_domain=name == inputs.in_domain)
-        size = f"{first.images:,} pictures, {first.captions:,} captions{kind}"
+        size = f"{first.images:,} images, {first.captions:,} captions{kind}"
         charts = [
             card(DIRECTION_NAMES[d], bars(_groups(shown, d, ks), label=f"{name}, {DIRECTION_NAMES[d]}: recall"))
             for d in DIRECTIONS
@@ -72,7 +72,7 @@ def differences_section(inputs: PageInputs) -> Markup:
     if comparison.scores:
         said = "Errors under corruption (1 − recall) in percent of the baseline's; below 100 is better. "
         parts += [note(said, "Errors added: only what corruption adds."), scores_table(comparison.scores)]
-    said = note("Paired by picture: bundles answer the same queries, and pictures are drawn for both at once.")
+    said = note("Paired by image: bundles answer the same queries, and images are drawn for both at once.")
     return section("Which is better", said, *parts)
 
 

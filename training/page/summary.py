@@ -14,7 +14,7 @@ from training.evaluate.zero_shot import ZeroShotReport
 from training.page.inputs import PageInputs
 from training.page.markup import Markup, element, joined
 
-QUERIES = {"text_to_image": "for captions", "image_to_text": "for pictures"}
+QUERIES = {"text_to_image": "for captions", "image_to_text": "for images"}
 
 
 def summary_sentences(inputs: PageInputs) -> list[tuple[str, list[Markup]]]:
@@ -59,11 +59,11 @@ def _of_set(inputs: PageInputs, name: str, *, bundles: Sequence[str], k: int) ->
 def _retrieval(dataset: DatasetReport, *, bundle: str, k: int) -> Markup:
     there, back = (dataset.recall[direction][k] for direction in DIRECTIONS)
     return joined(
-        f"{bundle} finds the right picture among the first {k} for ",
+        f"{bundle} finds the right image among the first {k} for ",
         _strong(f"{100 * there.value:.1f}%"),
         f" of the captions ({100 * there.low:.1f}–{100 * there.high:.1f}), and a right caption for ",
         _strong(f"{100 * back.value:.1f}%"),
-        f" of the pictures ({100 * back.low:.1f}–{100 * back.high:.1f}).",
+        f" of the images ({100 * back.low:.1f}–{100 * back.high:.1f}).",
     )
 
 
@@ -130,7 +130,7 @@ def _classification(measured: ZeroShotReport, *, bundle: str) -> Markup:
     return joined(
         f"{bundle} gives ",
         _strong(f"{100 * first.value:.1f}%"),
-        f" of {measured.images:,} pictures their class, of {measured.classes:,} "
+        f" of {measured.images:,} images their class, of {measured.classes:,} "
         f"({100 * first.low:.1f}–{100 * first.high:.1f}; guessing gets {100 * measured.chance:.1f}%)",
         *mistakes,
         ".",
@@ -138,13 +138,13 @@ def _classification(measured: ZeroShotReport, *, bundle: str) -> Markup:
 
 
 def _cautions(reports: Sequence[RetrievalReport]) -> Iterator[Markup]:
-    # The same test pictures stand in the training set whichever bundle is measured: say it once.
+    # The same test images stand in the training set whichever bundle is measured: say it once.
     seen: set[tuple[str, str]] = set()
     for dataset in (each for report in reports for each in report.clean):
         for train, leaks in (dataset.leaks or {}).items():
             if leaks and (dataset.name, train) not in seen:
                 seen.add((dataset.name, train))
-                leaked = f"{dataset.leaked_images(train):,} of {dataset.name}'s {dataset.images:,} pictures"
+                leaked = f"{dataset.leaked_images(train):,} of {dataset.name}'s {dataset.images:,} images"
                 yield joined(_strong(f"{leaked} stand in {train}"), ": its figures are too good.")
     for report in reports:
         for dataset in report.clean:

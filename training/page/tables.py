@@ -106,7 +106,7 @@ def classes_table(measured: ZeroShotReport) -> Markup:
         [each.name, f"{each.images:,}", f"{100 * each.top1:.1f}", f"{each.guessed:,.3g}"]
         for each in worst_first
     ]
-    return table(["class", "pictures", "top-1 %", "given to"], rows)
+    return table(["class", "images", "top-1 %", "given to"], rows)
 
 
 def confusions_table(measured: ZeroShotReport) -> Markup:
@@ -114,7 +114,7 @@ def confusions_table(measured: ZeroShotReport) -> Markup:
         [each.name, each.taken_for, f"{each.images:,.3g}", f"{100 * each.share:.0f}%"]
         for each in measured.confused
     ]
-    return table(["is", "taken for", "pictures", "of its class"], rows, words=(0, 1))
+    return table(["is", "taken for", "images", "of its class"], rows, words=(0, 1))
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[Content]], *, words: Collection[int] = (0,)) -> Markup:

@@ -1,6 +1,6 @@
 """From an evaluation to its page: which failures to show, and under which name each bundle stands.
 
-Reads the few pictures that the page shows, and nothing else from disk.
+Reads the few images that the page shows, and nothing else from disk.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from training.evaluate.comparison import Comparison
 from training.evaluate.report import Condition, RetrievalReport, bundle_names, recall_depths
 from training.evaluate.shifts import Shifts, losses, usual_severity
 from training.page.document import write_page
-from training.page.failures import FailureLog, picture_failures
+from training.page.failures import FailureLog, image_failures
 from training.page.inputs import Failure, PageInputs
 
 MOST_FAILURES = 24
@@ -63,7 +63,7 @@ def _failures(
     return [
         failure
         for bundle, log, pairs, condition in places
-        for failure in picture_failures(log, pairs, bundle=bundle, condition=condition, at_most=each)
+        for failure in image_failures(log, pairs, bundle=bundle, condition=condition, at_most=each)
     ]
 
 

@@ -1,6 +1,6 @@
 """Makes the lists of ids beside the default encoder's recipe: `python -m training.recipes.lists <data folder>`.
 
-`lite0-minilm.excluded.txt`       training images that are nearly the same picture as one of an unseen set
+`lite0-minilm.excluded.txt`       training images that are nearly the same image as one of an unseen set
 `drawings-dev.openclipart.txt`    drawings held out of training as the dev set,
 `drawings-dev.noto-emoji.txt`     and emoji
 `drawings-dev.near.txt`           drawings and emoji nearly the same as one of those two lists
@@ -87,7 +87,7 @@ def write_excluded(train: list[HashedImages], unseen: list[PairSet]) -> set[str]
         comment=(
             "Kept out of training: images of flickr8k train, openclipart, noto-emoji and the demo's gallery\n"
             f"whose perceptual hash (on white, cropped, mirrored too) is within {NEAR_BITS} of 256 bits of a\n"
-            f"picture of an unseen set ({', '.join(test.name for test in unseen)}), named above each. Made by\n"
+            f"image of an unseen set ({', '.join(test.name for test in unseen)}), named above each. Made by\n"
             f"{COMMAND}"
         ),
     )

@@ -1,6 +1,6 @@
-"""What pictures and captions are changed by when a bundle is tested under other conditions.
+"""What images and captions are changed by when a bundle is tested under other conditions.
 
-    corruptions         of pictures, in five severities each; light   linear light, which some of them work in
+    corruptions         of images, in five severities each; light   linear light, which some of them work in
     text_corruptions    of captions
     input_sizes         the image tower at another size
     conditions          the command line's names and severities to conditions

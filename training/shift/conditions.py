@@ -96,7 +96,7 @@ def corrupted_conditions(corruptions: Sequence[str], severities: Sequence[int]) 
 
 
 def changes_text(condition: Condition) -> bool:
-    """Whether captions change, and pictures do not."""
+    """Whether captions change, and images do not."""
     return condition.corruption in TEXT_CORRUPTIONS
 
 
@@ -106,8 +106,8 @@ def seeded(image_id: str, condition: Condition) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big"))
 
 
-def picture_under(condition: Condition, image: Image.Image, *, image_id: str) -> Image.Image:
-    """The picture as the condition shows it, before the model's own resize."""
+def image_under(condition: Condition, image: Image.Image, *, image_id: str) -> Image.Image:
+    """The image as the condition shows it, before the model's own resize."""
     if condition.corruption is None or condition.severity is None or changes_text(condition):
         return image
     rng = seeded(image_id, condition)
@@ -129,26 +129,26 @@ def near_kinds(kind: str, held_out: Sequence[str]) -> tuple[str, ...]:
 
 
 def held_out_note(conditions: Sequence[Condition], held_out: Sequence[str] | None) -> str | None:
-    """Which corruptions of pictures a bundle's training kept out; None where no picture was corrupted.
+    """Which corruptions of images a bundle's training kept out; None where no image was corrupted.
 
     `held_out` None: nothing is known of its training.
     """
     names = dict.fromkeys(each.corruption for each in conditions if each.corruption in IMAGE_CORRUPTIONS)
-    pictures = [str(name) for name in names]
-    if not pictures:
+    images = [str(name) for name in names]
+    if not images:
         return None
     if held_out is None:
         return "it is not known which of these corruptions it was trained on: what it keeps may be memory"
-    near = {name: near_kinds(name, held_out) for name in pictures}
+    near = {name: near_kinds(name, held_out) for name in images}
     kept_out = (
         ", ".join(
             f"{name} (but not {' and '.join(near[name])}, much like it)" if near[name] else name
-            for name in pictures
+            for name in images
             if name in held_out
         )
         or "none of these corruptions"
     )
-    others = ", ".join(name for name in pictures if name not in held_out) or "none"
+    others = ", ".join(name for name in images if name not in held_out) or "none"
     return (
         f"kept out of its training by its recipe: {kept_out}; open to it, so that part may be memory: {others}"
     )

@@ -1,8 +1,8 @@
-"""Damage to pictures, at five severities: resolution, light, colour, noise, blur and compression.
+"""Damage to images, at five severities: resolution, light, colour, noise, blur and compression.
 
-Pure and size-free: an RGB picture of any size and a generator in, a picture of the same size out. What has a
+Pure and size-free: an RGB image of any size and a generator in, an image of the same size out. What has a
 grain (noise, blur, pixelate) scales it by the short side, 224 pixels being the reference, so that a large
-and a small copy of one photo look alike afterwards. Memory is the picture's, twice, plus a strip: nothing
+and a small copy of one photo look alike afterwards. Memory is the image's, twice, plus a strip: nothing
 is computed on all pixels as floats at once. It does NOT know towers, sets, or where a seed comes from.
 
 Kinds and strengths follow ImageNet-C (Hendrycks & Dietterich 2019) and MMRobustness (Qiu et al. 2022).
@@ -45,7 +45,7 @@ class ImageCorruption:
 def corrupt_image(
     image: Image.Image, corruption: str, *, severity: int, rng: np.random.Generator
 ) -> Image.Image:
-    """The RGB picture under a corruption of `IMAGE_CORRUPTIONS` at a severity from 1 to 5; of the same size."""
+    """The RGB image under a corruption of `IMAGE_CORRUPTIONS` at a severity from 1 to 5; of the same size."""
     if severity not in SEVERITIES:
         raise ValueError(f"severity is {severity}: it must be one of {SEVERITIES}")
     if corruption not in IMAGE_CORRUPTIONS:
@@ -142,7 +142,7 @@ def _compress(image: Image.Image, quality: float, _: np.random.Generator) -> Ima
 
 
 def _pixelate(image: Image.Image, share: float, _: np.random.Generator) -> Image.Image:
-    """Squares as large as those of a picture of the reference size shrunk to `share` of its side."""
+    """Squares as large as those of an image of the reference size shrunk to `share` of its side."""
     scale = share * min(REFERENCE_SIDE, *image.size) / min(image.size)
     small = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     return image.resize(small, Image.Resampling.BOX).resize(image.size, Image.Resampling.NEAREST)
@@ -171,7 +171,7 @@ IMAGE_CORRUPTIONS: dict[str, ImageCorruption] = {
 
 @dataclass(frozen=True, eq=False)
 class _Grain:
-    """Standard normal noise on a grid of the reference's pixels, at most as fine as the picture's own."""
+    """Standard normal noise on a grid of the reference's pixels, at most as fine as the image's own."""
 
     grid: Floats
     height: int
@@ -184,7 +184,7 @@ class _Grain:
         return cls(rng.standard_normal(shape, dtype=np.float32), image.height, image.width)
 
     def rows(self, top: int, count: int) -> Floats:
-        """Noise (count, width, 3) of the picture's rows from `top` on."""
+        """Noise (count, width, 3) of the image's rows from `top` on."""
         down = np.arange(top, top + count) * len(self.grid) // self.height
         across = np.arange(self.width) * self.grid.shape[1] // self.width
         return np.asarray(self.grid[down[:, None], across])

@@ -1,7 +1,7 @@
 """A bundle's image tower at another input size, where it allows one.
 
 A convolutional tower with pooling takes any size; a vision transformer has an embedding for every patch of
-the size it was trained at, and refuses others. What is tried here is what will run: one blank picture.
+the size it was trained at, and refuses others. What is tried here is what will run: one blank image.
 """
 
 import copy

@@ -35,7 +35,7 @@ class ImageSource:
 class ListedImage:
     """An image id, its captions, and the places where its file may be, best first.
 
-    `fault` says why the dataset itself gives no usable image (no caption, no picture in the shard).
+    `fault` says why the dataset itself gives no usable image (no caption, no image in the shard).
     """
 
     image_id: str

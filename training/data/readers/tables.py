@@ -160,7 +160,7 @@ def _grouped(rows: Iterator[Row], *, columns: Columns, folders: tuple[Path, ...]
 def _image_id(row: Row, column: str) -> str:
     value = row.cells[column]
     if isinstance(value, dict | bytes):
-        raise row.bad(column, "holds the picture itself; a path is needed: write the pictures to files")
+        raise row.bad(column, "holds the image itself; a path is needed: write the images to files")
     if not isinstance(value, str) or not value.strip():
         raise row.bad(column, "is not the path of an image")
     return value.strip()

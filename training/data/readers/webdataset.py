@@ -1,6 +1,6 @@
 """WebDataset shards: tar files whose members share a key, `0001.jpg` beside `0001.txt` or `0001.json`.
 
-Shards are indexed, never extracted: a picture is read back from its shard by offset and length, so a shard
+Shards are indexed, never extracted: an image is read back from its shard by offset and length, so a shard
 must not be compressed (`.tar.gz` is refused). The pattern may hold `{00000..00099}`, `{a,b}` and glob
 characters. An id is `<shard>/<key>`, since keys may repeat from shard to shard.
 
@@ -42,7 +42,7 @@ def read_webdataset(spec: Spec) -> Listing:
     for shard in shards(spec.body):
         for sample in _samples(shard):
             captions = _captions(sample, columns=columns, shard=shard)
-            fault = None if sample.image else "captions without a picture in the shard"
+            fault = None if sample.image else "captions without an image in the shard"
             places = (sample.image,) if sample.image else ()
             yield ListedImage(f"{shard.name}/{sample.key}", captions, places, fault)
 

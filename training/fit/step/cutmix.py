@@ -1,8 +1,8 @@
-"""CutMix: a box of each picture is taken from another, and so is that share of its target.
+"""CutMix: a box of each image is taken from another, and so is that share of its target.
 
-Against learning few photos by heart (Yun et al. 2019, there for classes). Every picture of a step takes the box
+Against learning few photos by heart (Yun et al. 2019, there for classes). Every image of a step takes the box
 from the one that follows it, the last from the first: the order of a batch is random anyway. It works on pixels
-and on the activations of a stem alike, both being maps of a picture. It does not know captions or losses.
+and on the activations of a stem alike, both being maps of an image. It does not know captions or losses.
 """
 
 import math
@@ -20,7 +20,7 @@ GRID = 14
 
 @dataclass(frozen=True)
 class Box:
-    """In fourteenths of a picture's sides."""
+    """In fourteenths of an image's sides."""
 
     top: int
     left: int
@@ -28,7 +28,7 @@ class Box:
 
     @property
     def share(self) -> float:
-        """Of the picture's area."""
+        """Of the image's area."""
         return self.side**2 / GRID**2
 
     def paste(self, maps: torch.Tensor) -> torch.Tensor:
@@ -53,7 +53,7 @@ def draw_box(probability: float, *key: int) -> Box | None:
 
 
 def followers(draws: Sequence[Draw], part_size: int) -> list[Draw]:
-    """For each draw one of the picture that fills its box, when the draws are read `part_size` at a time."""
+    """For each draw one of the image that fills its box, when the draws are read `part_size` at a time."""
     found: list[Draw] = []
     for start in range(0, len(draws), part_size):
         distinct, rows = distinct_views(draws[start : start + part_size])

@@ -1,8 +1,8 @@
-"""Batches whose pictures are easily taken for each other: a share of each is drawn as neighbours of the rest.
+"""Batches whose images are easily taken for each other: a share of each is drawn as neighbours of the rest.
 
-A picture's neighbours are those whose captions say nearly the same, by the text tower that a run begins with:
+An image's neighbours are those whose captions say nearly the same, by the text tower that a run begins with:
 nothing here depends on what was learned since, so a run that resumes draws what it would have drawn. An epoch
-sees the same pictures as it would without, in another order. It does not know towers or losses.
+sees the same images as it would without, in another order. It does not know towers or losses.
 """
 
 from collections import Counter
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from training.fit.step.mixture import Example
 
 NEIGHBOURS = 16
-"""Of each picture. One of them is drawn: the nearest alone is often a second picture of the same thing."""
+"""Of each image. One of them is drawn: the nearest alone is often a second image of the same thing."""
 BLOCK_SCORES = 4 * 1024 * 1024
 
 

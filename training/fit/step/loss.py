@@ -22,7 +22,7 @@ MAX_LOGIT_SCALE = 100.0
 class PairIds:
     """Who belongs to whom: integers (n,), equal for equal images and for equal captions, on every process.
 
-    Where `share` of each picture shows another pair's (see `cutmix`), `mixed` has that pair's ids.
+    Where `share` of each image shows another pair's (see `cutmix`), `mixed` has that pair's ids.
     """
 
     images: torch.Tensor

@@ -1,4 +1,4 @@
-"""Which pictures and captions make up each batch: sources mixed by weight, drawn from seed, phase and epoch.
+"""Which images and captions make up each batch: sources mixed by weight, drawn from seed, phase and epoch.
 
 Nothing here depends on what was drawn before, so a run that resumes in the middle of an epoch sees exactly what
 it would have seen. It does not know pixels or towers.
@@ -18,14 +18,14 @@ from training.data.captions import normalise_caption
 from training.data.pairs import CaptionedImage, MissingImage, PairSet
 from training.errors import EmptyPairSet
 from training.fit.recipe import Source
-from training.fit.views.views import TrainingImage, picture_digest
+from training.fit.views.views import TrainingImage, image_digest
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One picture with its captions; `source` is its place in the recipe, `number` its own in the mixture."""
+    """One image with its captions; `source` is its place in the recipe, `number` its own in the mixture."""
 
-    picture: TrainingImage
+    image: TrainingImage
     captions: tuple[str, ...]
     source: int
     number: int
@@ -65,8 +65,8 @@ class Mixture:
     def draw(self, examples: Sequence[Example], *key: int, views: int, captions: int = 1) -> list[Draw]:
         """`captions` draws an example, one after the other, of one view; `key` is (seed, phase, epoch, step).
 
-        Views are 0 to views − 1, 0 being the plain picture and caption; views = 0 gives one never given before.
-        A picture with fewer captions repeats them: every process's share of a batch is of one size.
+        Views are 0 to views − 1, 0 being the plain image and caption; views = 0 gives one never given before.
+        An image with fewer captions repeats them: every process's share of a batch is of one size.
         """
         rng = np.random.default_rng([1, *key])
         return [draw for example in examples for draw in self._draw_one(example, views, captions, rng)]
@@ -89,11 +89,11 @@ def build_mixture(
     sets: Sequence[PairSet],
     *,
     threads: int = 2,
-    on_picture: Callable[[], None] = lambda: None,
+    on_image: Callable[[], None] = lambda: None,
 ) -> Mixture:
-    """Decode every picture once; those that do not decode are left out and named.
+    """Decode every image once; those that do not decode are left out and named.
 
-    Raises EmptyPairSet when a source has no usable picture.
+    Raises EmptyPairSet when a source has no usable image.
     """
     examples: list[tuple[Example, ...]] = []
     broken: list[MissingImage] = []
@@ -101,34 +101,34 @@ def build_mixture(
         for place, pair_set in enumerate(sets):
             first = sum(map(len, examples))
             usable: list[Example] = []
-            for image, found in zip(pair_set.images, pool.map(_picture, pair_set.images), strict=True):
-                on_picture()
+            for image, found in zip(pair_set.images, pool.map(_image, pair_set.images), strict=True):
+                on_image()
                 if isinstance(found, MissingImage):
                     broken.append(found)
                 else:
                     usable.append(Example(found, image.captions, place, first + len(usable)))
             if not usable:
-                raise EmptyPairSet(f"{pair_set.spec}: none of its {len(pair_set.images)} pictures decodes")
+                raise EmptyPairSet(f"{pair_set.spec}: none of its {len(pair_set.images)} images decodes")
             examples.append(tuple(usable))
     return Mixture(tuple(examples), tuple(sources), tuple(broken))
 
 
-def _picture(image: CaptionedImage) -> Picture | MissingImage:
+def _image(image: CaptionedImage) -> TrainingImage | MissingImage:
     try:
-        return TrainingImage(image.source, picture_digest(image.source), may_flip(image.captions))
+        return TrainingImage(image.source, image_digest(image.source), may_flip(image.captions))
     except (TwinlensError, OSError) as error:
         return MissingImage(image.image_id, str(error))
 
 
 def image_ids(draws: Sequence[Draw]) -> NDArray[np.int64]:
-    """(n,) equal where pictures are, by content: a copy under another name is the same picture."""
-    return np.array([int.from_bytes(draw.example.picture.digest[:8], "big", signed=True) for draw in draws])
+    """(n,) equal where images are, by content: a copy under another name is the same image."""
+    return np.array([int.from_bytes(draw.example.image.digest[:8], "big", signed=True) for draw in draws])
 
 
 def distinct_views(draws: Sequence[Draw]) -> tuple[list[Draw], NDArray[np.int64]]:
     """One draw of each (example, view), in order of appearance, and for every draw its place among them.
 
-    A copy of a picture under other captions may be augmented otherwise, or must not be mirrored.
+    A copy of an image under other captions may be augmented otherwise, or must not be mirrored.
     """
     places: dict[tuple[int, int], int] = {}
     distinct: list[Draw] = []

@@ -1,7 +1,7 @@
 """One training step: draws become embeddings, their loss gives gradients, the optimiser moves the weights.
 
 All that is random in a step depends on its key, (seed, phase, epoch, step), alone. It does not know epochs,
-schedules, checkpoints or where pictures lie.
+schedules, checkpoints or where images lie.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ class Mimicry:
 
 
 def open_mimicry(prepared: Prepared, reporter: Reporter) -> Mimicry | None:
-    """The recipe's teacher, its rows of all pictures and captions kept (the first process computes them)."""
+    """The recipe's teacher, its rows of all images and captions kept (the first process computes them)."""
     wanted, bundle = prepared.recipe.distillation, prepared.teacher
     if wanted is None or bundle is None:
         return None
@@ -47,7 +47,7 @@ def open_mimicry(prepared: Prepared, reporter: Reporter) -> Mimicry | None:
     teacher = opened()
     missing = sum(len(some) for some in teacher.missing(prepared.mixture))
     if prepared.processes.first and missing:
-        reporter.say(f"{missing} pictures and captions go through the teacher {bundle.name} once, and are kept")
+        reporter.say(f"{missing} images and captions go through the teacher {bundle.name} once, and are kept")
         with reporter.bar("teacher", missing, unit="rows") as bar:
             teacher.compute(prepared.mixture, on_batch=bar.advance)
     prepared.processes.wait()
@@ -125,7 +125,7 @@ class Stepper:
 
 
 def pair_ids(draws: Sequence[Draw], box: Box | None, *, part_size: int, device: torch.device) -> PairIds:
-    """Who belongs to whom in a batch that is read `part_size` draws at a time, its pictures mixed by `box`."""
+    """Who belongs to whom in a batch that is read `part_size` draws at a time, its images mixed by `box`."""
 
     def of(some: Sequence[Draw]) -> tuple[torch.Tensor, torch.Tensor]:
         return torch.from_numpy(image_ids(some)).to(device), torch.from_numpy(caption_ids(some)).to(device)

@@ -1,6 +1,6 @@
-"""A stronger bundle whose similarities a run learns to mimic: its rows of pictures and captions, kept.
+"""A stronger bundle whose similarities a run learns to mimic: its rows of images and captions, kept.
 
-The teacher sees plain pictures and whole captions, whatever the student is shown, in its own space and size. It
+The teacher sees plain images and whole captions, whatever the student is shown, in its own space and size. It
 does not know losses.
 """
 
@@ -39,28 +39,28 @@ class Teacher:
         self._images, self._texts = (ActivationStore(folder / name, [dim]) for name in ("images", "texts"))
 
     def missing(self, mixture: Mixture) -> tuple[list[TrainingImage], list[str]]:
-        """The pictures and the captions that are not kept yet, without repeats."""
+        """The images and the captions that are not kept yet, without repeats."""
         examples = [example for some in mixture.examples for example in some]
-        pictures = {_picture_key(example.picture): example.picture for example in examples}
+        images = {_image_key(example.image): example.image for example in examples}
         captions = {_text_key(caption_id(text)): text for example in examples for text in example.captions}
         return (
-            [picture for key, picture in pictures.items() if key not in self._images],
+            [image for key, image in images.items() if key not in self._images],
             [text for key, text in captions.items() if key not in self._texts],
         )
 
     def compute(self, mixture: Mixture, *, on_batch: OnBatch) -> None:
         """Compute and keep what is missing. Raises UnreadableImage, BundleError."""
         with self._images.writing(), self._texts.writing():
-            pictures, captions = self.missing(mixture)
-            if not pictures and not captions:
+            images, captions = self.missing(mixture)
+            if not images and not captions:
                 return
             encoder = Encoder.load(self._bundle, device=str(self._device), max_batch=BATCH)
             settings = ViewSettings(encoder.preprocessing, NO_AUGMENTATION, 0)
             with ThreadPoolExecutor(self._threads) as pool:
-                for some in _parts(pictures, BATCH):
-                    pixels = np.stack([*pool.map(lambda picture: settings.pixels(picture, 0), some)])
+                for some in _parts(images, BATCH):
+                    pixels = np.stack([*pool.map(lambda image: settings.pixels(image, 0), some)])
                     rows = encoder.encode_pixels(pixels).astype(np.float16)
-                    self._images.append([_picture_key(picture) for picture in some], rows)
+                    self._images.append([_image_key(image) for image in some], rows)
                     on_batch(len(some))
             for texts in _parts(sorted(captions, key=len), CAPTIONS_AT_ONCE):
                 vectors = encoder.encode_texts(texts).vectors.astype(np.float16)
@@ -70,9 +70,9 @@ class Teacher:
     def rows(
         self, draws: Sequence[Draw], box: Box | None, *, part_size: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(n, e) unit rows of the pictures and of the captions of a batch that is read `part_size` at a time.
+        """(n, e) unit rows of the images and of the captions of a batch that is read `part_size` at a time.
 
-        A picture that shows a box of another is taken for the mean of the two, by the share of the box.
+        An image that shows a box of another is taken for the mean of the two, by the share of the box.
         """
         images = self._read_images(draws)
         if box is not None:
@@ -81,7 +81,7 @@ class Teacher:
         return self._unit(images), self._unit(texts)
 
     def _read_images(self, draws: Sequence[Draw]) -> NDArray[np.float32]:
-        kept = self._images.read([_picture_key(draw.example.picture) for draw in draws])
+        kept = self._images.read([_image_key(draw.example.image) for draw in draws])
         return kept.astype(np.float32)
 
     def _unit(self, rows: NDArray[np.floating]) -> torch.Tensor:
@@ -89,8 +89,8 @@ class Teacher:
         return torch.nn.functional.normalize(tensor, dim=1)
 
 
-def _picture_key(picture: TrainingImage) -> bytes:
-    return picture.digest[:KEY_BYTES]
+def _image_key(image: TrainingImage) -> bytes:
+    return image.digest[:KEY_BYTES]
 
 
 def _text_key(number: int) -> bytes:

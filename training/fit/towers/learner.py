@@ -1,6 +1,6 @@
 """The towers in training: which parameters move in a phase, and how a batch becomes embeddings.
 
-It does not know schedules, files of pictures or when to stop.
+It does not know schedules, files of images or when to stop.
 """
 
 import math
@@ -28,7 +28,7 @@ TEXT_BATCH = 64
 """Texts of like length that run together; the contrastive batch is whatever the phase says."""
 
 CPU_IMAGE_BATCH = 32
-"""Pictures that run together on a CPU: 256 at once take 1.6 times as long, for want of cache."""
+"""Images that run together on a CPU: 256 at once take 1.6 times as long, for want of cache."""
 
 
 class Feed(Protocol):

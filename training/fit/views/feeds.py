@@ -21,7 +21,7 @@ from training.fit.step.mixture import Draw
 from training.fit.towers.learner import Feed, Learner
 from training.fit.towers.stems import CutTower
 from training.fit.views.kept_texts import KeptTexts
-from training.fit.views.views import LiveViews, TrainingImage, StemViews, ViewSettings, Wanted
+from training.fit.views.views import LiveViews, StemViews, TrainingImage, ViewSettings, Wanted
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Feeds:
 
 
 def whole_towers_feed(prepared: Prepared) -> LiveViews:
-    """Plain pictures for towers that run whole."""
+    """Plain images for towers that run whole."""
     settings = ViewSettings(prepared.point.preprocessing, NO_AUGMENTATION, prepared.recipe.seed)
     return LiveViews(settings, device=prepared.device, threads=prepared.recipe.decode_threads)
 
@@ -79,7 +79,7 @@ def _rows_of(draws: Sequence[Draw], place: int) -> list[int]:
 
 
 def _views(draws: Sequence[Draw], rows: Sequence[int]) -> Wanted:
-    return [(draws[row].example.picture, draws[row].view) for row in rows]
+    return [(draws[row].example.image, draws[row].view) for row in rows]
 
 
 class _BehindStem:
@@ -163,10 +163,10 @@ def _text_identity(prepared: Prepared, cut: CutTower) -> str:
 
 def _wanted(prepared: Prepared, views: int) -> list[list[tuple[TrainingImage, int]]]:
     wanted = [
-        [(example.picture, view) for view in range(views) for example in examples]
+        [(example.image, view) for view in range(views) for example in examples]
         for examples in prepared.mixture.examples
     ]
-    return [*wanted, [(picture, 0) for one in prepared.held_out for picture in one.pictures]]
+    return [*wanted, [(image, 0) for one in prepared.held_out for image in one.images]]
 
 
 def _compute(

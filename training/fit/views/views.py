@@ -1,8 +1,8 @@
-"""Views of pictures as the trained part of a tower sees them: decoded, augmented, through the frozen stem.
+"""Views of images as the trained part of a tower sees them: decoded, augmented, through the frozen stem.
 
-View 0 is the plain picture, every other view one fixed draw of the augmentation. What a stem makes of a view
+View 0 is the plain image, every other view one fixed draw of the augmentation. What a stem makes of a view
 never changes while the stem is frozen, so it is computed once and kept (`activations`), keyed by the digests of
-picture and settings: runs that share stem, augmentation and seed share the work. It knows no captions.
+image and settings: runs that share stem, augmentation and seed share the work. It knows no captions.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ BATCH = 32
 
 @dataclass(frozen=True, slots=True)
 class TrainingImage:
-    """Where a picture's bytes are, their digest, and whether a mirrored view fits its captions."""
+    """Where an image's bytes are, their digest, and whether a mirrored view fits its captions."""
 
     source: ImageSource
     digest: bytes
@@ -41,7 +41,7 @@ class TrainingImage:
 
 @dataclass(frozen=True)
 class ViewSettings:
-    """What a view depends on besides the picture; `seed` draws the augmentation."""
+    """What a view depends on besides the image; `seed` draws the augmentation."""
 
     preprocessing: Preprocessing
     augmentation: Augmentation
@@ -52,9 +52,7 @@ class ViewSettings:
         try:
             image = decode_image(seen.source.read())
         except ImageError as error:
-            raise UnreadableImage(
-                f"{seen.source.path} decoded before and no longer does: {error}"
-            ) from error
+            raise UnreadableImage(f"{seen.source.path} decoded before and no longer does: {error}") from error
         if view == 0:
             return to_pixels(image, self.preprocessing)
         return augmented_pixels(
@@ -67,7 +65,7 @@ class ViewSettings:
 
 
 Wanted = Sequence[tuple[TrainingImage, int]]
-"""(picture, view) for each row of a batch."""
+"""(image, view) for each row of a batch."""
 
 
 class LiveViews:
@@ -87,19 +85,19 @@ class LiveViews:
     def turn(self, following: Wanted = ()) -> None:
         """Go on to the next batch, and begin to decode the one that follows it."""
         self._current, self._next = self._next, {}
-        for picture, view in following:
-            self._next[picture.digest, view] = self._decode(picture, view)
+        for image, view in following:
+            self._next[image.digest, view] = self._decode(image, view)
 
     def read(self, wanted: Wanted) -> torch.Tensor:
         """(n, 3, h, w) float32 on the device. Raises UnreadableImage or ImageError."""
-        for picture, view in wanted:
-            if (picture.digest, view) not in self._current:
-                self._current[picture.digest, view] = self._decode(picture, view)
-        pixels = np.stack([self._current[picture.digest, view].result() for picture, view in wanted])
+        for image, view in wanted:
+            if (image.digest, view) not in self._current:
+                self._current[image.digest, view] = self._decode(image, view)
+        pixels = np.stack([self._current[image.digest, view].result() for image, view in wanted])
         return self._normalise(torch.from_numpy(pixels).to(self._device))
 
-    def _decode(self, picture: TrainingImage, view: int) -> Future[Pixels]:
-        return self._pool.submit(self._settings.pixels, picture, view)
+    def _decode(self, image: TrainingImage, view: int) -> Future[Pixels]:
+        return self._pool.submit(self._settings.pixels, image, view)
 
 
 class StemViews:
@@ -116,11 +114,11 @@ class StemViews:
         self._store = ActivationStore(cache / self._identity(), shape)
 
     def missing(self, wanted: Wanted) -> list[tuple[TrainingImage, int]]:
-        """Those (picture, view) that are not kept yet, without repeats."""
+        """Those (image, view) that are not kept yet, without repeats."""
         absent: dict[bytes, tuple[TrainingImage, int]] = {}
-        for picture, view in wanted:
-            if (key := view_key(picture, view)) not in self._store:
-                absent.setdefault(key, (picture, view))
+        for image, view in wanted:
+            if (key := view_key(image, view)) not in self._store:
+                absent.setdefault(key, (image, view))
         return list(absent.values())
 
     def compute(self, wanted: Wanted, *, threads: int, on_batch: Callable[[int], None]) -> None:
@@ -137,7 +135,7 @@ class StemViews:
 
     def read(self, wanted: Wanted) -> torch.Tensor:
         """(n, …) float32 activations, channels first, on the stem's device."""
-        records = self._store.read([view_key(picture, view) for picture, view in wanted])
+        records = self._store.read([view_key(image, view) for image, view in wanted])
         return channels_first(torch.from_numpy(records).to(self._device).float())
 
     def _run(self, pixels: Pixels) -> Activations:
@@ -148,7 +146,7 @@ class StemViews:
         return records
 
     def _identity(self) -> str:
-        """Digest of all that an activation depends on besides the picture and the view's number."""
+        """Digest of all that an activation depends on besides the image and the view's number."""
         state = {name: tensor.contiguous() for name, tensor in self._stem.state_dict().items()}
         settings = {
             "preprocessing": self._settings.preprocessing.model_dump(mode="json"),
@@ -163,13 +161,13 @@ class StemViews:
         return digest.hexdigest()[:32]
 
 
-def view_key(picture: TrainingImage, view: int) -> bytes:
-    """16 bytes that name (picture, view); whether it may be mirrored matters to augmented views only."""
-    flippable = picture.flippable and view > 0
-    return hashlib.sha256(picture.digest + bytes([flippable]) + view.to_bytes(4, "big")).digest()[:KEY_BYTES]
+def view_key(image: TrainingImage, view: int) -> bytes:
+    """16 bytes that name (image, view); whether it may be mirrored matters to augmented views only."""
+    flippable = image.flippable and view > 0
+    return hashlib.sha256(image.digest + bytes([flippable]) + view.to_bytes(4, "big")).digest()[:KEY_BYTES]
 
 
-def picture_digest(source: ImageSource) -> bytes:
+def image_digest(source: ImageSource) -> bytes:
     """SHA-256 of the file's bytes, once they were seen to decode. Raises UnreadableImage, ImageError."""
     data = source.read()
     decode_image(data)

@@ -1,4 +1,4 @@
-"""`POST /images/pass`: the page trades its key for a cookie that opens pictures (`service.access.passes`)."""
+"""`POST /images/pass`: the page trades its key for a cookie that opens images (`service.access.passes`)."""
 
 import time
 
@@ -14,7 +14,7 @@ router = APIRouter(tags=["gallery"])
 
 @router.post("/images/pass", status_code=204, include_in_schema=False)
 async def give_pass(request: Request) -> Response:
-    """Sets the cookie, which the browser sends with pictures only; without API keys there is nothing to do."""
+    """Sets the cookie, which the browser sends with images only; without API keys there is nothing to do."""
     response = Response(status_code=204)
     key = context_of(request).caller.key
     if key is not None:

@@ -1,4 +1,4 @@
-"""Where a picture's bytes lie, and how to read them safely.
+"""Where an image's bytes lie, and how to read them safely.
 
 Knows files and ranges within files; not what is in them, and nothing of galleries or releases.
 """
@@ -11,30 +11,30 @@ from pathlib import Path
 
 from index.errors import ImageMissing
 
-MAX_PICTURE_BYTES = 256 * 1024 * 1024
+MAX_IMAGE_BYTES = 256 * 1024 * 1024
 LIVE_SCHEME = "live://"
 """Begins the path of an image that came with a live change, before its name there. No gallery has such."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageSource:
-    """A picture below the gallery's root: a whole file, or `length_bytes` of one from `offset_bytes` on."""
+    """An image below the gallery's root: a whole file, or `length_bytes` of one from `offset_bytes` on."""
 
     path: str
     offset_bytes: int | None = None
     length_bytes: int | None = None
 
-    def read(self, root: Path, *, live: Path | None = None, max_bytes: int = MAX_PICTURE_BYTES) -> bytes:
-        """The picture's bytes; raises `ImageMissing` with the reason. `live`: the folder of live images,
+    def read(self, root: Path, *, live: Path | None = None, max_bytes: int = MAX_IMAGE_BYTES) -> bytes:
+        """The image's bytes; raises `ImageMissing` with the reason. `live`: the folder of live images,
         which are named by what is in them.
 
-        Only regular files are opened: a pipe or a device under a picture's name would block for ever.
+        Only regular files are opened: a pipe or a device under an image's name would block for ever.
         """
         file_path, live_name = root / self.path, ""
         if self.path.startswith(LIVE_SCHEME):
             live_name = self.path.removeprefix(LIVE_SCHEME)
             if live is None or not live_name:
-                raise ImageMissing("the item was put as a vector, without an image", code="no_picture")
+                raise ImageMissing("the item was put as a vector, without an image", code="no_image")
             file_path = live / live_name
         try:
             status = file_path.stat()
@@ -71,5 +71,5 @@ def _read_exactly(descriptor: int, length_bytes: int, offset_bytes: int) -> byte
 
 
 def digest_of(data: bytes) -> bytes:
-    """SHA-256, 32 bytes: what a picture or a text is known by in the cache and the tables."""
+    """SHA-256, 32 bytes: what an image or a text is known by in the cache and the tables."""
     return hashlib.sha256(data).digest()

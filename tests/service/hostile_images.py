@@ -108,7 +108,7 @@ def _profile(number: int) -> bytes:
 
 
 def polyglots() -> Iterator[Hostile]:
-    """Pictures that are something else as well: the picture counts, the rest is never looked at."""
+    """Images that are something else as well: the image counts, the rest is never looked at."""
     jpeg, pngs = make.saved(make.noise(), "JPEG"), make.saved(make.noise(), "PNG")
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
@@ -120,7 +120,7 @@ def polyglots() -> Iterator[Hostile]:
     yield Hostile("png with a script in its text", make.png(before=make.chunk(b"tEXt", b"a\x00" + script)), OK)
     yield Hostile("jpeg and jpeg", jpeg + jpeg, OK)
     yield Hostile(
-        "jpeg of two pictures",
+        "jpeg of two images",
         make.saved(make.noise(), "MPO", save_all=True, append_images=[make.noise(seed=6)]),
         OK,
     )
@@ -184,7 +184,7 @@ def unwanted(folder: Path) -> Iterator[Hostile]:
 
 
 def markup() -> Iterator[Hostile]:
-    """No pictures at all."""
+    """No images at all."""
     files = {
         "svg": b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>',
         "svg with entities": b'<?xml version="1.0"?><!DOCTYPE s [<!ENTITY x SYSTEM "file:///etc/hosts">]><svg/>',

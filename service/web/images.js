@@ -1,15 +1,15 @@
 /**
- * Ways for a picture to come in: chosen, taken, dropped, pasted. Each ends in `onPicture(file)` or
- * `onRefusal(why)`. Pictures live in this tab only; they are never put in the address.
+ * Ways for an image to come in: chosen, taken, dropped, pasted. Each ends in `onImage(file)` or
+ * `onRefusal(why)`. Images live in this tab only; they are never put in the address.
  */
 
 const KEPT = 12; // enough for going back; each may be several MB
 const kept = new Map(); // token -> {blob, address}
 let count = 0;
 
-/** Keeps the picture for going back to it; answers the token that stands for it in the address. */
-export function keepPicture(blob) {
-  // Unique over reloads too, or an old address could show a newer picture.
+/** Keeps the image for going back to it; answers the token that stands for it in the address. */
+export function keepImage(blob) {
+  // Unique over reloads too, or an old address could show a newer image.
   const token = `${Date.now().toString(36)}-${(count += 1)}`;
   kept.set(token, { blob, address: URL.createObjectURL(blob) });
   for (const [oldest, { address }] of kept) {
@@ -20,21 +20,21 @@ export function keepPicture(blob) {
   return token;
 }
 
-/** {blob, address}, or undefined when the picture belongs to another tab, device or time. */
-export const keptPicture = (token) => kept.get(token);
+/** {blob, address}, or undefined when the image belongs to another tab, device or time. */
+export const keptImage = (token) => kept.get(token);
 
-export function watchPictures({ file, camera, overlay, onPicture, onRefusal }) {
+export function watchImages({ file, camera, overlay, onImage, onRefusal }) {
   const take = (transfer) => {
-    const picture = [...(transfer?.files ?? [])].find((each) => each.type.startsWith("image/"));
-    if (picture) onPicture(picture);
-    return Boolean(picture);
+    const image = [...(transfer?.files ?? [])].find((each) => each.type.startsWith("image/"));
+    if (image) onImage(image);
+    return Boolean(image);
   };
   const refuse = (transfer) => {
     const [first] = transfer.files;
     onRefusal(
       first
-        ? `“${first.name}” is not a picture. PNG, JPEG, WebP and GIF files work.`
-        : "That was a link or a text, not a picture file. Save the picture first, then drop the file.",
+        ? `“${first.name}” is not an image. PNG, JPEG, WebP and GIF files work.`
+        : "That was a link or a text, not an image file. Save the image first, then drop the file.",
     );
   };
 

@@ -1,4 +1,4 @@
-"""Bytes to the pixels a tower reads, and to what a gallery keeps of a picture.
+"""Bytes to the pixels a tower reads, and to what a gallery keeps of an image.
 
 Takes what callers send: raw bytes, base64, data URIs. Knows nothing of HTTP, tickets or devices, nor in which
 process it runs, and fetches nothing: a URL is refused.
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from encoders.images import Preprocessing, decode_image, to_pixels
-from index.pictures import digest_of
+from index.image_files import digest_of
 from index.thumbnails import make_thumbnail
 from service.errors import InvalidField
 
@@ -38,7 +38,7 @@ class ImageLimits:
 
 @dataclass(frozen=True, slots=True)
 class WholeImage:
-    """A whole picture, for a gallery: `pixels` (height, width, 3) uint8 as the tower reads them.
+    """A whole image, for a gallery: `pixels` (height, width, 3) uint8 as the tower reads them.
 
     `digest` is the SHA-256 of the file's bytes; `thumbnail` is WebP, at most 256 px on its long side.
     """
