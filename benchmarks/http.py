@@ -79,12 +79,20 @@ def serving(
 
 @contextmanager
 def running(
-    command: Sequence[str], *, port: int, ready: str, workplace: Path, settings: Mapping[str, str]
+    command: Sequence[str],
+    *,
+    port: int,
+    ready: str,
+    workplace: Path,
+    settings: Mapping[str, str],
+    folder: Path = ROOT,
 ) -> Iterator[Service]:
-    """Any server, once it answers at the path `ready`; ended with the block. Raises BenchmarkFailed, with the
-    end of its log."""
+    """Any server, started in `folder`, once it answers at the path `ready`; ended with the block.
+
+    Raises BenchmarkFailed, with the end of its log.
+    """
     with tempfile.TemporaryFile(dir=workplace) as log:
-        process = subprocess.Popen(command, cwd=ROOT, env={**settings}, stderr=log, stdout=log)
+        process = subprocess.Popen(command, cwd=folder, env={**settings}, stderr=log, stdout=log)
         try:
             _wait_until_ready(process, port, ready)
             yield Service(port, process, workplace)
