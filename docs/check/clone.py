@@ -34,7 +34,7 @@ def make_clone(root: Path, scratch: Path, *, fresh: bool) -> Path:
 
 def give_files(clone: Path, home: Path) -> None:
     """What pages take for granted: some images in ~/Pictures and two in the clone."""
-    images = home / "Images"
+    images = home / "Pictures"
     (images / "animals").mkdir(parents=True)
     (clone / "images").symlink_to(images)
     captions = dict(_draw_images(images))
