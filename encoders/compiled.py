@@ -6,6 +6,7 @@ Knows no bundles and no tokenizers. Source of the calls: OpenVINO's frontend for
 """
 
 import importlib.util
+import os
 import platform
 import threading
 import warnings
@@ -30,6 +31,12 @@ LEAST_COSINE = {"fp32": 0.99999, "bf16": 0.98}
 SHAPES_KEPT = 32
 """Entries of what OpenVINO prepares for each new shape of a batch. Of its 5,000 a service still grew after
 100,000 requests, by 150 MiB in all, and was no faster; with 8 a request of one text took a tenth longer."""
+
+KERNELS_KEPT = 64
+"""Entries of the cache of oneDNN itself, below OpenVINO's. Of its 1,024 a service grew by 100 kB with each new
+shape, for hours (findings/openvino-onednn-cache.sh)."""
+
+_KERNELS_SETTING = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
 
 
 @dataclass(frozen=True)
@@ -57,8 +64,11 @@ def compile_tower(tower: Tower, model: nn.Module, example: Example, *, precision
 
     Raises EngineUnavailable when OpenVINO is missing, does not know an operator, or computes something else.
     """
+    with torch.no_grad():
+        expected = unit_rows(tower(example.checked))  # first: then PyTorch's own oneDNN has read its settings
     try:
-        compiled = _compiled(tower, model, example, precision=precision, threads=threads)
+        with _few_kernels_kept():
+            compiled = _compiled(tower, model, example, precision=precision, threads=threads)
     except ImportError as error:
         raise EngineUnavailable(f"openvino cannot be imported: {error}; pip install openvino") from error
     except Exception as error:  # OpenVINO's errors are of many types
@@ -67,8 +77,8 @@ def compile_tower(tower: Tower, model: nn.Module, example: Example, *, precision
     def features(batch: torch.Tensor) -> torch.Tensor:
         return torch.from_numpy(compiled(batch.numpy(), share_inputs=True)[0])
 
-    with torch.no_grad():
-        expected, found = unit_rows(tower(example.checked)), unit_rows(features(example.checked))
+    with _few_kernels_kept():
+        found = unit_rows(features(example.checked))
     cosine = float((expected * found).sum(dim=1).min())
     if not cosine >= LEAST_COSINE[precision]:
         raise EngineUnavailable(
@@ -102,6 +112,18 @@ def _compiled(tower: Tower, model: nn.Module, example: Example, *, precision: st
         "ENABLE_CPU_PINNING": False,  # else two processes are pinned to the same cores
     }
     return openvino.Core().compile_model(network, "CPU", settings)
+
+
+@contextmanager
+def _few_kernels_kept() -> Iterator[None]:
+    """Bound what oneDNN keeps below OpenVINO, which is nowhere else to be set, and is read once, at the first kernel."""
+    given = os.environ.get(_KERNELS_SETTING)
+    os.environ.setdefault(_KERNELS_SETTING, str(KERNELS_KEPT))
+    try:
+        yield
+    finally:
+        if given is None:
+            os.environ.pop(_KERNELS_SETTING, None)
 
 
 @contextmanager

@@ -1,6 +1,8 @@
 """Towers compiled by OpenVINO embed as PyTorch's do, at every batch size and length; else they are refused."""
 
 import logging
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,31 @@ def test_the_encoder_that_ships_is_compiled_by_auto() -> None:
     assert encoder.engine == "openvino"
     expected = Encoder.load(DEFAULT_BUNDLE, device="cpu").encode_texts(TEXTS).vectors
     assert (encoder.encode_texts(TEXTS).vectors * expected).sum(axis=1).min() > 0.99999
+
+
+GROWTH = """
+import sys
+from pathlib import Path
+from encoders.encoder import Encoder
+
+def mebibytes():
+    return next(int(line.split()[1]) for line in Path("/proc/self/status").open() if line.startswith("RssAnon")) / 1024
+
+encoder = Encoder.load(Path(sys.argv[1]), device="cpu", engine="openvino", threads=1)
+shapes = [(batch, words) for batch in range(1, 33) for words in range(1, 13)]
+for batch, words in shapes[::5] + shapes:
+    if (batch, words) == (1, 1):
+        before = mebibytes()
+    encoder.encode_texts(["dog " * words] * batch)
+print(mebibytes() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
+def test_shapes_of_batches_are_not_kept_for_good(tmp_path: Path) -> None:
+    bundle = bundle_of(tmp_path, VIT, TEXT)
+    done = subprocess.run([sys.executable, "-c", GROWTH, bundle], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 4  # MiB that 384 shapes added; 30 when oneDNN kept each
 
 
 class Halves(torch.nn.Module):
