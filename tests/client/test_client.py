@@ -102,8 +102,8 @@ def test_a_batch_answers_each_query_with_results_or_its_error(client, some_id):
 def test_items_with_odd_ids_images_the_release_and_readiness_are_read(client, gallery, some_id):
     item = client.item(some_id)
     assert (item.id, item.payload["year"], item.width_pixels) == (some_id, 2001, 320)
-    assert client.image_file(some_id) == (gallery / some_id).read_bytes()
-    assert client.image_file(some_id, side_pixels=64).startswith(b"RIFF")  # the WebP thumbnail
+    assert client.image(some_id) == (gallery / some_id).read_bytes()
+    assert client.image(some_id, side_pixels=64).startswith(b"RIFF")  # the WebP thumbnail
     release = client.release()
     assert (release.model, release.raw["counts"]["images"], release.release) == ("tiny", 24, item.release)
     assert "details" not in release.raw
@@ -166,7 +166,7 @@ def test_every_call_that_the_service_describes_is_one_of_the_clients(service):
         calls.search(Query(id="x")),
         calls.search_batch([Query(text="a")], Query()),
         calls.item("x"),
-        calls.image_file("x"),
+        calls.image("x"),
         calls.fields(),
         calls.duplicates(),
         calls.put_item(NewItem(id="x", vector=[1.0])),
@@ -259,7 +259,7 @@ def questions(client: Client | AsyncClient, item_id: str) -> tuple[Any, ...]:
         client.with_options(deadline_seconds=30).search(text="a red dog", k=2),
         client.search_batch([Query(id=item_id)]),
         client.item(item_id),
-        client.image_file(item_id, side_pixels=64),
+        client.image(item_id, side_pixels=64),
         client.fields(),
         client.duplicates(limit=1000),
         client.release(),

@@ -202,7 +202,7 @@ def test_killing_the_service_ends_its_decoders(releases):
 def test_what_a_gallery_keeps_of_an_image_is_the_same_from_a_decoder(service):
     spec = Preprocessing(height=32, width=48, resize="letterbox")
     for data in (*sound().values(), saved(noise(900, 700), "JPEG")):
-        there = service.serving.decoders.image_file(base64.b64encode(data).decode(), spec)
+        there = service.serving.decoders.image(base64.b64encode(data).decode(), spec)
         here = decode_whole_image(data, spec, limits=LIMITS)
         np.testing.assert_array_equal(there.pixels, here.pixels)
         for field in ("width_pixels", "height_pixels", "digest", "thumbnail"):

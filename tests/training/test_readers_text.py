@@ -82,7 +82,7 @@ def test_csv_takes_other_columns_tabs_a_byte_order_mark_and_line_breaks_in_a_cel
         (b'image,caption\na.png,"A cat\n', BadRow, "not CSV in UTF-8"),
         (b"image,caption\na.png,caf\xe9\n", BadRow, "not CSV in UTF-8"),
         (b"image,caption\n,A cat\n", BadRow, "row 2: 'image' is not the path of an image: ''"),
-        (b"image,caption\na.png,A cat\n", MissingColumn, "no column 'image' .* it has caption, image"),
+        (b"photo,caption\na.png,A cat\n", MissingColumn, "no column 'image' .* it has caption, photo"),
         (b"image,text\na.png,A cat\n", MissingColumn, "no column 'caption or captions'"),
         (b"", MissingColumn, "it has none"),
     ],
