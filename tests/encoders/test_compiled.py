@@ -59,7 +59,8 @@ from pathlib import Path
 from encoders.encoder import Encoder
 
 def mebibytes():
-    return next(int(line.split()[1]) for line in Path("/proc/self/status").open() if line.startswith("RssAnon")) / 1024
+    (line,) = [line for line in Path("/proc/self/status").open() if line.startswith("RssAnon")]
+    return int(line.split()[1]) / 1024
 
 encoder = Encoder.load(Path(sys.argv[1]), device="cpu", engine="openvino", threads=1)
 shapes = [(batch, words) for batch in range(1, 33) for words in range(1, 13)]
