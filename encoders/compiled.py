@@ -116,7 +116,7 @@ def _compiled(tower: Tower, model: nn.Module, example: Example, *, precision: st
 
 @contextmanager
 def _few_kernels_kept() -> Iterator[None]:
-    """Bound what oneDNN keeps below OpenVINO: nothing else sets it, and it is read once, at the first kernel."""
+    """Bound what oneDNN keeps below OpenVINO: nothing else does, and it is read once, at the first kernel."""
     given = os.environ.get(_KERNELS_SETTING)
     os.environ.setdefault(_KERNELS_SETTING, str(KERNELS_KEPT))
     try:
