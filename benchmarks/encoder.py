@@ -1,7 +1,7 @@
 """The encoder alone, and decoding alone, in this process: what everything else is compared with.
 
-The encoder gets the help that a careful script would give it: decoding on as many threads as there are
-cores, ahead of it, and the batch size that suits it best. Knows nothing of HTTP, galleries or releases.
+The encoder gets the help that a careful script would give it: decoding on as many threads as there are cores,
+ahead of it, and the batch size that suits it best.
 """
 
 import itertools

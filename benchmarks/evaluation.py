@@ -1,7 +1,7 @@
 """What evaluation embeds in a second, clean and under corruptions, and what its parts do alone.
 
 In this process and without a cache, through `training.evaluate`, which reads, decodes, corrupts and encodes a
-set. Knows nothing of ranks (see `ranking`).
+set.
 """
 
 import time

@@ -1,7 +1,4 @@
-"""The real service in a process of its own on the loopback device, and loads put on it.
-
-Knows nothing of what the requests ask for.
-"""
+"""The real service in a process of its own on the loopback device, and loads put on it."""
 
 import json
 import socket

@@ -1,7 +1,4 @@
-"""What is embedded and searched: images, titles and queries of the demo gallery, the same in every run.
-
-Knows nothing of what is measured.
-"""
+"""What is embedded and searched: images, titles and queries of the demo gallery, the same in every run."""
 
 import io
 import json

@@ -1,9 +1,8 @@
 """The load generator: a process of its own, so that its CPU time can be told from the service's.
 
-`python -m benchmarks.load '<a Job as JSON>'` prints a `Load` as JSON. Each client is one kept-alive
-connection that sends its next request as soon as the answer to the last is in (a closed loop). Requests
-are ready bytes and answers are not parsed beyond their length, so that it costs little. Knows nothing of
-images, texts or the API.
+`python -m benchmarks.load '<a Job as JSON>'` prints a `Load` as JSON. Each client is one kept-alive connection
+that sends its next request as soon as the answer to the last is in (a closed loop). Requests are ready bytes
+and answers are not parsed beyond their length, so that it costs little.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """What the figures were measured on, and the clocks of other processes. Linux: it reads /proc.
 
-Imports nothing heavy: the load generator uses it too. Knows nothing of what is measured.
+Imports nothing heavy: the load generator uses it too.
 """
 
 import contextlib

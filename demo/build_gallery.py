@@ -1,8 +1,8 @@
 """Draw the images of the demo gallery from the Debian package openclipart-png 0.18.
 
-`demo/gallery/items.jsonl` says which drawings are in the gallery (`source`, a path below the package's
-`png` folder) and what each one is called; this turns every one of them into `demo/gallery/images/<id>.webp`,
-where that is not there yet. It decides nothing about titles, and knows nothing of the encoder or the index.
+`demo/gallery/items.jsonl` says which drawings are in the gallery (`source`, a path below the package's `png`
+folder) and what each one is called; this turns every one of them into `demo/gallery/images/<id>.webp`, where
+that is not there yet. It decides nothing about titles.
 
     apt-get download openclipart-png && dpkg-deb -x openclipart-png_*.deb package
     python demo/build_gallery.py package/usr/share/openclipart/png

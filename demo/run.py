@@ -1,9 +1,8 @@
 """What `make demo` does: index a gallery when it, or the encoder, has changed, then serve it.
 
-Decides by names, sizes and times of the files alone, in well under a second: loading the encoder only
-to learn that there is nothing to do takes longer than starting the service. (Of a table that names
-images elsewhere only the table is looked at.) Runs on the standard library, and knows nothing of
-`index` and `service` but their commands.
+Decides by names, sizes and times of the files alone, in well under a second: loading the encoder only to learn
+that there is nothing to do takes longer than starting the service. (Of a table that names images elsewhere only
+the table is looked at.) Runs on the standard library.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""`python -m encoders`: import published models into bundles; show and verify bundles, give them golden inputs.
-
-It does not know training, indexes or serving.
-"""
+"""`python -m encoders`: published models into bundles; bundles shown, verified, given golden inputs."""
 
 import re
 import time

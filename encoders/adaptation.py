@@ -3,8 +3,7 @@
     adaptation.safetensors     images.mean (d,), images.weight (d, d), texts.mean, texts.weight; float32
 
 Each is optional: without a weight the rows are centred only, without a mean they are turned about the origin,
-and a modality that is not named stays as it is. It does not know how means and weights are found
-(`training.adapt`), nor towers.
+and a modality that is not named stays as it is.
 """
 
 from collections.abc import Mapping

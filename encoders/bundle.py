@@ -16,7 +16,7 @@
     parent/              where it was adapted: what gives its parent back whole (training.adapt.bundles)
 
 The fingerprint covers what changes an embedding and nothing else, so a report may be added later. Nothing in a
-bundle is ever unpickled or executed. This module does not know how a bundle is trained or served.
+bundle is ever unpickled or executed.
 """
 
 import hashlib

@@ -2,7 +2,7 @@
 
 Under a causal mask no token sees what comes after it, and the embedding is read at the end-of-text token: the
 padding behind it changes nothing, so leaving it out is exact, and a title of ten tokens costs ten and not 77.
-open_clip's own forward takes whole contexts only. Knows no tokenizer and no device.
+open_clip's own forward takes whole contexts only.
 """
 
 from collections.abc import Callable

@@ -2,7 +2,7 @@
 
 The towers are traced as they lie in memory; nothing is written, nothing is downloaded. What was compiled must
 agree with what it was made from, on other lengths and batch sizes than it was traced with, before it is used.
-Knows no bundles and no tokenizers. Source of the calls: OpenVINO's frontend for PyTorch.
+Source of the calls: OpenVINO's frontend for PyTorch.
 """
 
 import importlib.util

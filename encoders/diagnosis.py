@@ -2,8 +2,7 @@
 
 Every stage is run and compared with what it gave when the bundle was made, so a fault is looked for where
 inputs still agree and outputs no longer do: prepared pixels (resize, decoding), normalisation, the image tower
-(channels, weights), token ids (truncation, tokenizer), the text tower (collapse, weights). It does not know
-policies.
+(channels, weights), token ids (truncation, tokenizer), the text tower (collapse, weights).
 """
 
 import itertools

@@ -1,6 +1,6 @@
 """Says which extra to install when a role's packages are missing; each role's `__init__` asks.
 
-Only looks whether packages can be found, imports none of them, and knows nothing of what they are for.
+Only looks whether packages can be found, imports none of them.
 """
 
 import sys

@@ -1,7 +1,4 @@
-"""Files and whole folders that appear on disk at once or not at all, also through a kill or a power cut.
-
-Knows nothing of what they hold.
-"""
+"""Files and whole folders that appear on disk at once or not at all, also through a kill or a power cut."""
 
 import contextlib
 import ctypes

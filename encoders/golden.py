@@ -8,8 +8,7 @@ Two kinds of parity follow, with two tolerances. *With the reference*: what stor
 costs; fp32 weights lose nothing, int8 rows a known little, so the limit belongs to the encoding. *With what the
 same stored weights gave*: computed here as there in fp32, so only the order of sums may differ; `REPRODUCED` is
 the limit whatever the encoding, and a small fault cannot hide in the allowance for rounding. Golden vectors
-prove that nothing changed since they were made; whether it was good then, recall on named sets must tell. This
-module knows neither policies nor verdicts.
+prove that nothing changed since they were made; whether it was good then, recall on named sets must tell.
 """
 
 import json

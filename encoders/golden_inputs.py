@@ -1,8 +1,8 @@
 """Golden inputs: images and texts of which each part breaks alone when one part of an encoder breaks.
 
-Drawn, not collected, so that they are small and free. They follow the tower's size: some images have it
-exactly (nothing is resized), some its shape, some another; some are grey, some one flat colour, one has
-alpha, one is turned by its EXIF tag. Texts are short, long, and beyond the context. It does not know towers.
+Drawn, not collected, so that they are small and free. They follow the tower's size: some images have it exactly
+(nothing is resized), some its shape, some another; some are grey, some one flat colour, one has alpha, one is
+turned by its EXIF tag. Texts are short, long, and beyond the context.
 """
 
 import io

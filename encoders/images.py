@@ -1,8 +1,7 @@
 """Bytes to upright RGB images, and images to the pixels a tower reads: one implementation for all.
 
-Training, indexing and serving decode and resize through this module alone, and the whole specification
-is part of a bundle's fingerprint. It does not know towers, tensors or devices: pixels are uint8, and the
-encoder normalises them with the mean and deviation given here.
+Training, indexing and serving decode and resize through this module alone, and the whole specification is part
+of a bundle's fingerprint.
 """
 
 import io

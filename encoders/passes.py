@@ -1,4 +1,4 @@
-"""How texts of different lengths share the text tower's passes. Pure: knows no tower and no tokenizer.
+"""How texts of different lengths share the text tower's passes. Pure.
 
 A pass costs its rows times its longest row, padding included, and something for itself, whatever is in it.
 """

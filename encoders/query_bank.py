@@ -9,7 +9,7 @@ bank queries nearest to it tells how much of one it is (nearest-neighbour normal
                                alpha, k and the fingerprint of the encoder that made the rows
 
 Bank texts correct the search of images by text, bank images that of texts by image. The bank changes no
-embedding. It does not know indexes: the bias of a gallery's items is kept there.
+embedding.
 """
 
 import math

@@ -1,7 +1,4 @@
-"""The weights that a bundle's were stored from, before they were rounded: the reference of its golden vectors.
-
-It does not know golden inputs.
-"""
+"""The weights that a bundle's were rounded from when it was stored: the reference of its golden vectors."""
 
 import tempfile
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
 """Pixels on their way to a device: gathered row by row, by another thread than the one that encodes.
 
 On CUDA they lie in pinned memory and are copied on a stream of their own as they come, beside whatever the
-device computes; on a CPU they are there already. Knows no towers.
+device computes; on a CPU they are there already.
 """
 
 from collections.abc import Sequence

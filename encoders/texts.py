@@ -1,7 +1,7 @@
 """Texts to token ids, and whether a text was cut: one implementation for all, from files inside the bundle.
 
 Two kinds of tokenizer: "clip_bpe" (CLIP's lower-cased byte-pair encoding, open_clip's `SimpleTokenizer`) and
-"tokenizers" (any Hugging Face `tokenizer.json`). It does not know towers or devices.
+"tokenizers" (any Hugging Face `tokenizer.json`).
 """
 
 import re

@@ -4,8 +4,7 @@
 
 A verdict counts only for the fingerprint and the query bank that it names, and its checks must say what it
 says. The bundle's manifest has its SHA-256, so a changed verdict makes the bundle a corrupt one; that guards
-against accidents and hands, not against someone who rewrites the manifest too. It does not know how anything
-was measured.
+against accidents and hands, not against someone who rewrites the manifest too.
 """
 
 from datetime import UTC, datetime

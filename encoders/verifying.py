@@ -1,7 +1,4 @@
-"""Whether a bundle on disk is whole and embeds.
-
-It does not know how well: that is its report's.
-"""
+"""Whether a bundle on disk is whole and embeds."""
 
 from pathlib import Path
 

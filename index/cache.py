@@ -2,7 +2,7 @@
 
 So a killed rebuild goes on where it was, and an unchanged gallery costs hashing only. One file for each
 encoder. SQLite commits a batch or nothing, at whatever byte the process is killed; rows carry a checksum
-against bits that flip later. A broken cache costs time, never a rebuild. Knows nothing of encoders or items.
+against bits that flip later. A broken cache costs time, never a rebuild.
 """
 
 import logging

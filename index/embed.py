@@ -1,6 +1,6 @@
 """Gallery items to vectors: decode on a pool of threads, encode on this one, in order, in bounded memory.
 
-A bad item becomes a `Failure` and takes no other with it. Knows neither releases nor where results go.
+A bad item becomes a `Failure` and takes no other with it.
 """
 
 from collections import deque

@@ -1,7 +1,7 @@
 """What a gallery is: a stream of items, each with its image's place, its texts and its payload.
 
 Also the rules that ids, texts and payloads must keep, whatever the source. Reads no file: that is
-`index.sources`; knows nothing of encoders or releases.
+`index.sources`.
 """
 
 import datetime

@@ -1,7 +1,4 @@
-"""The tables of a release: its items with their payloads, and its texts. Parquet, written in a stream.
-
-Knows nothing of vectors or thumbnails beyond the row numbers and byte ranges it keeps for them.
-"""
+"""The tables of a release: its items with their payloads, and its texts. Parquet, written in a stream."""
 
 import bisect
 import json

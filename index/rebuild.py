@@ -1,6 +1,6 @@
 """The batch job: gallery, embed, vectors, check, publish.
 
-Composition only: each step is another module's. Knows nothing of terminals; progress is a callback.
+Composition only: each step is another module's.
 """
 
 import json

@@ -1,6 +1,6 @@
 """Recall of an index against exact search: what it finds of what NumPy finds by comparing everything.
 
-Pure measurement; knows nothing of releases, and does not decide what is good enough.
+Pure measurement.
 """
 
 import numpy as np

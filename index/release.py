@@ -1,6 +1,6 @@
 """Loading a release: its vectors, its tables, its images; refusing it when anything does not fit.
 
-Never writes. Knows nothing of galleries, of how a release is built, or of HTTP.
+Never writes.
 """
 
 from dataclasses import dataclass

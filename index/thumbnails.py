@@ -1,6 +1,6 @@
 """Thumbnails: small WebP images, all of a release in one file, found by byte range.
 
-One file, because a folder of a million little ones is slow to copy, hash and delete. Knows nothing of ids.
+One file, because a folder of a million little ones is slow to copy, hash and delete.
 """
 
 import io

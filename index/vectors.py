@@ -3,8 +3,6 @@
 Rows may carry a penalty each, for being hubs: it lies in one more column of the file, `[x, −penalty]`, so that
 the query `[q, 1]` is corrected by the same inner product, and `[q, 0]` is not. Nothing of that column is ever
 given out: scores are plain inner products, only their order is corrected.
-
-Knows nothing of images, texts, encoders or releases: rows of float32 in, scores and row numbers out.
 """
 
 import errno

@@ -5,7 +5,7 @@ Without the network, or where the package index answers but knows no advisories,
 ends with 0: no news is no verdict. It ends with 1 when a pinned package has a known vulnerability that
 `ACCEPTED` does not name.
 
-Runs on the standard library alone, and knows nothing of the project's code.
+Runs on the standard library alone.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
     server     uvicorn with our signals
     serving    what is served just now, and how another release takes its place
     state      one release with its encoder, as a request sees it from beginning to end
-    refusal    a release that was not taken: which, why; patience: when it is tried again
+    load_failure   a release that was not taken: which, why; backoff: when it is tried again
     reports    what a bundle brings along about itself
     settings   the one reader of the environment; options: each as one of the command
     control_groups    what memory the process may have

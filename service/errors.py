@@ -26,7 +26,7 @@ TwinlensError
     ├── Unavailable              503  not ready, or shutting down; with retry-after
     └── DeadlineExceeded         504
 
-Errors of encoders/ and index/ have their status in `_FOREIGN`. Knows nothing of FastAPI.
+Errors of encoders/ and index/ have their status in `_FOREIGN`.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """What is served just now, and how it is replaced without dropping a request.
 
-A request takes the `ServingState` once and keeps it to its end, so it never sees two releases. The old
-one is freed when its last request lets go of it. Knows nothing of HTTP.
+A request takes the `ServingState` once and keeps it to its end, so it never sees two releases. The old one is
+freed when its last request lets go of it.
 """
 
 import asyncio
@@ -23,15 +23,15 @@ from encoders.memory import give_memory_back
 from index.cores import available_cores
 from index.release import current_release_id
 from service.access.access import Access
-from service.decoding.pool import Decoders
+from service.backoff import Backoff
+from service.decoding.decoders import Decoders
+from service.device.batch_builders import probe
 from service.device.embedding import Embedder
-from service.device.trays import probe
 from service.errors import ReloadFailed
-from service.live.carrying import with_changes
 from service.live.commits import open_live
-from service.live.overlay import Overlay
-from service.patience import Patience
-from service.refusal import Refusal
+from service.live.delta import Delta
+from service.live.replay import with_live_changes
+from service.load_failure import LoadFailure
 from service.search.thread import Searcher
 from service.settings import Settings
 from service.state import ServingState
@@ -74,7 +74,7 @@ class Serving:
             self.compiling = settings.engine == "auto"
             self.state = ServingState.load(settings, engine="torch" if self.compiling else None)
             self.live = open_live(settings)
-        self.refused: Refusal | None = None  # the release that CURRENT names, where it could not be served
+        self.refused: LoadFailure | None = None  # the release that CURRENT names, where it could not be served
         self.loading: Loading | None = None  # the release that is to take the place of the one that is served
         self.draining = False
         self.in_flight = 0  # requests
@@ -212,7 +212,7 @@ class Serving:
 
     async def _swap(self, fresh: ServingState) -> ServingState:
         """Serve it, with the live changes that it lacks; returns what was served before."""
-        async with with_changes(self, fresh) as whole:
+        async with with_live_changes(self, fresh) as whole:
             previous, self.state = self.state, whole
         return previous
 
@@ -221,12 +221,12 @@ class Serving:
         with contextlib.suppress(RuntimeError):  # the service stops
             self._loader.submit(give_memory_back)
 
-    def shown(self) -> tuple[Overlay, str]:
-        """The overlay that is served, and the fingerprint of its encoder."""
-        return self.state.overlay, self.state.encoder.fingerprint
+    def shown(self) -> tuple[Delta, str]:
+        """The delta that is served, and the fingerprint of its encoder."""
+        return self.state.delta, self.state.encoder.fingerprint
 
-    def show(self, overlay: Overlay) -> None:
-        self.state = replace(self.state, overlay=overlay)
+    def show(self, delta: Delta) -> None:
+        self.state = replace(self.state, delta=delta)
 
     def _compile(self, encoder: Encoder) -> None:
         """Let what is fastest here compute, from the next batch on. Loader thread."""
@@ -254,7 +254,7 @@ class Serving:
     async def _watch(self, every_seconds: float) -> None:
         """Reload whenever CURRENT names another release; one that failed again after growing pauses."""
         loop = asyncio.get_running_loop()
-        patience = Patience(RETRY_LOOKS * every_seconds)
+        backoff = Backoff(RETRY_LOOKS * every_seconds)
         complaint = ""
         while True:
             await asyncio.sleep(every_seconds)
@@ -268,13 +268,13 @@ class Serving:
             complaint = ""
             if wanted == self.state.release.id:
                 self.refused = None  # what was refused is current no more
-            if wanted != self.state.release.id and patience.allows(wanted, time.monotonic()):
+            if wanted != self.state.release.id and backoff.allows(wanted, time.monotonic()):
                 with contextlib.suppress(TwinlensError):  # logged where it was raised
                     await self.reload()
 
     def _refuse(self, release_id: str | None, error: Exception) -> None:
         """What is served stays; /release, /readyz, the log and a metric tell why."""
-        self.refused = Refusal.of(release_id, error, before=self.refused)
+        self.refused = LoadFailure.of(release_id, error, before=self.refused)
         self.telemetry.refusal(self.refused.reason)
         fields = {"refused": release_id, "reason": self.refused.reason, "tries": self.refused.tries}
         logger.error("release %s stays: %s", self.state.release.id, error, extra={"fields": fields})

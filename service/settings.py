@@ -1,7 +1,4 @@
-"""Settings of the service; the only reader of the environment (variables `TWINLENS_<FIELD>`).
-
-Knows nothing of what the values are used for.
-"""
+"""Settings of the service; the only reader of the environment (variables `TWINLENS_<FIELD>`)."""
 
 import logging
 import os

@@ -12,8 +12,8 @@ from encoders.errors import FingerprintMismatch
 from encoders.verdict import Check
 from index.cores import available_cores
 from index.release import Release
-from service.live.holdings import Holdings
-from service.live.overlay import Overlay
+from service.live.delta import Delta
+from service.live.gallery_view import GalleryView
 from service.reports import read_checks, read_report
 from service.search.fields import FieldCounts, Once
 from service.search.filters import PayloadFilter
@@ -34,7 +34,7 @@ class ServingState:
     judge: Judge | None  # how relevant hits are; the search thread's
     field_counts: FieldCounts  # what there is to filter by in the release
     drift: Drift  # how far queries and gallery lie from what the encoder was proven on
-    overlay: Overlay  # live changes; each makes a new state, which shares all else
+    delta: Delta  # live changes; each makes a new state, which shares all else
     loaded_at: float = field(default_factory=time.time)  # seconds since the epoch
 
     @classmethod
@@ -79,19 +79,19 @@ class ServingState:
             judge,
             FieldCounts(release.items),
             Drift(release, judge, encoder.query_bank),
-            Overlay.empty(release, encoder.query_bank, sequence=release.manifest.live_sequence or 0),
+            Delta.empty(release, encoder.query_bank, sequence=release.manifest.live_sequence or 0),
         )
 
     @cached_property
-    def holdings(self) -> Holdings:
+    def view(self) -> GalleryView:
         """What the gallery holds: the release, with the live changes laid over it."""
-        return Holdings(self.release, self.overlay)
+        return GalleryView(self.release, self.delta)
 
     @cached_property
     def fields(self) -> Once[dict[str, Any]]:
         """What there is to filter by, live changes included; counted when first asked for."""
-        counts, overlay = self.field_counts, self.overlay  # not this state: a circle would keep its release
-        return Once(lambda: counts.report(hidden=overlay.hidden_rows(), added=overlay.payloads()))
+        counts, delta = self.field_counts, self.delta  # not this state: a circle would keep its release
+        return Once(lambda: counts.report(hidden=delta.hidden_rows(), added=delta.payloads()))
 
 
 def _load_encoder(bundle: Bundle, settings: Settings, engine: Engine | None) -> Encoder:

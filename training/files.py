@@ -1,4 +1,4 @@
-"""Files that are replaced whole or not at all. Knows nothing of what is in them."""
+"""Files that are replaced whole or not at all."""
 
 import os
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Tables in Markdown, whatever their cells hold. It does not know what is in them."""
+"""Tables in Markdown, whatever their cells hold."""
 
 from collections.abc import Iterable, Sequence
 

@@ -1,6 +1,6 @@
 """Good images in every format that is taken, and what chance makes of them.
 
-The same seed and number give the same bytes. Knows nothing of the service.
+The same seed and number give the same bytes.
 """
 
 import io

@@ -1,7 +1,4 @@
-"""A service of its own over a small release, callers for it, and what is read off it. Linux: it reads /proc.
-
-Knows nothing of what is tried.
-"""
+"""A service of its own over a small release, callers for it, and what is read off it. Linux: it reads /proc."""
 
 import asyncio
 import os

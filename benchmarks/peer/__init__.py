@@ -6,5 +6,5 @@
     race          loads on both servers in turns, and how far vectors lie from the reference
     __main__      `python -m benchmarks.peer`
 
-The peer is infinity. It knows nothing of the other benchmarks but how they load a server and count CPU time.
+The peer is infinity.
 """

@@ -1,7 +1,7 @@
 """What the service answers, as frozen dataclasses, and how each is read from JSON.
 
-Vectors are `array("f")`: float32, four bytes a number; `numpy.asarray(vector)` shares their memory.
-Reading raises KeyError, TypeError or ValueError for anything that is not the API's. Knows no HTTP.
+Vectors are `array("f")`: float32, four bytes a number; `numpy.asarray(vector)` shares their memory. Reading
+raises KeyError, TypeError or ValueError for anything that is not the API's.
 """
 
 import base64

@@ -1,21 +1,19 @@
 """What can go wrong, one class for each thing a caller would do about it.
 
-    TwinlensError
-    ├── ConnectionFailed   no answer came: nobody listens, or the connection broke
-    ├── DeadlineExceeded   the deadline passed, here or (504) there
-    ├── InvalidRequest     4xx that no other class is for: mend the request; `param` names the field
-    │   ├── Unauthorized   401  a key is required, and missing or unknown
-    │   ├── Forbidden      403  the key may not do this
-    │   ├── NotFound       404  no such item, model or path
-    │   ├── WrongModel     409  a vector of another encoder: embed again
-    │   └── TooLarge       413  too many bytes, pixels or items: send less at once
-    ├── Overloaded         429  after the retries; `retry_after_seconds` says when there may be room
-    ├── ServerFailed       5xx  the service failed; its log has the request id
-    │   └── Unavailable    503  after the retries: not ready, or shutting down
-    ├── ItemFailed         one item of several failed, and its vector was asked for
-    └── BadAnswer          an answer that is not the API's: is this address a Twinlens service?
-
-Knows nothing of HTTP beyond status codes.
+TwinlensError
+├── ConnectionFailed   no answer came: nobody listens, or the connection broke
+├── DeadlineExceeded   the deadline passed, here or (504) there
+├── InvalidRequest     4xx that no other class is for: mend the request; `param` names the field
+│   ├── Unauthorized   401  a key is required, and missing or unknown
+│   ├── Forbidden      403  the key may not do this
+│   ├── NotFound       404  no such item, model or path
+│   ├── WrongModel     409  a vector of another encoder: embed again
+│   └── TooLarge       413  too many bytes, pixels or items: send less at once
+├── Overloaded         429  after the retries; `retry_after_seconds` says when there may be room
+├── ServerFailed       5xx  the service failed; its log has the request id
+│   └── Unavailable    503  after the retries: not ready, or shutting down
+├── ItemFailed         one item of several failed, and its vector was asked for
+└── BadAnswer          an answer that is not the API's: is this address a Twinlens service?
 """
 
 from collections.abc import Mapping

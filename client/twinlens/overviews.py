@@ -1,6 +1,6 @@
 """What the service tells of the gallery as a whole: what to filter by, duplicates, how far things have moved.
 
-Reading raises KeyError, TypeError or ValueError for anything that is not the API's. Knows no HTTP.
+Reading raises KeyError, TypeError or ValueError for anything that is not the API's.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """open_clip's models (built-in tags, the hub, folders, checkpoint files) as `Published`.
 
 open_clip itself finds, converts and loads the weights; a `.pt` file is read with weights_only=True, so that
-nothing in it runs. It does not know bundles on disk.
+nothing in it runs.
 """
 
 import json

@@ -1,6 +1,6 @@
 """Other libraries' words for preprocessing, as our one specification.
 
-open_clip's PreprocessCfg and transformers' CLIP image processors. It does not know towers or tokenizers.
+open_clip's PreprocessCfg and transformers' CLIP image processors.
 """
 
 from typing import Any

@@ -1,7 +1,4 @@
-"""A model as its own library loads it, and its way into a bundle: written only when the embeddings agree.
-
-It does not know the libraries: `open_clip_models` and `clip_folders` read theirs into a `Published`.
-"""
+"""A model as its own library loads it, and its way into a bundle: written only when the embeddings agree."""
 
 import math
 import tempfile

@@ -1,7 +1,4 @@
-"""Which reader a source is for, and the bundle made of it.
-
-It does not know the command line.
-"""
+"""Which reader a source is for, and the bundle made of it."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,4 @@
-"""Other libraries' tokenizers, frozen into files of a bundle and the specification that reads them.
-
-It does not know towers, except what the caller says of their padding.
-"""
+"""Other libraries' tokenizers, frozen into files of a bundle and the specification that reads them."""
 
 from pathlib import Path
 from typing import Any

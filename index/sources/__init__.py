@@ -1,6 +1,6 @@
 """Galleries as people have them: a folder, a table that names images, or WebDataset tars.
 
-`open_gallery` tells them apart by the name alone. Knows nothing of encoders or releases.
+`open_gallery` tells them apart by the name alone.
 """
 
 import glob

@@ -1,7 +1,7 @@
 """Who calls, and how much of the service each caller may have at once.
 
 Reads keys from a request's headers and the file of keys anew when it changes; counts what each caller has
-running. Belongs to the event loop. Knows no route beyond which paths are open, and never tells a key.
+running. Belongs to the event loop.
 """
 
 import asyncio

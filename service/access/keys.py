@@ -4,8 +4,6 @@ The file is JSON, `{"keys": [{"name", "scopes", "sha256", "max_concurrent", "exp
 no key: only the SHA-256 of each. A slow hash (scrypt) protects secrets that people choose, because those can be
 guessed; a key here is 256 random bits, and nobody guesses one of 2^256, however fast the hash. A fast one
 keeps the check off the list of things a flood of wrong keys could make expensive.
-
-Knows nothing of HTTP, and never logs, returns or raises with a key in it.
 """
 
 import fcntl

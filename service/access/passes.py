@@ -5,8 +5,8 @@ every way: it opens images and nothing else, for an hour, for a key that is stil
 cannot read it (HttpOnly), and no other site's page can use it (SameSite=Strict). The other way, fetching each
 image by script into a blob, would take lazy loading, the browser's cache and "open in a new tab" from it.
 
-A pass is `<expires>.<name>.<HMAC-SHA256>`, signed over the digest of the key as well, so that it dies with
-the key. Knows nothing of HTTP.
+A pass is `<expires>.<name>.<HMAC-SHA256>`, signed over the digest of the key as well, so that it dies with the
+key.
 """
 
 import hmac

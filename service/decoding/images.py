@@ -1,7 +1,6 @@
 """Bytes to the pixels a tower reads, and to what a gallery keeps of an image.
 
-Takes what callers send: raw bytes, base64, data URIs. Knows nothing of HTTP, tickets or devices, nor in which
-process it runs, and fetches nothing: a URL is refused.
+Takes what callers send: raw bytes, base64, data URIs.
 """
 
 import binascii

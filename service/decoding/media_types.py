@@ -1,6 +1,6 @@
 """The media type of an image by its first bytes, for the formats that `encoders.images` decodes.
 
-No decoder looks at it: what serves a file need not open it. Knows nothing of HTTP.
+No decoder looks at it: what serves a file need not open it.
 """
 
 import re

@@ -1,10 +1,9 @@
-"""`python -m service.decoding.worker`: the nursery, which forks the processes that decode images.
+"""`python -m service.decoding.worker`: the fork_server, which forks the processes that decode images.
 
 It imports what decoding needs once, and never touches an image itself, so a new worker is a fork away
 (milliseconds, where a fresh interpreter takes half a second) and starts clean. A worker has one descriptor that
-matters, its end of a socket pair, and can open none; limits on memory and time hold in the kernel. All end
-when the service does, however it ends. Knows nothing of HTTP, releases or encoders; imports neither torch
-nor fastapi.
+matters, its end of a socket pair, and can open none; limits on memory and time hold in the kernel. All end when
+the service does, however it ends.
 """
 
 import contextlib
@@ -31,7 +30,7 @@ from PIL import AvifImagePlugin, Image
 from encoders.errors import ImageTooLarge, TwinlensError
 from encoders.images import Preprocessing
 from service.decoding.images import ImageLimits, decode_pixels, decode_whole_image
-from service.decoding.wire import Answer, Job, Lost, receive_job, send_answer
+from service.decoding.protocol import Answer, Job, PeerLost, receive_job, send_answer
 from service.errors import EncodingFailed
 
 COMMAND = struct.Struct("!ci")  # FORK or END, and of which process
@@ -44,7 +43,7 @@ OOM_SCORE = 1000
 """When memory runs out, a decoder is the process to lose. The kernel ends the process with the most points: the
 memory it holds, and the score in thousandths of all there is. With 1000 no other can have more, however large;
 with 500 a service of more than half of its container went first."""
-SPENT_BYTES = 256 << 20  # what a codec has once taken, the allocator mostly keeps; a new worker starts small
+RETIRE_BYTES = 256 << 20  # what a codec has once taken, the allocator mostly keeps; a new worker starts small
 _BLOCK_BYTES = 4 << 20
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 
@@ -65,7 +64,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # sent to all of a group; the service finishes what it has first
     os.nice(NICENESS)
-    ready = _offer_oneself_first()
+    ready = _raise_oom_score()
     _load_codecs()
     if limits.ballast_bytes:
         with contextlib.suppress(OSError, AttributeError):  # a system without memfd
@@ -73,10 +72,10 @@ def main() -> None:
     gc.freeze()  # a worker's collections then leave the pages that all share as they are
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the service is gone: all end
         control.sendall(REPLY.pack(ready))
-        _tend(control, limits)
+        _run_commands(control, limits)
 
 
-def _offer_oneself_first() -> int:
+def _raise_oom_score() -> int:
     """Be what the kernel ends first when memory runs out, and with it what is forked from here.
 
     Returns READY, or the errno of what kept it from that: a /proc that may not be written, for example.
@@ -104,7 +103,7 @@ def _load_codecs() -> None:
             decode_whole_image(buffer.getvalue(), Preprocessing(height=8, width=8), limits=ImageLimits(64, 1))
 
 
-def _tend(control: socket.socket, limits: WorkerLimits) -> None:
+def _run_commands(control: socket.socket, limits: WorkerLimits) -> None:
     """Fork and bury at the service's word; when that side closes, all end."""
     alive: set[int] = set()
     while len(command := control.recv(COMMAND.size, socket.MSG_WAITALL)) == COMMAND.size:
@@ -121,14 +120,14 @@ def _tend(control: socket.socket, limits: WorkerLimits) -> None:
 def _fork(control: socket.socket, limits: WorkerLimits, alive: set[int]) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        nursery = os.getpid()
+        fork_server = os.getpid()
         try:
             number = os.fork()
         except OSError as error:
             control.sendall(REPLY.pack(-(error.errno or 1)))
             return
         if number == 0:
-            _become_worker(theirs, limits, nursery=nursery, others=(control, ours))
+            _become_worker(theirs, limits, fork_server=fork_server, others=(control, ours))
         alive.add(number)
         socket.send_fds(control, [REPLY.pack(number)], [ours.fileno()])
 
@@ -140,7 +139,7 @@ def _end(number: int) -> int:
 
 
 def _become_worker(
-    jobs: socket.socket, limits: WorkerLimits, *, nursery: int, others: tuple[socket.socket, ...]
+    jobs: socket.socket, limits: WorkerLimits, *, fork_server: int, others: tuple[socket.socket, ...]
 ) -> NoReturn:
     try:
         for other in others:
@@ -148,9 +147,9 @@ def _become_worker(
         os.dup2(0, 2)  # the null device: what a codec says of a hostile file belongs in no log
         _take_ballast(limits.ballast_bytes)
         _restrict(limits)
-        if os.getppid() == nursery:  # else it died before its death could be a signal to us
+        if os.getppid() == fork_server:  # else it died before its death could be a signal to us
             _serve(jobs, limits)
-    except (Lost, OSError):
+    except (PeerLost, OSError):
         pass  # the service is gone
     finally:
         os._exit(0)
@@ -176,7 +175,7 @@ def _take_ballast(size_bytes: int) -> None:
 
 @cache
 def _ballast_block() -> int:
-    """A descriptor. The nursery makes it before it forks, so that all workers share its memory."""
+    """A descriptor. The fork_server makes it before it forks, so that all workers share its memory."""
     block = os.memfd_create("ballast")
     os.ftruncate(block, _BLOCK_BYTES)
     return block
@@ -203,13 +202,13 @@ def _serve(jobs: socket.socket, limits: WorkerLimits) -> None:
         try:
             job = receive_job(jobs)
         except MemoryError:  # the rest of it is still to come, and would not be understood
-            send_answer(jobs, replace(_too_much_memory(limits), spent=True))
+            send_answer(jobs, replace(_too_much_memory(limits), retire=True))
             return
         # The kernel's clock, not Python's: SIGPROF ends the process inside whatever library it is in.
         signal.setitimer(signal.ITIMER_PROF, limits.cpu_seconds)
         answer = _perform(job, limits)
         signal.setitimer(signal.ITIMER_PROF, 0)
-        send_answer(jobs, replace(answer, spent=_peak_bytes() > SPENT_BYTES + limits.ballast_bytes))
+        send_answer(jobs, replace(answer, retire=_peak_bytes() > RETIRE_BYTES + limits.ballast_bytes))
 
 
 def _peak_bytes() -> int:

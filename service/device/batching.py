@@ -2,8 +2,7 @@
 
 Whenever the device is free it takes what is queued: there is no window to wait in. Images and texts have a
 queue each and take turns. Where the device is not the CPU, a second thread puts the next batches together while
-it is busy, up to the moment it is free; on a CPU that would only take cores from the encoder. Knows nothing of
-HTTP, bytes or releases.
+it is busy, up to the moment it is free; on a CPU that would only take cores from the encoder.
 """
 
 import logging
@@ -18,12 +17,12 @@ from typing import Any, TypeVar
 
 from encoders.encoder import Encoder
 from encoders.errors import TwinlensError
-from service.device.admission import Admission, watch_lane
+from service.device.admission import Admission, watch_queue
 from service.device.attempts import encode, fill, without_dead
+from service.device.fair_scheduler import FairScheduler
 from service.device.health import Health
-from service.device.lanes import Batch, Lane
+from service.device.queues import Batch, Queue
 from service.device.tickets import Embedded, Item, Kind, Outcome, Ticket
-from service.device.turns import Turns
 from service.errors import DeadlineExceeded, EncodingFailed, Unavailable, without_frames
 from service.watch.telemetry import Telemetry
 
@@ -47,14 +46,14 @@ class Device:
 
     def __init__(
         self,
-        lanes: Sequence[Lane],
+        queues: Sequence[Queue],
         *,
         probe: Callable[[Encoder], object],
         telemetry: Telemetry,
         settings: DeviceSettings,
     ) -> None:
-        self._lanes: dict[Kind, Lane] = {lane.kind: lane for lane in lanes}
-        self._rotation: deque[Lane] = deque(lanes)
+        self._queues: dict[Kind, Queue] = {queue.kind: queue for queue in queues}
+        self._rotation: deque[Queue] = deque(queues)
         self._calls: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._wake = threading.Condition()
         self._health = Health(probe, stall_seconds=settings.stall_seconds)
@@ -64,9 +63,9 @@ class Device:
         self._closed: TwinlensError | None = None  # what all are told, once there is nobody to do their work
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)
         self._preparer = threading.Thread(target=self._prepare, name="prepare", daemon=True)
-        self._admission = Admission(self._lanes, telemetry)
-        for lane in lanes:
-            watch_lane(lane, telemetry, lock=self._wake)
+        self._admission = Admission(self._queues, telemetry)
+        for queue in queues:
+            watch_queue(queue, telemetry, lock=self._wake)
 
     def start(self) -> None:
         self._thread.start()
@@ -115,7 +114,7 @@ class Device:
         with self._wake:
             closed = self._closed
             if closed is None:
-                self._lanes[ticket.kind].turns.put(ticket, items)
+                self._queues[ticket.kind].scheduler.put(ticket, items)
                 self._wake.notify_all()
         if closed is not None:
             self._settle((item, closed) for item in items)
@@ -128,7 +127,7 @@ class Device:
         """Nobody waits for this any more: what of it waits makes room at once."""
         ticket.abandoned = True
         with self._wake:
-            dropped = self._lanes[ticket.kind].turns.drop(ticket)
+            dropped = self._queues[ticket.kind].scheduler.drop(ticket)
         self._settle((item, DeadlineExceeded(GONE)) for item in dropped)
 
     def call(self, work: Callable[[], T]) -> "Future[T]":
@@ -188,51 +187,51 @@ class Device:
             return partial(_perform, *self._calls.popleft())
         for _ in range(len(self._rotation)):
             self._rotation.rotate(-1)
-            lane = self._rotation[-1]
-            if lane.has_work():
-                batch, lane.ahead = lane.ahead, Batch()
-                fresh, dead = lane.take(batch, time.perf_counter())
-                return partial(self._serve, lane, batch, fresh=fresh, dead=dead)
+            queue = self._rotation[-1]
+            if queue.has_work():
+                batch, queue.ahead = queue.ahead, Batch()
+                fresh, dead = queue.take(batch, time.perf_counter())
+                return partial(self._serve, queue, batch, fresh=fresh, dead=dead)
         return None
 
     def _prepare(self) -> None:
         """Put batches together while the device is busy."""
-        while lane := self._lane_to_fill():
+        while queue := self._queue_to_fill():
             try:
                 with self._wake:
-                    fresh, dead = lane.take(lane.ahead, time.perf_counter())
-                fill(lane, lane.ahead, fresh)
+                    fresh, dead = queue.take(queue.ahead, time.perf_counter())
+                fill(queue, queue.ahead, fresh)
             finally:
                 with self._wake:
-                    lane.filling = False
+                    queue.filling = False
                     self._wake.notify_all()
             self._settle((item, DeadlineExceeded(GONE)) for item in dead)
         if self._closed is not None:  # meanwhile: what was being put together was seen by nobody
             self._close(self._closed)
 
-    def _lane_to_fill(self) -> Lane | None:
+    def _queue_to_fill(self) -> Queue | None:
         """Wait until there is one, and claim it; None: stop."""
         with self._wake:
             while not self._stopping and self._closed is None:
-                lane = next((lane for lane in self._lanes.values() if lane.can_fill()), None)
-                if lane is not None and self._health.is_busy:
-                    lane.filling = True
-                    return lane
+                queue = next((queue for queue in self._queues.values() if queue.can_fill()), None)
+                if queue is not None and self._health.is_busy:
+                    queue.filling = True
+                    return queue
                 self._wake.wait()
         return None
 
-    def _serve(self, lane: Lane, batch: Batch, *, fresh: list[Item], dead: list[Item]) -> None:
+    def _serve(self, queue: Queue, batch: Batch, *, fresh: list[Item], dead: list[Item]) -> None:
         outcomes: list[Outcome] = []
         try:
-            fill(lane, batch, fresh)
+            fill(queue, batch, fresh)
             started = time.perf_counter()
             dead = dead + [item for item in batch.items if item.ticket.dead(started)]
             if dead:
                 self._settle((item, DeadlineExceeded(GONE)) for item in dead)
-                batch = without_dead(lane, batch, now=started)
+                batch = without_dead(queue, batch, now=started)
             if batch.items and batch.encoder:
-                outcomes = encode(lane, batch)
-                self._account(lane, batch.items, started=started)
+                outcomes = encode(queue, batch)
+                self._account(queue, batch.items, started=started)
                 if self._health.suspect() or not any(isinstance(outcome, Embedded) for outcome in outcomes):
                     self._health.check(batch.encoder)
         except BaseException as error:
@@ -242,10 +241,10 @@ class Device:
         finally:
             self._settle(zip(batch.items, outcomes, strict=False))
 
-    def _account(self, lane: Lane, items: list[Item], *, started: float) -> None:
+    def _account(self, queue: Queue, items: list[Item], *, started: float) -> None:
         seconds = time.perf_counter() - started
-        self._telemetry.batch(lane.kind, len(items), seconds=seconds)
-        lane.measure(len(items), seconds=seconds)
+        self._telemetry.batch(queue.kind, len(items), seconds=seconds)
+        queue.measure(len(items), seconds=seconds)
         for item in items:
             ticket = item.ticket
             ticket.queue_seconds = max(ticket.queue_seconds, started - item.put_at)
@@ -277,9 +276,9 @@ class Device:
         waiting: list[Item] = []
         with self._wake:
             self._closed = error
-            for lane in self._lanes.values():
-                waiting += [*lane.turns, *lane.ahead.items]
-                lane.turns = Turns()
+            for queue in self._queues.values():
+                waiting += [*queue.scheduler, *queue.ahead.items]
+                queue.scheduler = FairScheduler()
             calls, self._calls = self._calls, deque()
             self._wake.notify_all()
         self._settle((item, error) for item in waiting)

@@ -2,7 +2,6 @@
 
 What it is of, the encoder's fingerprint and precision, and the bytes of the image, or the text and whether it
 may be cut. So a swap of encoders never finds the old one's vectors, and two images of one size never share.
-Knows nothing of what is done with a key.
 """
 
 import asyncio

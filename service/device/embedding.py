@@ -1,6 +1,6 @@
 """Images and texts of one request to outcomes: decode or tokenize, then encode on the device, in order.
 
-Every item ends as an `Embedded` or as its own error. Knows nothing of HTTP.
+Every item ends as an `Embedded` or as its own error.
 """
 
 import threading
@@ -19,17 +19,17 @@ from encoders.encoder import Encoder
 from encoders.errors import TwinlensError
 from encoders.images import Preprocessing
 from index.cores import available_cores
+from service.decoding.decoders import Decoders
 from service.decoding.images import ImageSource, WholeImage
-from service.decoding.pool import Decoders
+from service.device.batch_builders import PixelBatchBuilder, TokenBatchBuilder, probe
 from service.device.batching import Device, DeviceSettings
 from service.device.cache import EmbeddingCache
 from service.device.digests import Digests
 from service.device.expanding import Expanding
-from service.device.lanes import BatchLimit, Lane
+from service.device.fair_scheduler import FairScheduler
+from service.device.queues import BatchLimit, Queue
 from service.device.tickets import Embedded, Item, Outcome, Ticket
 from service.device.tokenizing import TextItem, Tokenizing
-from service.device.trays import PixelTray, TokenTray, probe
-from service.device.turns import Turns
 from service.errors import DeadlineExceeded, EncodingFailed, report
 from service.settings import Settings
 from service.watch.telemetry import Telemetry, Timings
@@ -51,14 +51,14 @@ class Embedder:
     def __init__(self, settings: Settings, *, decoders: Decoders, telemetry: Telemetry) -> None:
         self._decoders = decoders
         self._telemetry = telemetry
-        self._undecoded = Turns()
+        self._undecoded = FairScheduler()
         self._decoding = threading.Lock()  # of `_undecoded`
         images = BatchLimit(settings.image_batch)
         texts = BatchLimit(settings.text_batch, most_cost=settings.text_batch_tokens)
         self.device = Device(
             (
-                Lane("image", PixelTray, images, settings.image_queue, settings.queue_bytes),
-                Lane("text", TokenTray, texts, settings.text_queue, settings.queue_bytes),
+                Queue("image", PixelBatchBuilder, images, settings.image_queue, settings.queue_bytes),
+                Queue("text", TokenBatchBuilder, texts, settings.text_queue, settings.queue_bytes),
             ),
             probe=probe,
             telemetry=telemetry,

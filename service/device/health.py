@@ -1,7 +1,7 @@
 """Whether the device serves: a batch that never comes back, an encoder that fails on known good input, a thread
 that is thrown out of its work again and again.
 
-Written by the device thread, read by any. Knows no queues.
+Written by the device thread, read by any.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""Images and texts of one request embedded together, each kind as one batch. Knows nothing of HTTP."""
+"""Images and texts of one request embedded together, each kind as one batch."""
 
 import asyncio
 from collections.abc import Sequence

@@ -1,7 +1,4 @@
-"""What moves between requests and the device thread: items, and the tickets they belong to.
-
-Knows nothing of threads, queues or HTTP; who may touch what is said beside each field.
-"""
+"""What moves between requests and the device thread: items, and the tickets they belong to."""
 
 import asyncio
 from contextvars import ContextVar
@@ -38,7 +35,7 @@ Outcome = Embedded | TwinlensError
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One image or text that waits. `cost` is in what its lane counts: images, or tokens."""
+    """One image or text that waits. `cost` is in what its queue counts: images, or tokens."""
 
     ticket: "Ticket"
     position: int

@@ -1,7 +1,7 @@
 """Texts to token ids on their way to the device; a text that cannot be taken gets its own error.
 
-Few short texts are tokenized where they come in: a hop to another thread would cost as much. More go to one
-of their own, a part at a time, so that a long request takes turns with the others. Knows nothing of HTTP.
+Few short texts are tokenized where they come in: a hop to another thread would cost as much. More go to one of
+their own, a part at a time, so that a long request takes turns with the others.
 """
 
 import re

@@ -2,7 +2,6 @@
 
 Request ids, server timings, who calls and what they may have, the deadline, callers that leave, refusal while
 shutting down, metrics, the access log, safe headers, and an answer in our shape when anything breaks.
-Knows no route and no model.
 """
 
 import asyncio

@@ -1,7 +1,4 @@
-"""The body of one request as it comes in: how large it may be, how slow, and whether its caller is still there.
-
-Knows nothing of what is in it.
-"""
+"""The body of one request as it comes in: how large and how slow it may be, whether its caller is there."""
 
 import asyncio
 import time

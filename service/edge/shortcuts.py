@@ -4,7 +4,7 @@ An endpoint that takes the request alone and makes the response itself needs not
 each request: matching routes one after the other, two stacks of clean-ups, resolving no dependencies. That took
 a fifth of the event loop's time for one text. FastAPI documents these endpoints, and answers all other methods.
 
-Sits inside the edge, which answers their errors. Knows no endpoint by name.
+Sits inside the edge, which answers their errors.
 """
 
 from collections.abc import Awaitable, Callable, Mapping

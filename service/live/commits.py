@@ -1,7 +1,7 @@
 """Live changes of the running service: made durable together, laid over what is served and what comes after.
 
 Changes queue while the disk is busy with those before, and then share one transaction. Each group becomes a new
-overlay, and so a new state of what is served, before anybody is told that it is in. Belongs to the event loop;
+delta, and so a new state of what is served, before anybody is told that it is in. Belongs to the event loop;
 the disk has a thread of its own, which owns the journal.
 """
 
@@ -24,7 +24,7 @@ from index.journal.images import ImageStore
 from index.journal.journal import Journal, Outcome
 from index.journal.location import LIVE_NAME, refuse_loss
 from service.errors import InvalidField, StorageFull, Unavailable
-from service.live.overlay import Overlay
+from service.live.delta import Delta
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -50,11 +50,11 @@ class _Waiting:
 class StateHolder(Protocol):
     """Whoever keeps what is served."""
 
-    def shown(self) -> tuple[Overlay, str]:
-        """The overlay that is served just now, and the fingerprint of its encoder."""
+    def shown(self) -> tuple[Delta, str]:
+        """The delta that is served just now, and the fingerprint of its encoder."""
         ...
 
-    def show(self, overlay: Overlay) -> None: ...
+    def show(self, delta: Delta) -> None: ...
 
 
 def open_live(settings: Settings) -> "LiveChanges | None":
@@ -90,12 +90,12 @@ class LiveChanges:
         """The number of the last change."""
         return self._journal.sequence
 
-    def summary(self, overlay: Overlay) -> dict[str, int]:
+    def summary(self, delta: Delta) -> dict[str, int]:
         """Of what is laid over a release: the last change in it, items added and hidden, those left out."""
         return {
-            "sequence": overlay.sequence,
-            "added": len(overlay.row_of),
-            "hidden": overlay.hidden_count,
+            "sequence": delta.sequence,
+            "added": len(delta.row_of),
+            "hidden": delta.hidden_count,
             "left_out": len(self.left_out),
         }
 
@@ -129,18 +129,16 @@ class LiveChanges:
         self._journal.close()
 
     @asynccontextmanager
-    async def laid_over(
-        self, overlay: Overlay, *, fingerprint: str, refresh: Refresh
-    ) -> AsyncIterator[Overlay]:
+    async def replayed_over(self, delta: Delta, *, fingerprint: str, refresh: Refresh) -> AsyncIterator[Delta]:
         """All changes that a release does not hold, laid over it; none is made until the context is left.
 
-        `overlay`: the release's own, without any; `fingerprint`: of its encoder. Raises CorruptJournal where
+        `delta`: the release's own, without any; `fingerprint`: of its encoder. Raises CorruptJournal where
         the release holds changes that the journal does not: those to come would have their numbers.
         """
-        refuse_loss(self._journal.folder, self.sequence, expected=overlay.sequence)
+        refuse_loss(self._journal.folder, self.sequence, expected=delta.sequence)
         left_out: dict[str, str] = {}
         catch_up = partial(self._caught_up, fingerprint=fingerprint, refresh=refresh, left_out=left_out)
-        ahead = replace(overlay, store=self.images)
+        ahead = replace(delta, store=self.images)
         for _ in range(LAPS):
             ahead = await catch_up(ahead)
         async with self._turn:
@@ -170,12 +168,12 @@ class LiveChanges:
 
     async def _commit(self, group: Sequence[_Waiting], holder: StateHolder) -> None:
         """Limits first: nothing is written for what is refused."""
-        overlay, fingerprint = holder.shown()
-        room = self._max_items - len(overlay.row_of)
+        delta, fingerprint = holder.shown()
+        room = self._max_items - len(delta.row_of)
         fit: list[_Waiting] = []
         for waiting in group:
             upserts = [change for change in waiting.changes.changes if isinstance(change, Upsert)]
-            fresh = len({upsert.id for upsert in upserts} - overlay.row_of.keys())
+            fresh = len({upsert.id for upsert in upserts} - delta.row_of.keys())
             if any(upsert.fingerprint != fingerprint for upsert in upserts):
                 _fail(waiting, StaleVector())
             elif fresh > room:
@@ -189,8 +187,8 @@ class LiveChanges:
 
     async def _written(self, group: Sequence[_Waiting], holder: StateHolder) -> bool:
         """False where there was no room for all of them together; one alone is then told."""
-        overlay, _ = holder.shown()
-        write = partial(self._write, [waiting.changes for waiting in group], overlay)
+        delta, _ = holder.shown()
+        write = partial(self._write, [waiting.changes for waiting in group], delta)
         try:
             outcomes, after = await self._on_disk(write)
         except JournalFull as error:
@@ -208,11 +206,11 @@ class LiveChanges:
                 self._tell(waiting, outcome)
         return True
 
-    def _write(self, sets: Sequence[ChangeSet], overlay: Overlay) -> tuple[list[Outcome], Overlay]:
-        """What came of each set, and the overlay with it. Disk thread."""
+    def _write(self, sets: Sequence[ChangeSet], delta: Delta) -> tuple[list[Outcome], Delta]:
+        """What came of each set, and the delta with it. Disk thread."""
         outcomes = self._journal.commit(sets)
         done = [change for one in outcomes if isinstance(one, Committed) for change in one.changes]
-        return outcomes, overlay.applied(done) if done else overlay
+        return outcomes, delta.applied(done) if done else delta
 
     def _tell(self, waiting: _Waiting, outcome: Outcome) -> None:
         try:
@@ -226,16 +224,16 @@ class LiveChanges:
             waiting.done.set_result(committed)
 
     async def _caught_up(
-        self, overlay: Overlay, *, fingerprint: str, refresh: Refresh, left_out: dict[str, str]
-    ) -> Overlay:
+        self, delta: Delta, *, fingerprint: str, refresh: Refresh, left_out: dict[str, str]
+    ) -> Delta:
         """With all changes so far; `left_out` is kept up with them."""
-        if overlay.sequence >= self.sequence:
-            return overlay
-        changes, sequence = await self._on_disk(partial(self._journal.changes_after, overlay.sequence))
+        if delta.sequence >= self.sequence:
+            return delta
+        changes, sequence = await self._on_disk(partial(self._journal.changes_after, delta.sequence))
         for change in changes:
             left_out.pop(change.id, None)
         fresh = await _of_this_encoder(changes, fingerprint, refresh, left_out)
-        return replace(await self._on_disk(partial(overlay.applied, fresh)), sequence=sequence)
+        return replace(await self._on_disk(partial(delta.applied, fresh)), sequence=sequence)
 
     async def _on_disk(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._disk, work)

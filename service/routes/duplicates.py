@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from service.edge.edge import context_of
 from service.errors import InvalidField
-from service.live.holdings import Holdings
+from service.live.gallery_view import GalleryView
 from service.routes.parts import answers, computed, json_answer, serving_of
 from service.search.duplicates import Scan, Twins
 from service.wire.answers import dump
@@ -30,18 +30,18 @@ async def list_duplicates(
 ) -> Response:
     """Pairs that look the same, each named once. A page may be empty, and yet not the last."""
     serving, context = serving_of(request), context_of(request)
-    holdings = serving.state.holdings
-    first_row = _first_row(cursor, holdings)
+    view = serving.state.view
+    first_row = _first_row(cursor, view)
     now = time.perf_counter()
     until = now + min(MAX_SECONDS, SHARE_OF_DEADLINE * (context.deadline - now))
-    scan = Scan(holdings, min_score=min_score)
+    scan = Scan(view, min_score=min_score)
     page = await scan.page(first_row, serving.searcher, limit=limit, until=until)
 
     def answer() -> bytes:
-        release = holdings.release.id
+        release = view.release.id
         return dump(
             {
-                "results": [_described(one, holdings) for one in page.found],
+                "results": [_described(one, view) for one in page.found],
                 "scanned": scan.row_count if page.next_row is None else page.next_row,
                 "total": scan.row_count,
                 "next": None if page.next_row is None else f"{release}.{page.next_row}",
@@ -52,27 +52,27 @@ async def list_duplicates(
     return json_answer(await computed(serving, answer, inline=len(page.found) <= 1))
 
 
-def _first_row(cursor: str | None, holdings: Holdings) -> int:
+def _first_row(cursor: str | None, view: GalleryView) -> int:
     if cursor is None:
         return 0
     parts = _CURSOR.fullmatch(cursor)
     if parts is None:
         raise InvalidField(f"cursor {cursor!r} is none that an answer gave as next", param="cursor")
     release, row = parts.groups()
-    if release != holdings.release.id:
+    if release != view.release.id:
         raise InvalidField(
-            f"cursor is of release {release}, and {holdings.release.id} is served: begin again without it",
+            f"cursor is of release {release}, and {view.release.id} is served: begin again without it",
             param="cursor",
             code="stale_cursor",
         )
     return int(row)
 
 
-def _described(twins: Twins, holdings: Holdings) -> dict[str, Any]:
-    own = holdings.digest(twins.row)
+def _described(twins: Twins, view: GalleryView) -> dict[str, Any]:
+    own = view.digest(twins.row)
     pairs = zip(twins.rows.tolist(), twins.scores.tolist(), strict=True)
     duplicates = [
-        {"id": holdings.id(row), "score": round(min(score, 1.0), 6), "identical": holdings.digest(row) == own}
+        {"id": view.id(row), "score": round(min(score, 1.0), 6), "identical": view.digest(row) == own}
         for row, score in pairs
     ]
-    return {"id": holdings.id(twins.row), "duplicates": duplicates, "count": twins.count}
+    return {"id": view.id(twins.row), "duplicates": duplicates, "count": twins.count}

@@ -13,7 +13,7 @@ from index.errors import ImageMissing
 from index.thumbnails import THUMBNAIL_SIDE_PIXELS
 from service.decoding.media_types import media_type_of
 from service.errors import NotFound, ServiceError, Unavailable
-from service.live.holdings import Holdings
+from service.live.gallery_view import GalleryView
 from service.routes.parts import Responses, answers, json_answer, serving_of
 from service.serving import Serving
 from service.wire.answers import dump
@@ -37,7 +37,7 @@ async def fields(request: Request) -> Response:
     """What there is to filter by: the payloads' fields, with their common values and ranges, as of now."""
     serving = serving_of(request)
     state = serving.state
-    etag = f'"{state.release.id}.{state.overlay.sequence}"'
+    etag = f'"{state.release.id}.{state.delta.sequence}"'
     headers = {"etag": etag, "cache-control": "no-cache"}
     if _is_held(etag, request.headers.get("if-none-match", "")):
         return Response(status_code=304, headers=headers)
@@ -50,11 +50,11 @@ async def fields(request: Request) -> Response:
 @router.get("/items/{item_id:id}", responses=answers(ItemAnswer, 404, 422, 503))
 async def get_item(request: Request, item_id: ItemId) -> Response:
     """The payload of an item."""
-    holdings = serving_of(request).state.holdings
-    row = holdings.row(item_id)
-    width, height = holdings.size_pixels(row) or (None, None)
-    answer = {"id": item_id, "payload": holdings.payload(row), "width": width, "height": height}
-    return json_answer(dump(answer | {"release": holdings.release.id}))
+    view = serving_of(request).state.view
+    row = view.row(item_id)
+    width, height = view.size_pixels(row) or (None, None)
+    answer = {"id": item_id, "payload": view.payload(row), "width": width, "height": height}
+    return json_answer(dump(answer | {"release": view.release.id}))
 
 
 @router.get(
@@ -72,30 +72,30 @@ async def get_image(
 ) -> Response:
     """The image itself, or with `side` the smallest copy of it that has as many pixels on its long side."""
     serving = serving_of(request)
-    holdings = serving.state.holdings
-    row = holdings.row(item_id)
+    view = serving.state.view
+    row = view.row(item_id)
     try:
-        return await _image_answer(request, serving, holdings, row, side=side)
+        return await _image_answer(request, serving, view, row, side=side)
     except NotFound:
-        now = serving.state.holdings
-        if now.digest(now.row(item_id)) == holdings.digest(row):
+        now = serving.state.view
+        if now.digest(now.row(item_id)) == view.digest(row):
             raise
     # It was put again while its earlier image was looked for.
     return await get_image(request, item_id, side)
 
 
 async def _image_answer(
-    request: Request, serving: Serving, holdings: Holdings, row: int, *, side: int | None
+    request: Request, serving: Serving, view: GalleryView, row: int, *, side: int | None
 ) -> Response:
     may_change = serving.settings.live_changes
     small = side is not None and side <= THUMBNAIL_SIDE_PIXELS
     held = request.headers.get("if-none-match", "")
-    wanted = _etag(holdings, row, small=small)
+    wanted = _etag(view, row, small=small)
     if _is_held(wanted, held):  # and not even the file is read
         return Response(status_code=304, headers=_caching(wanted, may_change=may_change))
-    read = partial(_image, holdings, row, small=small, or_thumbnail=side is not None)
+    read = partial(_image, view, row, small=small, or_thumbnail=side is not None)
     data, kind, is_thumbnail = await asyncio.get_running_loop().run_in_executor(serving.pool, read)
-    found = _etag(holdings, row, small=is_thumbnail)
+    found = _etag(view, row, small=is_thumbnail)
     if _is_held(found, held):
         return Response(status_code=304, headers=_caching(found, may_change=may_change))
     return Response(data, media_type=kind, headers=_caching(found, may_change=may_change))
@@ -105,40 +105,40 @@ def _caching(etag: str, *, may_change: bool) -> dict[str, str]:
     return {"etag": etag, "cache-control": ASK_EACH_TIME if may_change else CACHE_CONTROL}
 
 
-def _etag(holdings: Holdings, row: int, *, small: bool) -> str:
-    return f'"{holdings.digest(row).hex()[:32]}{"t" if small else ""}"'
+def _etag(view: GalleryView, row: int, *, small: bool) -> str:
+    return f'"{view.digest(row).hex()[:32]}{"t" if small else ""}"'
 
 
 def _is_held(etag: str, if_none_match: str) -> bool:
     return if_none_match.strip() == "*" or etag in if_none_match
 
 
-def _image(holdings: Holdings, row: int, *, small: bool, or_thumbnail: bool) -> tuple[bytes, str, bool]:
+def _image(view: GalleryView, row: int, *, small: bool, or_thumbnail: bool) -> tuple[bytes, str, bool]:
     """Bytes, media type, and whether it is the thumbnail. Raises NotFound when the original is not there."""
     if not small:
         try:
-            data = holdings.open_image(row)
+            data = view.open_image(row)
             return data, media_type_of(data), False
         except ImageMissing as error:
             logger.warning("an original image cannot be had: %s", error)  # its path is no caller's business
             if not or_thumbnail:
-                raise _missing(holdings, row, error) from error
+                raise _missing(view, row, error) from error
     try:
-        return holdings.thumbnail(row), "image/webp", True
+        return view.thumbnail(row), "image/webp", True
     except ImageMissing as error:
-        raise _missing(holdings, row, error) from error
+        raise _missing(view, row, error) from error
 
 
-def _missing(holdings: Holdings, row: int, error: ImageMissing) -> ServiceError:
+def _missing(view: GalleryView, row: int, error: ImageMissing) -> ServiceError:
     if errno_behind(error):
-        words = f"the image of {holdings.id(row)!r} cannot be read just now: send this again"
+        words = f"the image of {view.id(row)!r} cannot be read just now: send this again"
         return Unavailable(words, code="image_unreadable", retry_after_seconds=5)
     if error.code == "no_image":
         return NotFound(
-            f"the item {holdings.id(row)!r} was put as a vector, without an image", code="image_missing"
+            f"the item {view.id(row)!r} was put as a vector, without an image", code="image_missing"
         )
     return NotFound(
-        f"the image of {holdings.id(row)!r} has moved or changed since release {holdings.release.id} "
+        f"the image of {view.id(row)!r} has moved or changed since release {view.release.id} "
         "was built; ?side=256 gives its thumbnail",
         code="image_missing",
     )

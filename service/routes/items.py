@@ -17,11 +17,11 @@ from index.journal.changes import Change, ChangeSet, Committed, Delete, RequestK
 from service.decoding.images import ImageSource
 from service.edge.edge import context_of
 from service.errors import InvalidField, NotFound, Unavailable, report, without_frames
-from service.live.carrying import upserter_of
 from service.live.commits import LiveChanges, StaleVector
+from service.live.replay import upserter_of
 from service.live.upserts import Prepared, UpsertRequest, good_id, upsert_request
 from service.routes.parts import answers, computed, json_answer, requires, serving_of, takes_json
-from service.search.wanted import unit_vector
+from service.search.requests import unit_vector
 from service.serving import Serving
 from service.state import ServingState
 from service.wire.answers import dump, raise_when_all_failed
@@ -116,7 +116,7 @@ async def delete_item(request: Request, item_id: ItemId) -> Response:
     key = await _key(request, "DELETE", good_id(item_id))
     if key and (kept := await live.answer_to(key)):
         return _replayed(kept)
-    serving.state.holdings.row(item_id)
+    serving.state.view.row(item_id)
     return await _carry_out(request, live, _one, deletes=[item_id], key=key)
 
 
@@ -300,7 +300,7 @@ def _each_once(raw: Sequence[Mapping[str, Any]], seen: set[str]) -> list[PutOneO
 
 def _deletable(item_id: str, seen: set[str], state: ServingState) -> str | TwinlensError:
     try:
-        state.holdings.row(good_id(item_id))
+        state.view.row(good_id(item_id))
         _check_once(item_id, seen)
     except TwinlensError as error:
         return without_frames(error)

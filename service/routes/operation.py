@@ -14,7 +14,7 @@ from encoders.verdict import Check
 from index.manifest import GateSummary
 from service.edge.edge import context_of
 from service.errors import Unavailable
-from service.refusal import Refusal
+from service.load_failure import LoadFailure
 from service.routes.parts import answers, json_answer, requires, serving_of
 from service.search.relevance import Judge
 from service.serving import Loading
@@ -99,7 +99,7 @@ async def release(
         "compiling": serving.compiling,
         "context_length": encoder.context_length,
         "counts": manifest.counts.model_dump(),
-        "live": serving.live and serving.live.summary(state.overlay),
+        "live": serving.live and serving.live.summary(state.delta),
         "loading": serving.loading and _loading(serving.loading),
         "refused": serving.refused and _refused(serving.refused),
     }
@@ -175,7 +175,7 @@ def _loading(loading: Loading) -> dict[str, str | None]:
     return {"release": loading.release, "since": _moment(loading.since)}
 
 
-def _refused(refusal: Refusal) -> dict[str, Any]:
+def _refused(refusal: LoadFailure) -> dict[str, Any]:
     return {
         "release": refusal.release,
         "reason": refusal.reason,

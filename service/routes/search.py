@@ -14,7 +14,7 @@ from service.edge.edge import context_of
 from service.routes.parts import answers, computed, json_answer, serving_of, takes_json
 from service.search.filters import parse_filter
 from service.search.phrasing import phrasing_of
-from service.search.wanted import Wanted, find, note_failure, unit_vector
+from service.search.requests import SearchRequest, find, note_failure, unit_vector
 from service.serving import Serving
 from service.state import ServingState
 from service.wire.answers import INLINE_NUMBERS, count_numbers, dump, dump_hits
@@ -57,8 +57,8 @@ async def search_text(request: Request) -> Response:
     outcomes = await serving.embedder.texts(
         state.encoder, [item], deadline=context.deadline, timings=context.timings
     )
-    wanted = Wanted(asked, condition, asked_by="texts", phrasing=phrasing)
-    return await _answer(request, state, wanted.embedded(_only(outcomes)))
+    requested = SearchRequest(asked, condition, asked_by="texts", phrasing=phrasing)
+    return await _answer(request, state, requested.embedded(_only(outcomes)))
 
 
 @router.post(
@@ -85,7 +85,7 @@ async def search_image(request: Request) -> Response:
     )
     note_failure(state, options, outcomes[0])
     vector = _only(outcomes).vector
-    return await _answer(request, state, Wanted(options, condition, vector=vector, asked_by="images"))
+    return await _answer(request, state, SearchRequest(options, condition, vector=vector, asked_by="images"))
 
 
 @router.post(
@@ -99,7 +99,7 @@ async def search_vector(request: Request) -> Response:
     state = serving.state
     asked = await read_json(request, SearchVectorRequest, pool=serving.pool)
     vector = unit_vector(asked.vector, asked.model_fingerprint, encoder=state.encoder)
-    return await _answer(request, state, Wanted(asked, parse_filter(asked.filter), vector=vector))
+    return await _answer(request, state, SearchRequest(asked, parse_filter(asked.filter), vector=vector))
 
 
 @router.post(
@@ -112,8 +112,8 @@ async def search_item(request: Request) -> Response:
     serving = serving_of(request)
     state = serving.state
     asked = await read_json(request, SearchItemRequest, pool=serving.pool)
-    wanted = Wanted(asked, parse_filter(asked.filter), like_item=asked.id, asked_by="images")
-    return await _answer(request, state, wanted)
+    requested = SearchRequest(asked, parse_filter(asked.filter), like_item=asked.id, asked_by="images")
+    return await _answer(request, state, requested)
 
 
 async def _image_request(request: Request, serving: Serving) -> tuple[ImageSource, SearchOptions]:
@@ -137,14 +137,14 @@ def _only(outcomes: list[Outcome]) -> Embedded:
     return outcome
 
 
-async def _answer(request: Request, state: ServingState, wanted: Wanted) -> Response:
-    serving, options = serving_of(request), wanted.options
-    found = await serving.searcher.run(partial(find, state, wanted), timings=context_of(request).timings)
+async def _answer(request: Request, state: ServingState, requested: SearchRequest) -> Response:
+    serving, options = serving_of(request), requested.options
+    found = await serving.searcher.run(partial(find, state, requested), timings=context_of(request).timings)
     answer: dict[str, Any] = {
         "results": found.hits,
         "release": state.release.id,
         "model_fingerprint": state.encoder.fingerprint,
-        **wanted.told(found),
+        **requested.told(found),
     }
     numbers = count_numbers(found.hits, dim=state.encoder.dim if options.with_vector else 0)
     if numbers <= INLINE_NUMBERS:

@@ -18,9 +18,9 @@ from service.edge.edge import RequestContext, context_of
 from service.errors import InvalidField, TooLarge, report, without_frames
 from service.routes.parts import answers, computed, json_answer, serving_of, takes_json
 from service.search.filters import parse_filter
-from service.search.hits import Found
+from service.search.hits import SearchResult
 from service.search.phrasing import phrasing_of
-from service.search.wanted import Wanted, find_some, note_failure, unit_vector
+from service.search.requests import SearchRequest, find_some, note_failure, unit_vector
 from service.serving import Serving
 from service.settings import Settings
 from service.state import ServingState
@@ -34,10 +34,10 @@ INLINE_QUERIES = 8  # are checked within 0.5 ms
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ParsedQuery:
     """A sound query, and what has yet to be embedded for it, if anything."""
 
-    wanted: Wanted
+    requested: SearchRequest
     source: ImageSource | TextItem | None = None
 
 
@@ -56,20 +56,20 @@ async def search_batch(request: Request) -> Response:
     few = len(batch.queries) <= INLINE_QUERIES and is_small(request)
     asked = await computed(serving, ask, inline=few)
     _check_totals(asked, serving.settings)
-    wanted = await _embedded(serving, state, asked, context)
-    raise_when_all_failed(wanted)
-    found = await _found(serving, state, wanted, context)
+    requested = await _embedded(serving, state, asked, context)
+    raise_when_all_failed(requested)
+    found = await _found(serving, state, requested, context)
     raise_when_all_failed(found)
-    return await _answer(serving, state, wanted, found)
+    return await _answer(serving, state, requested, found)
 
 
-def _ask_all(batch: SearchBatchRequest, *, encoder: Encoder) -> list[Asked | TwinlensError]:
+def _ask_all(batch: SearchBatchRequest, *, encoder: Encoder) -> list[ParsedQuery | TwinlensError]:
     """Each query with the batch's options where it has none of its own, or what is wrong with it."""
     common = {name: getattr(batch, name) for name in batch.model_fields_set - {"queries"}}
     return [_ask_or_error(raw, common, encoder=encoder) for raw in batch.queries]
 
 
-def _ask_or_error(raw: object, common: Mapping[str, Any], *, encoder: Encoder) -> Asked | TwinlensError:
+def _ask_or_error(raw: object, common: Mapping[str, Any], *, encoder: Encoder) -> ParsedQuery | TwinlensError:
     try:
         own = validated(SearchBatchQuery, raw)
         missing = common.keys() - own.model_fields_set
@@ -78,35 +78,35 @@ def _ask_or_error(raw: object, common: Mapping[str, Any], *, encoder: Encoder) -
         return without_frames(error)
 
 
-def _ask(query: SearchBatchQuery, *, encoder: Encoder) -> Asked:
+def _ask(query: SearchBatchQuery, *, encoder: Encoder) -> ParsedQuery:
     """Raises InvalidField for a filter or a vector, WrongModel."""
-    plain = Wanted(query, parse_filter(query.filter))
+    plain = SearchRequest(query, parse_filter(query.filter))
     if query.text is not None:
         phrasing = phrasing_of(query.text, expand=query.expand, space=query.space, encoder=encoder)
         source = TextItem(query.text, query.truncate == "end", expanded=phrasing.templates is not None)
-        return Asked(replace(plain, asked_by="texts", phrasing=phrasing), source)
+        return ParsedQuery(replace(plain, asked_by="texts", phrasing=phrasing), source)
     if query.image is not None:
-        return Asked(replace(plain, asked_by="images"), query.image)
+        return ParsedQuery(replace(plain, asked_by="images"), query.image)
     if query.id is not None:
-        return Asked(replace(plain, asked_by="images", like_item=query.id))
+        return ParsedQuery(replace(plain, asked_by="images", like_item=query.id))
     if query.model_fingerprint is None:
         raise InvalidField(
             "a vector needs model_fingerprint: that of the encoder it is of, as /release tells it",
             param="model_fingerprint",
         )
-    return Asked(
+    return ParsedQuery(
         replace(plain, vector=unit_vector(query.vector or (), query.model_fingerprint, encoder=encoder))
     )
 
 
-def _check_totals(asked: Sequence[Asked | TwinlensError], settings: Settings) -> None:
+def _check_totals(asked: Sequence[ParsedQuery | TwinlensError], settings: Settings) -> None:
     """Raises TooLarge for more than one request may ask of the device, or have written."""
-    sound = [one for one in asked if isinstance(one, Asked)]
+    sound = [one for one in asked if isinstance(one, ParsedQuery)]
     texts = sum(isinstance(one.source, TextItem) for one in sound)
     images = sum(one.source is not None for one in sound) - texts
     check_count(images, settings.max_images, name="images")
     check_count(texts, settings.max_texts, name="texts")
-    results = sum(one.wanted.options.k for one in sound)
+    results = sum(one.requested.options.k for one in sound)
     if results > MAX_RESULTS:
         raise TooLarge(
             f"the queries ask for {results} results and {MAX_RESULTS} are given at once: lower k or send fewer",
@@ -116,13 +116,13 @@ def _check_totals(asked: Sequence[Asked | TwinlensError], settings: Settings) ->
 
 
 async def _embedded(
-    serving: Serving, state: ServingState, asked: Sequence[Asked | TwinlensError], context: RequestContext
-) -> list[Wanted | TwinlensError]:
+    serving: Serving, state: ServingState, asked: Sequence[ParsedQuery | TwinlensError], context: RequestContext
+) -> list[SearchRequest | TwinlensError]:
     """What to search for; all images and all texts are embedded as one batch each."""
     sources = {
         place: one.source
         for place, one in enumerate(asked)
-        if isinstance(one, Asked) and one.source is not None
+        if isinstance(one, ParsedQuery) and one.source is not None
     }
     outcomes = await embed_mixed(
         serving.embedder,
@@ -131,24 +131,27 @@ async def _embedded(
         deadline=context.deadline,
         timings=context.timings,
     )
-    wanted = [one.wanted if isinstance(one, Asked) else one for one in asked]
+    requested = [one.requested if isinstance(one, ParsedQuery) else one for one in asked]
     for place, outcome in zip(sources, outcomes, strict=True):
-        plain = wanted[place]
-        if isinstance(plain, Wanted) and isinstance(outcome, Embedded):
-            wanted[place] = plain.embedded(outcome)
-        elif isinstance(plain, Wanted) and isinstance(outcome, TwinlensError):
+        plain = requested[place]
+        if isinstance(plain, SearchRequest) and isinstance(outcome, Embedded):
+            requested[place] = plain.embedded(outcome)
+        elif isinstance(plain, SearchRequest) and isinstance(outcome, TwinlensError):
             note_failure(state, plain.options, outcome)
-            wanted[place] = outcome
-    return wanted
+            requested[place] = outcome
+    return requested
 
 
 async def _found(
-    serving: Serving, state: ServingState, wanted: Sequence[Wanted | TwinlensError], context: RequestContext
-) -> list[Found | TwinlensError]:
+    serving: Serving,
+    state: ServingState,
+    requested: Sequence[SearchRequest | TwinlensError],
+    context: RequestContext,
+) -> list[SearchResult | TwinlensError]:
     """In one go where that is quick, else in slices: others' searches must not wait for all of a batch."""
-    found: list[Found | TwinlensError] = []
-    while len(found) < len(wanted):
-        search = partial(find_some, state, wanted[len(found) :], deadline=context.deadline)
+    found: list[SearchResult | TwinlensError] = []
+    while len(found) < len(requested):
+        search = partial(find_some, state, requested[len(found) :], deadline=context.deadline)
         found += await serving.searcher.run(search, timings=context.timings)
     return found
 
@@ -156,21 +159,23 @@ async def _found(
 async def _answer(
     serving: Serving,
     state: ServingState,
-    wanted: Sequence[Wanted | TwinlensError],
-    found: Sequence[Found | TwinlensError],
+    requested: Sequence[SearchRequest | TwinlensError],
+    found: Sequence[SearchResult | TwinlensError],
 ) -> Response:
-    items = [_item(index, *both) for index, both in enumerate(zip(wanted, found, strict=True))]
+    items = [_item(index, *both) for index, both in enumerate(zip(requested, found, strict=True))]
     rest = {"release": state.release.id, "model_fingerprint": state.encoder.fingerprint}
-    hits = [hit for one in found if isinstance(one, Found) for hit in one.hits]
-    with_vectors = any(isinstance(one, Wanted) and one.options.with_vector for one in wanted)
+    hits = [hit for one in found if isinstance(one, SearchResult) for hit in one.hits]
+    with_vectors = any(isinstance(one, SearchRequest) and one.options.with_vector for one in requested)
     numbers = count_numbers(hits, dim=state.encoder.dim if with_vectors else 0)
     written = partial(dump_answers, items, rest)
     return json_answer(await computed(serving, written, inline=numbers <= INLINE_NUMBERS))
 
 
-def _item(index: int, wanted: Wanted | TwinlensError, found: Found | TwinlensError) -> dict[str, Any]:
+def _item(
+    index: int, requested: SearchRequest | TwinlensError, found: SearchResult | TwinlensError
+) -> dict[str, Any]:
     if isinstance(found, TwinlensError):
         problem = report(found)
         return {"index": index, "error": {"code": problem.code, "message": problem.message}}
-    told = wanted.told(found) if isinstance(wanted, Wanted) else {}
+    told = requested.told(found) if isinstance(requested, SearchRequest) else {}
     return {"index": index, "results": found.hits, **told}

@@ -1,7 +1,4 @@
-"""The values of payload keys over all rows of a release: gathered in one pass when first asked for, then kept.
-
-Knows nothing of a filter's form.
-"""
+"""The values of payload keys over all rows of a release: gathered in one pass when first used, then kept."""
 
 import math
 import threading

@@ -2,7 +2,7 @@
 
 Exact: the cosines of all pairs are computed, so a whole gallery costs n²/2 of them. It is done by the piece: a
 page stops when it has enough pairs, or when its time is over, and says where the next one begins. Between two
-slices searches take their turn. Knows nothing of HTTP.
+slices searches take their turn.
 """
 
 import time
@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import QueueFull
-from service.live.holdings import Holdings
-from service.live.layers import Floats
+from service.live.delta import Floats
+from service.live.gallery_view import GalleryView
 from service.search.columns import Mask
 from service.search.thread import Searcher
 
@@ -52,14 +52,14 @@ class Page:
 
 
 class Scan:
-    """Over the items that a request's holdings show."""
+    """Over the items that a request's view show."""
 
-    def __init__(self, holdings: Holdings, *, min_score: float) -> None:
-        self._holdings = holdings
+    def __init__(self, view: GalleryView, *, min_score: float) -> None:
+        self._holdings = view
         self._least = min_score - ROUNDING
-        self.row_count = holdings.base_count + holdings.overlay.images.count
-        self._shown: Mask = np.concatenate([~holdings.overlay.hidden, holdings.overlay.alive])
-        numbers = max(1, self.row_count * holdings.release.images.dim)
+        self.row_count = view.base_count + view.delta.images.count
+        self._shown: Mask = np.concatenate([~view.delta.hidden, view.delta.alive])
+        numbers = max(1, self.row_count * view.release.images.dim)
         self._queries = max(1, min(MOST_QUERIES, PRODUCTS_PER_BLOCK // numbers))
 
     async def page(self, first_row: int, searcher: Searcher, *, limit: int, until: float) -> Page:
@@ -114,5 +114,5 @@ class Scan:
         if low < base:
             parts.append(self._holdings.release.images.matrix(low, min(high, base)))
         if high > base:
-            parts.append(self._holdings.overlay.images.vectors[max(low, base) - base : high - base])
+            parts.append(self._holdings.delta.images.vectors[max(low, base) - base : high - base])
         return parts[0] if len(parts) == 1 else np.concatenate(parts)

@@ -2,7 +2,7 @@
 offers filters. Values are read as filters read them, so that every count is what that filter lets through.
 A release is counted once; what is laid over it is then added and taken off.
 
-Knows nothing of HTTP, nor of the form of a filter. Bounded in fields, values and items looked at.
+Bounded in fields, values and items looked at.
 """
 
 import asyncio

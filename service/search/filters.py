@@ -1,11 +1,10 @@
 """Qdrant's filters over the payloads of a release, as exact masks over its rows.
 
-`{"must": […], "should": […], "must_not": […]}`, nested at will, of conditions on a payload key:
-match (value, any, except), range (gt, gte, lt, lte), is_empty, and has_id. A payload value that is a list
-matches when one of its elements does: by `except`, when one is none of those. `a.b` reaches into objects; empty
-is what is missing, null or `[]`. Numbers are compared exactly, as Python compares them; truth values are none.
-What one filter may ask for is bounded.
-Form: https://qdrant.tech/documentation/concepts/filtering/. Knows no HTTP.
+`{"must": […], "should": […], "must_not": […]}`, nested at will, of conditions on a payload key: match (value,
+any, except), range (gt, gte, lt, lte), is_empty, and has_id. A payload value that is a list matches when one of
+its elements does: by `except`, when one is none of those. `a.b` reaches into objects; empty is what is missing,
+null or `[]`. Numbers are compared exactly, as Python compares them; truth values are none. What one filter may
+ask for is bounded. Form: https://qdrant.tech/documentation/concepts/filtering/.
 """
 
 import math
@@ -177,7 +176,7 @@ def _keys(condition: Condition) -> Iterator[str]:
 
 
 class Filtered(Payloads, Protocol):
-    """Items by row, as a release or an overlay holds them."""
+    """Items by row, as a release or a delta holds them."""
 
     def row(self, item_id: str) -> int:
         """Raises `UnknownItem`."""

@@ -1,4 +1,4 @@
-"""A query vector to hits. Pure reading; knows nothing of HTTP, encoders or threads.
+"""A query vector to hits. Pure reading.
 
 Results are ordered by cosine, less what is taken off for hubs where a text looks for images, or an image for
 texts; the cosine itself is what hits report. `relevance` and `verdict` are None where the bundle has no
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from encoders.calibration import Search, Verdict
 from encoders.modalities import Modality
 from encoders.query_bank import ASKED_BY
-from service.live.holdings import Holdings
+from service.live.gallery_view import GalleryView
 from service.search.filters import Condition, PayloadFilter
 from service.search.ranking import ROUNDING, Ranked, Ranking, allowed_rows
 from service.search.relevance import Judge
@@ -53,7 +53,7 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SearchResult:
     """Hits as the wire has them, best first, and whether the gallery (what passes the filter) holds a match."""
 
     hits: list[dict[str, Any]]
@@ -62,20 +62,20 @@ class Found:
 
 
 def search(
-    holdings: Holdings, query: Query, *, payload_filter: PayloadFilter, judge: Judge | None = None
-) -> Found:
+    view: GalleryView, query: Query, *, payload_filter: PayloadFilter, judge: Judge | None = None
+) -> SearchResult:
     """A page of hits. The decision is about the best hit of all, whatever page or threshold was asked for.
 
     `payload_filter`: of the release, without what is laid over it.
     """
-    allowed = allowed_rows(holdings, query.space, query.condition, payload_filter=payload_filter)
-    best, shown = _pages(query, Ranking(holdings, allowed, vector=query.vector, corrected=query.corrected))
+    allowed = allowed_rows(view, query.space, query.condition, payload_filter=payload_filter)
+    best, shown = _pages(query, Ranking(view, allowed, vector=query.vector, corrected=query.corrected))
     judgement = (
         judge.judge(
             shown.ordering,
             best=best.ordering,
             vector=query.vector,
-            holdings=holdings,
+            view=view,
             search=query.search,
             chosen_from=allowed.count,
         )
@@ -87,13 +87,13 @@ def search(
     hits = [
         {"id": hit.pop("id"), "score": round(score, 6), "relevance": likely, **hit}
         for hit, score, likely in zip(
-            describe(holdings, shown.rows, query), shown.scores.tolist(), relevance, strict=True
+            describe(view, shown.rows, query), shown.scores.tolist(), relevance, strict=True
         )
     ]
     if judgement is None:
-        return Found(hits, None, None)
+        return SearchResult(hits, None, None)
     levels = {"likely": judgement.likely, "perhaps": judgement.perhaps}
-    return Found(hits, judgement.verdict, levels)
+    return SearchResult(hits, judgement.verdict, levels)
 
 
 def _pages(query: Query, ranking: Ranking) -> tuple[Ranked, Ranked]:
@@ -114,24 +114,24 @@ def _pages(query: Query, ranking: Ranking) -> tuple[Ranked, Ranked]:
     return judged, ranking.within(least).without(excluded).part(page)
 
 
-def _image_hits(holdings: Holdings, rows: NDArray[np.int64], query: Query) -> list[dict[str, Any]]:
-    hits = holdings.described(rows, with_payload=query.with_payload)
+def _image_hits(view: GalleryView, rows: NDArray[np.int64], query: Query) -> list[dict[str, Any]]:
+    hits = view.described(rows, with_payload=query.with_payload)
     if query.with_vector:
         for hit, row in zip(hits, rows.tolist(), strict=True):
-            hit["vector"] = holdings.vector(row)
+            hit["vector"] = view.vector(row)
     return hits
 
 
-def _text_hits(holdings: Holdings, rows: NDArray[np.int64], query: Query) -> list[dict[str, Any]]:
+def _text_hits(view: GalleryView, rows: NDArray[np.int64], query: Query) -> list[dict[str, Any]]:
     """The ids of all their items are read at once."""
-    items = [holdings.items_of_text(row) for row in rows.tolist()]
+    items = [view.items_of_text(row) for row in rows.tolist()]
     named = [each[:MAX_ITEMS_OF_TEXT] for each in items]
-    ids = iter(holdings.described(np.concatenate([_NO_ROWS, *named]), with_payload=False))
+    ids = iter(view.described(np.concatenate([_NO_ROWS, *named]), with_payload=False))
     hits = []
     for row, own, some in zip(rows.tolist(), items, named, strict=True):
-        text, count = holdings.text(row), len(own)
+        text, count = view.text(row), len(own)
         hit: dict[str, Any] = {
-            "id": holdings.text_id(row),
+            "id": view.text_id(row),
             "text": text,
             "items": [each["id"] for each in islice(ids, len(some))],
             "item_count": count,
@@ -139,6 +139,6 @@ def _text_hits(holdings: Holdings, rows: NDArray[np.int64], query: Query) -> lis
         if query.with_payload:
             hit["payload"] = {"text": text, "item_count": count}
         if query.with_vector:
-            hit["vector"] = holdings.text_vector(row)
+            hit["vector"] = view.text_vector(row)
         hits.append(hit)
     return hits

@@ -1,7 +1,7 @@
 """Exact search over a release and what is laid over it: the rows that may be found, and the best among them.
 
-Rows are those of `Holdings`. The release's are searched by faiss, the few added ones by NumPy; both give the
-same inner products. Knows nothing of hits, relevance or HTTP. The search thread's.
+Rows are those of `GalleryView`. The release's are searched by faiss, the few added ones by NumPy; both give the
+same inner products. The search thread's.
 """
 
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from service.live.holdings import Holdings
-from service.live.layers import Floats, Layer
+from service.live.delta import AddedVectors, Floats
+from service.live.gallery_view import GalleryView
 from service.search.columns import Mask
 from service.search.filters import Condition, PayloadFilter
 from service.wire.schemas import Space
@@ -43,7 +43,7 @@ class Ranked:
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """What may be found of a space: rows of the release, ascending (None: all), and of the overlay."""
+    """What may be found of a space: rows of the release, ascending (None: all), and of the delta."""
 
     space: Space
     base: Rows | None
@@ -52,35 +52,35 @@ class Allowed:
 
 
 def allowed_rows(
-    holdings: Holdings, space: Space, condition: Condition | None, *, payload_filter: PayloadFilter
+    view: GalleryView, space: Space, condition: Condition | None, *, payload_filter: PayloadFilter
 ) -> Allowed:
     """What is shown and passes the condition; texts pass with at least one of their items."""
-    overlay = holdings.overlay
+    delta = view.delta
     if condition is None:
         if space == "images":
-            return _allowed(holdings, space, overlay.shown_base_rows, overlay.alive)
-        return _allowed(holdings, space, *holdings.shown_texts)
-    items = payload_filter.mask(condition) & ~overlay.hidden
-    added = overlay.alive & overlay.payload_filter.mask(condition) if len(overlay.alive) else overlay.alive
+            return _allowed(view, space, delta.shown_base_rows, delta.alive)
+        return _allowed(view, space, *view.shown_texts)
+    items = payload_filter.mask(condition) & ~delta.hidden
+    added = delta.alive & delta.payload_filter.mask(condition) if len(delta.alive) else delta.alive
     if space == "images":
-        return _allowed(holdings, space, np.flatnonzero(items), added)
-    texts, added_texts = holdings.texts_of(items, added)
-    return _allowed(holdings, space, None if texts is None else np.flatnonzero(texts), added_texts)
+        return _allowed(view, space, np.flatnonzero(items), added)
+    texts, added_texts = view.texts_of(items, added)
+    return _allowed(view, space, None if texts is None else np.flatnonzero(texts), added_texts)
 
 
-def _allowed(holdings: Holdings, space: Space, base: Rows | None, added: Mask) -> Allowed:
+def _allowed(view: GalleryView, space: Space, base: Rows | None, added: Mask) -> Allowed:
     rows = np.flatnonzero(added)
-    whole = holdings.base_count if space == "images" else holdings.base_text_count
+    whole = view.base_count if space == "images" else view.base_text_count
     return Allowed(space, base, rows, len(rows) + (whole if base is None else len(base)))
 
 
 class Ranking:
     """The order of the allowed rows for one query (dim,)."""
 
-    def __init__(self, holdings: Holdings, allowed: Allowed, *, vector: Floats, corrected: bool) -> None:
+    def __init__(self, view: GalleryView, allowed: Allowed, *, vector: Floats, corrected: bool) -> None:
         images = allowed.space == "images"
-        self._index = holdings.release.images if images else holdings.release.texts
-        self._layer: Layer = holdings.overlay.images if images else holdings.overlay.texts.vectors
+        self._index = view.release.images if images else view.release.texts
+        self._layer: AddedVectors = view.delta.images if images else view.delta.texts.vectors
         self._allowed = allowed
         self._query = vector
         self._base_count = len(self._index)

@@ -2,7 +2,7 @@
 
 Keeps a seeded sample of each vector set, so that a background costs the same whatever the gallery holds: some
 `BACKGROUND_ITEMS` products beside the search. What was put since the release was built counts by its share;
-what was deleted counts until the next one. Knows nothing of HTTP, nor of how results are ordered.
+what was deleted counts until the next one.
 """
 
 import logging
@@ -33,8 +33,8 @@ from encoders.query_bank import read_query_bank
 from encoders.reading import reading
 from index.release import Release
 from index.vectors import VectorIndex
-from service.live.holdings import Holdings
-from service.live.layers import Floats
+from service.live.delta import Floats
+from service.live.gallery_view import GalleryView
 from service.wire.schemas import Space
 
 logger = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ class Judge:
         *,
         best: Floats,
         vector: Floats,
-        holdings: Holdings,
+        view: GalleryView,
         search: Search | None,
         chosen_from: int,
     ) -> Judgement | None:
@@ -110,7 +110,7 @@ class Judge:
         if search is None or part is None:
             return None
         space = SEARCHED[search]
-        background = self._background(holdings, space)
+        background = self._background(view, space)
         relevance = self.relevance_of(search, part, vector, background, chosen_from)
         # Told to four places, and judged by what is told: whoever compares with the levels finds the verdict.
         told, first = relevance(scores).round(4), relevance(best[:1]).round(4)
@@ -129,13 +129,13 @@ class Judge:
             fit=self.fits.get(search),
         )
 
-    def _background(self, holdings: Holdings, space: Space) -> Sample:
+    def _background(self, view: GalleryView, space: Space) -> Sample:
         """A sample of what is searched, about as dense among what was put as among the release."""
-        sample, overlay = self.backgrounds[space], holdings.overlay
+        sample, delta = self.backgrounds[space], view.delta
         if space == "images":
-            layer, shown, count = overlay.images, overlay.alive, holdings.base_count
+            layer, shown, count = delta.images, delta.alive, view.base_count
         else:
-            layer, shown, count = overlay.texts.vectors, holdings.shown_texts[1], holdings.base_text_count
+            layer, shown, count = delta.texts.vectors, view.shown_texts[1], view.base_text_count
         put = np.flatnonzero(shown)
         if not len(put):
             return sample

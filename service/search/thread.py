@@ -1,4 +1,4 @@
-"""The one thread that owns the vector indexes. Knows nothing of what is searched, or of HTTP."""
+"""The one thread that owns the vector indexes."""
 
 import asyncio
 import math
@@ -7,8 +7,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from service.access.shares import Shares
-from service.device.lanes import Pace
+from service.access.quotas import Quotas
+from service.device.queues import Throughput
 from service.device.tickets import CALLER
 from service.errors import QueueFull
 from service.search.columns import NotGathered
@@ -29,8 +29,8 @@ class Searcher:
         self._stall_seconds = stall_seconds
         self._telemetry = telemetry
         self._pending = 0
-        self._shares = Shares()
-        self._pace = Pace()  # that searches leave at
+        self._quotas = Quotas()
+        self._throughput = Throughput()  # that searches leave at
         self._left_at = 0.0  # when the last one left, or the first one came
         self._promised_until = 0.0  # when all who were refused will have been served, if they come as told
         self._busy_since: float | None = None
@@ -42,12 +42,12 @@ class Searcher:
         caller = CALLER.get()
         self._check_room(caller)
         self._telemetry.admission("search", "admitted")
-        self._shares.take(caller, 1)
+        self._quotas.take(caller, 1)
         started = time.perf_counter()
         try:
             return await self._gathered(work)
         finally:
-            self._shares.give_back(caller, 1)
+            self._quotas.give_back(caller, 1)
             ended = time.perf_counter()
             timings.search += ended - started
             timings.spans.note("search", started, ended)
@@ -97,10 +97,10 @@ class Searcher:
                 f"send this again in {seconds} s",
                 retry_after_seconds=seconds,
             )
-        elif excess := self._shares.excess(caller, 1, free=free):
+        elif excess := self._quotas.excess(caller, 1, free=free):
             seconds = self._promise(excess)
             refusal = QueueFull(
-                f"{self._shares.held(caller)} searches of {caller} wait, and it leaves others as much room "
+                f"{self._quotas.held(caller)} searches of {caller} wait, and it leaves others as much room "
                 f"({free}): send this again in {seconds} s",
                 code="key_share",
                 retry_after_seconds=seconds,
@@ -111,7 +111,7 @@ class Searcher:
 
     def _promise(self, searches: int) -> int:
         """When to come again: when so many have left, after all who were refused before and come as told."""
-        now, each = time.perf_counter(), self._pace.seconds_per_item()
+        now, each = time.perf_counter(), self._throughput.seconds_per_item()
         at = min(max(now + searches * each, self._promised_until), now + MAX_RETRY_SECONDS)
         self._promised_until = at + each
         return max(1, math.ceil(at - now))
@@ -127,5 +127,5 @@ class Searcher:
         self._pending -= 1
         if not future.cancelled():  # what nobody waited for took no time
             now = time.perf_counter()
-            self._pace.note(1, now - self._left_at)
+            self._throughput.note(1, now - self._left_at)
             self._left_at = now

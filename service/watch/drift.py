@@ -12,8 +12,6 @@ vector; a query costs O(d) work, a window O(d) memory. With n queries and N refe
     unfamiliar  share that lies farther from the reference than 99% of its own rows: by Mahalanobis' distance in
                 its `COMPONENTS` main directions, what is left of a row counted with the mean of the other
                 variances (Tipping and Bishop 1999). Fitted on one half, the limit taken from the other.
-
-Knows nothing of threads, releases, thresholds or words.
 """
 
 from collections import deque

@@ -1,7 +1,7 @@
 """What relevance a good query can expect: that of the gallery's own texts for their own images, and back.
 
 A lower bound of what the best hit of such a query gets. Nothing is searched: a sample of pairs is judged as
-hits are. Knows nothing of threads or windows.
+hits are.
 """
 
 from dataclasses import dataclass

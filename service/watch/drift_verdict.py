@@ -1,9 +1,9 @@
 """From departures to "as proven", "has moved" or "far", in plain language.
 
 A measure has moved when it lies beyond its limit *and* by more than `SURE` standard errors, so that neither a
-small window nor a small difference raises an alarm. The limits come from what the default encoder was seen
-to do (docs/operations.md has the table): captions and titles of kinds it was proven on, or near to, stay below;
-other languages, code, product numbers, pages of text and noise lie beyond. Pure: knows no thread, no release.
+small window nor a small difference raises an alarm. The limits come from what the default encoder was seen to
+do (docs/operations.md has the table): captions and titles of kinds it was proven on, or near to, stay below;
+other languages, code, product numbers, pages of text and noise lie beyond. Pure.
 """
 
 from collections.abc import Callable, Iterator, Sequence

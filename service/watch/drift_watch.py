@@ -1,7 +1,6 @@
 """Drift of one release: its bundle's references, its gallery against them, and the queries that come.
 
 Noting a query is the search thread's, reading any thread's. Keeps sums of queries, never a text or a vector.
-Knows nothing of HTTP.
 """
 
 import threading

@@ -5,7 +5,7 @@ Knows where the numbers lie, and their names; nothing of HTTP.
 
 from typing import TYPE_CHECKING
 
-from service.refusal import REASONS
+from service.load_failure import REASONS
 from service.watch.machine import machine_metrics
 
 if TYPE_CHECKING:
@@ -38,12 +38,12 @@ def watch_service(serving: "Serving") -> None:
         watch(
             "live_items",
             "Items put since the release was built: a rebuild takes them in",
-            lambda: len(serving.state.overlay.row_of),
+            lambda: len(serving.state.delta.row_of),
         )
         watch(
             "live_sequence",
             "Number of the last change that is laid over the release",
-            lambda: serving.state.overlay.sequence,
+            lambda: serving.state.delta.sequence,
         )
     serving.telemetry.collect(lambda: machine_metrics(serving.state.encoder.device))
     serving.telemetry.collect(lambda: serving.state.drift.metrics())

@@ -1,6 +1,6 @@
 """Log lines as JSON: one object a line, whatever is logged and whoever logs it.
 
-Knows nothing of what is said. What must never be said is each caller's to keep: no body, key or image.
+What must never be said is each caller's to keep: no body, key or image.
 """
 
 import json

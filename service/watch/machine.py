@@ -1,6 +1,6 @@
 """What the machine lends: memory of the device, and which of the service's threads live. For metrics.
 
-Reads counters only; knows nothing of queues, releases or HTTP.
+Reads counters only.
 """
 
 import threading

@@ -1,8 +1,7 @@
 """Metrics and request timings.
 
-Every application has its own registry: nothing here is global, so several can live in one process.
-Labels come from small fixed sets (route templates, error codes, names of parts): no caller can add one.
-Knows nothing of what the numbers are about.
+Every application has its own registry: nothing here is global, so several can live in one process. Labels come
+from small fixed sets (route templates, error codes, names of parts): no caller can add one.
 """
 
 import time

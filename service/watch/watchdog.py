@@ -2,7 +2,7 @@
 
 A thread of its own: it goes on when the event loop is blocked. Should even the interpreter be blocked (native
 code that keeps its lock), a timer of faulthandler's, which needs no Python, does the same. All threads' stacks
-go to standard error first. Knows nothing of what the parts do.
+go to standard error first.
 """
 
 import asyncio

@@ -1,7 +1,4 @@
-"""What holds for every operation, added to the API's own description: keys, and the refusals of the edge.
-
-Knows no operation.
-"""
+"""What holds for every operation, added to the API's own description: keys, and the refusals of the edge."""
 
 from typing import Any
 

@@ -1,7 +1,4 @@
-"""The wire model of `GET /drift`, for its documentation and for who draws it.
-
-Knows nothing of how drift is measured (`service.watch.drift`).
-"""
+"""The wire model of `GET /drift`, for its documentation and for who draws it."""
 
 from typing import Literal
 

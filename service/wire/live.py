@@ -1,4 +1,4 @@
-"""The wire models of live changes. Knows nothing of how they are made."""
+"""The wire models of live changes."""
 
 from typing import Annotated, Any
 

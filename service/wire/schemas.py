@@ -1,7 +1,6 @@
 """The wire models: what requests must look like, and what answers do (for the documentation).
 
 Answers are written by `answers` without going through these: an embedding is thousands of numbers.
-Knows nothing of how requests are served.
 """
 
 from typing import Annotated, Any, Literal, Self

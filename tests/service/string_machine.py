@@ -9,20 +9,24 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from service.device.batching import Device, DeviceSettings
-from service.device.lanes import BatchLimit, Lane, Pace
+from service.device.queues import BatchLimit, Queue, Throughput
 from service.device.tickets import CALLER, Embedded, Item, Ticket
 from service.watch.telemetry import Telemetry
 
-POISON, DEATH, SPOILS = "poison", "death", "spoils"  # an encoder's errors: it fails, its thread dies, no tray
+POISON, DEATH, SPOILS = (
+    "poison",
+    "death",
+    "spoils",
+)  # an encoder's errors: it fails, its thread dies, no batch
 ENCODER = object()  # the device only hands it on
 
 
-class _Unhurried(Pace):
+class _Unhurried(Throughput):
     def note(self, items: int, seconds: float) -> None:
-        """How long a test took to let go of the device tells nothing of its pace."""
+        """How long a test took to let go of the device tells nothing of its throughput."""
 
 
-class _Untimed(Lane):
+class _Untimed(Queue):
     def measure(self, items: int, *, seconds: float) -> None:
         """As above."""
 
@@ -38,7 +42,7 @@ class Machine:
         self.broken = False
         self.seconds_per_item = 0.0
         self.fits: int | None = None  # items into memory
-        self.filled = threading.Semaphore(0)  # once for each time something was put into a tray
+        self.filled = threading.Semaphore(0)  # once for each time something was put into a builder
 
     def encode(self, payloads: Sequence[str]) -> list[Embedded]:
         self.batches.append(list(payloads))
@@ -62,26 +66,26 @@ class Machine:
     ) -> Device:
         """`timed`: batches and admission depend on how fast the device is, as they do in a service."""
         limits = {"cost": 0, "queue_bytes": 1000, "ahead": False} | more
-        lanes = [
-            (Lane if timed else _Untimed)(
+        queues = [
+            (Queue if timed else _Untimed)(
                 kind,
                 lambda encoder, capacity: Plate(self, capacity),
                 BatchLimit(8, most_cost=limits["cost"]),
                 queue_limit,
                 limits["queue_bytes"],
-                pace=Pace() if timed else _Unhurried(),
+                throughput=Throughput() if timed else _Unhurried(),
             )
             for kind in ("image", "text")
         ]
         settings = DeviceSettings(stall_seconds, ahead=limits["ahead"])
-        device = Device(lanes, probe=self.probe, telemetry=Telemetry(), settings=settings)
+        device = Device(queues, probe=self.probe, telemetry=Telemetry(), settings=settings)
         if not timed:
             device._admission._looked_at = math.inf  # nothing is taken back
         return device
 
 
 class Plate:
-    """A tray of strings; of one that says so it breaks."""
+    """A builder of strings; of one that says so it breaks."""
 
     def __init__(self, machine: Machine, capacity: int) -> None:
         self._machine, self._capacity = machine, capacity

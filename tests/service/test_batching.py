@@ -73,7 +73,7 @@ def test_a_full_queue_refuses_and_takes_again_when_it_has_room(machine):
         assert refusal.value.retry_after_seconds >= 1
         machine.free.set()
         await first.done
-        while device._lanes["image"].pending:
+        while device._queues["image"].pending:
             await asyncio.sleep(0.001)
         await submit(device, "c", "d", "e").done
 
@@ -84,7 +84,7 @@ def test_a_full_queue_refuses_and_takes_again_when_it_has_room(machine):
 def test_what_cannot_be_served_before_its_deadline_is_refused_at_once(device, machine):
     async def scenario() -> None:
         await hold(device, machine)
-        device._lanes["image"].device_seconds_per_item = 5.0
+        device._queues["image"].device_seconds_per_item = 5.0
         with pytest.raises(
             QueueFull, match=r"takes about 20\.0 s and the request's deadline leaves 1\.0 s"
         ) as refusal:

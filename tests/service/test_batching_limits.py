@@ -8,14 +8,14 @@ import pytest
 import torch
 from string_machine import hold, started, submit, vectors
 
-from service.device.lanes import GROW_AFTER_BATCHES, BatchLimit
 from service.device.memory import is_out_of_memory
+from service.device.queues import GROW_AFTER_BATCHES, BatchLimit
 from service.device.tickets import Embedded
 from service.errors import QueueFull, TooLarge, Unavailable
 
 
 def limit_of(device) -> int:
-    return device._lanes["image"].limit.items
+    return device._queues["image"].limit.items
 
 
 def test_a_queue_is_bounded_in_bytes_as_well(machine):
@@ -52,7 +52,7 @@ def test_a_batch_of_texts_is_bounded_in_tokens_and_takes_one_that_is_too_long_al
 
 @pytest.mark.parametrize("deadline_seconds", [60.0, 0.4])
 def test_who_waits_as_long_as_the_refusal_says_gets_in(machine, deadline_seconds):
-    """Against an encoder of 50 ms an item, whose pace the device has to find out."""
+    """Against an encoder of 50 ms an item, whose throughput the device has to find out."""
 
     async def scenario(device) -> None:
         await submit(device, "a", "b", "c").done
@@ -76,8 +76,8 @@ def test_what_was_admitted_before_the_device_became_slow_is_refused_before_its_d
     codes: set[tuple[str, bool]] = set()
 
     async def scenario(device) -> None:
-        lane, free, entered = device._lanes["image"], threading.Event(), threading.Event()
-        lane.device_seconds_per_item = 1e-4  # so fast it was
+        queue, free, entered = device._queues["image"], threading.Event(), threading.Event()
+        queue.device_seconds_per_item = 1e-4  # so fast it was
         device.call(lambda: (entered.set(), free.wait(10)))
         await asyncio.to_thread(entered.wait, 10)
         begun = time.monotonic()
@@ -95,7 +95,7 @@ def test_what_was_admitted_before_the_device_became_slow_is_refused_before_its_d
         tasks = [asyncio.create_task(ask(f"{number}")) for number in range(40)]
         await asyncio.sleep(0)
         machine.seconds_per_item = 0.1
-        lane.busy_from = time.perf_counter()
+        queue.busy_from = time.perf_counter()
         free.set()
         answers = await asyncio.gather(*tasks)
         served = {name for (name,) in answers if isinstance(name, str)}
@@ -223,7 +223,7 @@ def test_a_real_allocation_that_cannot_be_had_is_known_for_what_it_is():
 def test_who_are_refused_one_after_the_other_are_not_all_told_to_come_at_once(machine):
     async def scenario(device) -> None:
         await hold(device, machine)
-        device._lanes["image"].device_seconds_per_item = 2.0
+        device._queues["image"].device_seconds_per_item = 2.0
         waiting = submit(device, "a", "b", "c", seconds=1000)
         told = []
         for _ in range(4):

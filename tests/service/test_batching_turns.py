@@ -95,7 +95,7 @@ def test_the_next_batch_is_put_together_while_the_device_is_busy_and_open_until_
         machine.filled.acquire(blocking=False)
         early = submit(device, "early")
         assert await asyncio.to_thread(machine.filled.acquire, timeout=10)  # and the device is still held
-        assert device._lanes["image"].ahead.items
+        assert device._queues["image"].ahead.items
         later = submit(device, "later")
         machine.free.set()
         await asyncio.gather(early.done, later.done)
@@ -107,12 +107,12 @@ def test_the_next_batch_is_put_together_while_the_device_is_busy_and_open_until_
 
 def test_a_batch_that_was_begun_before_the_limit_grew_stays_within_its_tray(machine):
     async def scenario(device) -> None:
-        limit = device._lanes["image"].limit
+        limit = device._queues["image"].limit
         limit.items = 2
         await hold(device, machine)
         machine.filled.acquire(blocking=False)
         early = submit(device, "early")
-        assert await asyncio.to_thread(machine.filled.acquire, timeout=10)  # into a tray for two
+        assert await asyncio.to_thread(machine.filled.acquire, timeout=10)  # into a builder for two
         limit.items = 8
         later = submit(device, *"abcd")
         machine.free.set()
@@ -137,7 +137,7 @@ def test_put_together_ahead_or_not_everybody_gets_his_own_answer(machine):
         for names, ticket in tickets:
             expected = [EncodingFailed if name in (POISON, SPOILS) else name for name in names]
             assert vectors(ticket) == expected
-        assert all(lane.pending == 0 for lane in device._lanes.values())
+        assert all(queue.pending == 0 for queue in device._queues.values())
 
     for device in started(ahead(machine, queue_limit=10_000, queue_bytes=1 << 20)):
         asyncio.run(scenario(device))
@@ -221,7 +221,7 @@ def test_one_image_is_decoded_before_the_rest_of_a_bulk_request(releases, settin
 
 def test_a_kind_that_is_slow_takes_no_longer_turns_than_one_that_is_fast(machine):
     async def scenario(device) -> None:
-        device._lanes["image"].device_seconds_per_item = 0.05  # four are a turn, though eight are a batch
+        device._queues["image"].device_seconds_per_item = 0.05  # four are a turn, though eight are a batch
         await hold(device, machine)
         images = submit(device, *(f"image{i}" for i in range(8)))
         texts = submit(device, *(f"text{i}" for i in range(8)), kind="text")

@@ -21,9 +21,9 @@ from processes import children_of, is_running, parent_of
 
 from encoders.errors import ImageTooLarge
 from encoders.images import Preprocessing
+from service.decoding.fork_server import Worker, WorkerLost
 from service.decoding.images import ImageLimits, decode_whole_image
-from service.decoding.processes import Worker, WorkerLost
-from service.decoding.wire import FRAME, TAKEN, Job
+from service.decoding.protocol import FRAME, TAKEN, Job
 
 JPEG = {"content-type": "image/jpeg"}
 LIMITS = ImageLimits(64_000_000, 2)
@@ -119,15 +119,15 @@ def test_a_decoder_killed_between_images_costs_none(service):
 
 
 def test_a_killed_nursery_costs_no_image_and_another_takes_its_place(service):
-    nursery = parent_of(decoder(service))
-    os.kill(nursery, signal.SIGKILL)
+    fork_server = parent_of(decoder(service))
+    os.kill(fork_server, signal.SIGKILL)
     assert embed(service, image_file(1)).status_code == 200
-    assert parent_of(decoder(service)) != nursery
+    assert parent_of(decoder(service)) != fork_server
 
 
 def test_decoders_that_die_again_and_again_turn_readiness_red_until_they_stop(service, monkeypatch):
-    monkeypatch.setattr("service.decoding.crew.LOOP_SECONDS", 4.0)
-    monkeypatch.setattr("service.decoding.crew.LOOK_SECONDS", 0.02)
+    monkeypatch.setattr("service.decoding.worker_pool.LOOP_SECONDS", 4.0)
+    monkeypatch.setattr("service.decoding.worker_pool.CHECK_SECONDS", 0.02)
     for _ in range(5):
         process_id = decoder(service)
         os.kill(process_id, signal.SIGKILL)
@@ -185,8 +185,8 @@ def test_stopping_the_service_ends_its_decoders_even_at_work(releases, settings_
 def test_killing_the_service_ends_its_decoders(releases):
     with spawned("--port", "0", "--device", "cpu", TWINLENS_RELEASES=str(releases)) as process:
         url, _ = until_it_serves(process)
-        (nursery,) = children_of(process.pid)
-        decoders = children_of(nursery)
+        (fork_server,) = children_of(process.pid)
+        decoders = children_of(fork_server)
         assert decoders
         with ThreadPoolExecutor(1) as caller:
             answer = caller.submit(
@@ -196,7 +196,7 @@ def test_killing_the_service_ends_its_decoders(releases):
             process.send_signal(signal.SIGKILL)
             with pytest.raises(httpx.TransportError):
                 answer.result()
-        wait_until(lambda: not any(map(is_running, [nursery, *decoders])))
+        wait_until(lambda: not any(map(is_running, [fork_server, *decoders])))
 
 
 def test_what_a_gallery_keeps_of_an_image_is_the_same_from_a_decoder(service):
@@ -226,7 +226,7 @@ def test_without_workers_threads_decode(releases, settings_for):
         (TAKEN + FRAME.pack(2, 0) + b"{}", True),
         (TAKEN + FRAME.pack(4, 0) + b"null", True),
         (TAKEN + FRAME.pack(30_000, 0) + b"[" * 30_000, True),
-        (TAKEN + FRAME.pack(46, 0) + b'{"error": "Exit", "message": "", "spent": false}'[:46], True),
+        (TAKEN + FRAME.pack(46, 0) + b'{"error": "Exit", "message": "", "retire": false}'[:46], True),
     ],
 )
 def test_an_answer_that_is_none_is_a_decoder_lost(said, taken):
@@ -234,7 +234,7 @@ def test_an_answer_that_is_none_is_a_decoder_lost(said, taken):
     with theirs:
         theirs.sendall(said)
         theirs.shutdown(socket.SHUT_WR)
-        worker = Worker(0, ours, nursery_id=0, wall_seconds=5.0)
+        worker = Worker(0, ours, fork_server_id=0, wall_seconds=5.0)
         with pytest.raises(WorkerLost) as lost:
             worker.ask(Job("pixels", b"x", Preprocessing(), LIMITS))
         worker.close()

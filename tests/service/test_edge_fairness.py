@@ -9,7 +9,7 @@ import pytest
 from live_service import Running, device_held, metric, running, wait_until
 
 from service.access.keys import create_key
-from service.access.shares import Shares
+from service.access.quotas import Quotas
 
 FOUR = {"texts": ["a", "b", "c", "d"]}
 
@@ -76,7 +76,7 @@ def test_a_bulk_key_leaves_room_among_the_searches_too(releases, settings_for, k
 
 
 def test_what_each_holds_is_counted_and_forgotten():
-    shares = Shares()
+    shares = Quotas()
     assert [shares.excess("a", 100, free=100), shares.excess("", 100, free=1)] == [0, 0]
     shares.take("a", 6)
     assert [shares.excess("a", size, free=4) for size in (1, 2, 4)] == [2, 2, 3]

@@ -18,8 +18,8 @@ from test_embed import direct
 from encoders.encoder import Encoder
 from encoders.errors import TwinlensError
 from encoders.images import Preprocessing
+from service.decoding.decoders import memory_bytes
 from service.decoding.images import ImageLimits, decode_pixels
-from service.decoding.pool import memory_bytes
 from service.errors import report
 
 MAX_PIXELS = 4_000_000

@@ -38,7 +38,7 @@ def service(live_releases: Path, settings_for: Callable[..., Settings]) -> Itera
 def _as_before(service: Running) -> Iterator[None]:
     """Every test begins with the items of the release; those it deleted it must put back."""
     yield
-    for item_id in list(service.serving.state.overlay.row_of):
+    for item_id in list(service.serving.state.delta.row_of):
         assert service.client.delete(url(item_id)).status_code == 200
 
 
@@ -110,14 +110,14 @@ def test_scores_with_an_overlay_are_what_comparing_everything_gives(client, serv
     put(client, release.items.id(0), seed=300)  # replaces one
     assert client.delete(url(gone)).status_code == 200
     vector = np.array(client.post("/embed/text", json={"texts": "a cat"}).json()["data"][0]["embedding"])
-    holdings = service.serving.state.holdings
+    view = service.serving.state.view
     shown = [release.items.id(row) for row in range(1, ITEM_COUNT) if row != 3]
     shown += [release.items.id(0), *(f"new/{number}" for number in range(5))]
-    exact = {name: float(holdings.vector(holdings.row(name)) @ vector) for name in shown}
+    exact = {name: float(view.vector(view.row(name)) @ vector) for name in shown}
     expected = sorted(exact, key=lambda name: -exact[name])
     hits = found(client, "text", query="a cat")
     assert ids(hits) == expected
-    assert holdings.count == len(shown)
+    assert view.count == len(shown)
     for hit in hits:
         assert hit["score"] == pytest.approx(exact[hit["id"]], abs=2e-6)
     paged = [ids(found(client, "text", query="a cat", k=4, offset=offset)) for offset in range(0, 32, 4)]
@@ -196,7 +196,7 @@ def test_an_id_that_no_gallery_could_hold_is_refused_and_never_becomes_a_path(cl
     if item_id not in ("..", "a/../b"):  # a client resolves those before it sends them
         response = client.put(f"/items/{quote(item_id, safe='/')}", content=image_file(1), headers=PNG)
         assert (response.status_code, response.json()["error"]["code"]) == (422, "bad_id")
-    assert not service.serving.state.overlay.row_of
+    assert not service.serving.state.delta.row_of
 
 
 def coded(seed: int) -> str:
@@ -240,7 +240,7 @@ def test_one_bad_item_of_many_never_fails_the_others_and_each_has_its_own_error(
         "unknown_item",
         "unknown_item",
     ]
-    assert set(service.serving.state.overlay.row_of) == {"good", "vector"}
+    assert set(service.serving.state.delta.row_of) == {"good", "vector"}
     assert found(client, "vector", vector=vector, model_fingerprint=fingerprint)[0]["id"] == "vector"
     assert client.get("/items/vector").json()["width"] is None
     missing = client.get("/images/vector?side=64")
@@ -354,12 +354,12 @@ def test_many_writers_at_once_share_writes_and_none_is_lost(client, service):
 
 
 def test_putting_one_item_very_often_keeps_memory_bounded(service, client, monkeypatch):
-    from service.live import overlay
+    from service.live import delta
 
-    monkeypatch.setattr(overlay, "SLACK_ROWS", 8)
+    monkeypatch.setattr(delta, "SLACK_ROWS", 8)
     for number in range(40):
         put(client, "again", seed=number, title=f"a {'abcdefgh'[number % 8]} dog", number=number)
-    state = service.serving.state.overlay
+    state = service.serving.state.delta
     assert state.images.count < 40
     assert len(state.puts[: state.images.count]) < 40
     assert client.get("/items/again").json()["payload"]["number"] == 39
@@ -425,8 +425,8 @@ def test_the_gallery_of_a_release_built_again_serves_what_the_overlay_served(
         assert client.post("/release/reload").json()["swapped"] is True
         state = one.serving.state
         assert state.release.manifest.live_sequence == 4
-        assert set(state.overlay.row_of) == {"later"}
-        assert not state.overlay.hidden.any()
+        assert set(state.delta.row_of) == {"later"}
+        assert not state.delta.hidden.any()
         assert client.delete("/items/later").status_code == 200
         after = [ask() for ask in asked] + [found(client, "text", query="a circle", **{"in": "texts"})]
         for old, new in zip(before, after, strict=True):

@@ -54,13 +54,13 @@ def pairs(bodies):
 
 def exact(service, least):
     """By comparing everything."""
-    holdings = service.serving.state.holdings
-    overlay = holdings.overlay
-    rows = [*range(ITEM_COUNT), *(ITEM_COUNT + row for row in sorted(overlay.row_of.values()))]
-    vectors = np.stack([holdings.vector(row) for row in rows])
+    view = service.serving.state.view
+    delta = view.delta
+    rows = [*range(ITEM_COUNT), *(ITEM_COUNT + row for row in sorted(delta.row_of.values()))]
+    vectors = np.stack([view.vector(row) for row in rows])
     scores = vectors @ vectors.T
     return {
-        (holdings.id(rows[one]), holdings.id(rows[other])): float(scores[one, other])
+        (view.id(rows[one]), view.id(rows[other])): float(scores[one, other])
         for one in range(len(rows))
         for other in range(one + 1, len(rows))
         if scores[one, other] >= least - 1e-6

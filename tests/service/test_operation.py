@@ -19,7 +19,7 @@ from encoders.compiled import can_compile
 from encoders.errors import FingerprintMismatch
 from index.errors import CorruptRelease, NoRelease
 from service.app import create_app
-from service.patience import Patience
+from service.backoff import Backoff
 from service.state import ServingState
 
 
@@ -215,10 +215,10 @@ def test_the_watcher_tries_a_release_again_that_could_not_be_loaded_at_first(
 
 
 def test_pauses_between_tries_double_up_to_five_minutes_and_a_new_name_is_tried_at_once():
-    patience = Patience(10.0)
-    tried = [now for now in range(2000) if patience.allows("a", now)]
+    backoff = Backoff(10.0)
+    tried = [now for now in range(2000) if backoff.allows("a", now)]
     assert tried == [0, 10, 30, 70, 150, 310, 610, 910, 1210, 1510, 1810]
-    assert patience.allows("b", 1811)
+    assert backoff.allows("b", 1811)
 
 
 def told_unready(service: Running, why: str) -> bool:

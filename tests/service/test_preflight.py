@@ -78,11 +78,11 @@ def test_decoders_that_cannot_offer_themselves_first_are_told():
         pytest.skip("this machine lets nobody mount")
     fork = (
         "import os\n"
-        "from service.decoding.processes import Nursery\n"
+        "from service.decoding.fork_server import ForkServer\n"
         "from service.decoding.worker import WorkerLimits\n"
-        "nursery = Nursery(WorkerLimits(1 << 30, 1.0), environment=os.environ)\n"
-        "nursery.fork(wall_seconds=1.0).close()\n"
-        "nursery.stop()\n"
+        "fork_server = ForkServer(WorkerLimits(1 << 30, 1.0), environment=os.environ)\n"
+        "fork_server.fork(wall_seconds=1.0).close()\n"
+        "fork_server.stop()\n"
     )
     shut = 'mount --bind /proc /proc && mount -o remount,bind,ro /proc && exec "$@"'
     ended = run("unshare", "--mount", "sh", "-c", shut, "sh", sys.executable, "-c", fork)

@@ -12,7 +12,7 @@ from live_service import Running, files_left, image_file, publish, running, wait
 
 from encoders.errors import Unreadable
 from index.manifest import MANIFEST_NAME
-from service.refusal import reason_of
+from service.load_failure import reason_of
 from service.state import ServingState
 
 QUERY = {"query": "a red dog", "k": 5}

@@ -14,7 +14,7 @@ from encoders.calibration import CALIBRATION, Calibration, SearchCalibration, We
 from encoders.encoder import Encoder
 from index.journal.changes import Upsert
 from index.release import Release
-from service.live.holdings import Holdings
+from service.live.gallery_view import GalleryView
 from service.search.hits import Query, search
 from service.search.relevance import Judge, Sample
 from service.settings import Settings
@@ -126,7 +126,7 @@ def test_what_was_put_is_in_the_background_as_densely_as_what_the_release_holds(
     puts = [
         Upsert(f"new/{n}", {}, row, state.encoder.fingerprint, sequence=n + 1) for n, row in enumerate(rows)
     ]
-    holdings = Holdings(state.release, state.overlay.applied(puts))
+    view = GalleryView(state.release, state.delta.applied(puts))
     weights = Weights(intercept=0.0, score=1.0, mean=20.0, spread=-5.0, best_unrelated=3.0)
     part = steep(0.5).model_copy(update={"weights": weights})
     calibration = state.judge.calibration.model_copy(update={"searches": {"words_to_image": part}})
@@ -136,7 +136,7 @@ def test_what_was_put_is_in_the_background_as_densely_as_what_the_release_holds(
     query = Query(
         state.encoder.encode_texts([ASKED]).vectors[0], asked_by="texts", search="words_to_image", k=5
     )
-    hits = search(holdings, query, payload_filter=state.payload_filter, judge=judge).hits
+    hits = search(view, query, payload_filter=state.payload_filter, judge=judge).hits
     background = np.concatenate([of_release[::every], rows[::every]]) @ query.vector
     scores = [hit["score"] for hit in hits]
     expected = part.relevance(scores, background=background, gallery_size=ITEM_COUNT + len(rows))

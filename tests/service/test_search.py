@@ -13,8 +13,8 @@ from live_service import ITEM_COUNT, Running, image_file
 
 from index.items import TEXT_SCHEMA, TextTable, text_row
 from index.vectors import VectorIndex
-from service.live.holdings import Holdings
-from service.live.overlay import Overlay
+from service.live.delta import Delta
+from service.live.gallery_view import GalleryView
 from service.search.filters import PayloadFilter, parse_filter
 from service.search.hits import Query, search
 
@@ -83,12 +83,12 @@ def test_pages_over_copies_of_one_image_join_too(service, monkeypatch, penalised
     flat = faiss.IndexFlatIP(release.images.dim + penalised)
     flat.add(np.concatenate([rows, -penalties[:, None]], axis=1) if penalised else rows)
     copied = replace(release, images=VectorIndex(flat, penalised=penalised))
-    holdings = Holdings(copied, Overlay.empty(copied, None))
+    view = GalleryView(copied, Delta.empty(copied, None))
     vector = rng.normal(size=release.images.dim).astype(np.float32)
     whole = Query(vector, asked_by="texts", k=ITEM_COUNT, condition=parse_filter(condition))
 
     def page(query: Query) -> list[str]:
-        return ids(search(holdings, query, payload_filter=PayloadFilter(release.items)).hits)
+        return ids(search(view, query, payload_filter=PayloadFilter(release.items)).hits)
 
     order = np.argsort((penalties - rows @ vector).round(4), kind="stable")
     expected = [release.items.id(row) for row in order if condition is None or row % 2]
@@ -118,7 +118,7 @@ def test_a_text_of_very_many_items_names_the_first_and_counts_all(service):
     release = service.serving.state.release
     table = replace_lists(release.texts_table, [list(range(ITEM_COUNT)) * 10, []] + [[0]] * 4)
     changed = replace(release, texts_table=table)
-    shared = Holdings(changed, Overlay.empty(changed, None))
+    shared = GalleryView(changed, Delta.empty(changed, None))
     query = Query(release.texts.reconstruct(0), space="texts")
     hits = {hit["id"]: hit for hit in search(shared, query, payload_filter=PayloadFilter(release.items)).hits}
     assert (len(hits[table.id(0)]["items"]), hits[table.id(0)]["item_count"]) == (100, 240)

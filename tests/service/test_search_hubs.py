@@ -113,7 +113,7 @@ def test_relevance_falls_with_the_order_and_the_hub_is_no_match(service, cosines
     vector = state.encoder.encode_texts([ASKED]).vectors[0]
     for options in ({"k": 1}, {"k": ITEM_COUNT}, {"k": 5, "offset": ITEM_COUNT - 5}, {"score_threshold": -1.0}):
         query = Query(vector, asked_by="texts", search="sentence_to_image", **options)
-        found = search(state.holdings, query, payload_filter=state.payload_filter, judge=judge)
+        found = search(state.view, query, payload_filter=state.payload_filter, judge=judge)
         assert found.verdict == "nothing"
         relevance = [hit["relevance"] for hit in found.hits]
         assert relevance == sorted(relevance, reverse=True)

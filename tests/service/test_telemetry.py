@@ -9,7 +9,7 @@ from live_service import Running, dialled, image_file, publish, running, wait_un
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.refusal import REASONS
+from service.load_failure import REASONS
 
 PNG = {"content-type": "image/png"}
 OWN = "twinlens_"

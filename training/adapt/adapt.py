@@ -1,7 +1,4 @@
-"""The whole of an adaptation: read, choose or apply, measure, judge, write. Composition only.
-
-It does NOT know terminals; progress and trials are told to callbacks.
-"""
+"""The whole of an adaptation: read, choose or apply, measure, judge, write. Composition only."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

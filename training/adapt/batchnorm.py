@@ -1,7 +1,7 @@
 """AdaBN (Li et al. 2016): the BatchNorm statistics of an image tower, estimated anew on a domain's images.
 
 Every BatchNorm, the stem's included, takes the mean over batches of the batch mean and variance ("cumulative
-average") in one pass; nothing else of the tower moves. It does NOT know files of images, nor text towers.
+average") in one pass; nothing else of the tower moves.
 """
 
 from collections.abc import Callable, Iterable

@@ -1,6 +1,6 @@
 """Centring, whitening and CORAL in closed form: unit rows of a domain to the means and weights that suit it.
 
-Pure functions in float64. It does NOT know encoders, files, or whether the result is any good.
+Pure functions in float64.
 """
 
 import numpy as np

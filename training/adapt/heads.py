@@ -2,7 +2,7 @@
 
 Below the heads everything is frozen, so images and texts pass through the towers once. A step's loss is the
 mean of the contrastive loss on a batch of the domain's pairs and on one of the source's; at the end the heads
-are interpolated with what they were (WiSE-FT, Wortsman et al. 2022). It does NOT know where pairs come from.
+are interpolated with what they were (WiSE-FT, Wortsman et al. 2022).
 """
 
 import copy

@@ -8,7 +8,7 @@
     coral      target means and covariances to the source's                strength: 1 − shrinkage
     hubness    a query bank, against items that come up for everything     strength: α
 
-A method is written `name` or `name:strength`. It does NOT know how candidates are judged or stored.
+A method is written `name` or `name:strength`.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,7 @@
 """What embeddings alone tell of a domain, without labels; each with what it cannot tell.
 
 None of them is accuracy: a collapsed tower may have no hubs, and a confident one may be wrong. They are for
-seeing that something moved, not for deciding that it is better. It does NOT know encoders or files.
+seeing that something moved, not for deciding that it is better.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
 """What an adaptation reads: target images and queries, a source of pairs; each parted by image.
 
 What is learned from and what is measured on never share an image. A target with captions keeps them for
-measuring: what is learned from has none, unless shots were asked for. It does NOT know encoders.
+measuring: what is learned from has none, unless shots were asked for.
 """
 
 import hashlib

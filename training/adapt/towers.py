@@ -1,7 +1,7 @@
 """The towers of a candidate, with the embeddings they were asked for; and new towers made of them.
 
 Parts are named "target", "source", "queries", "target choose", "source measure" and so on. Embeddings are those
-of the towers alone, kept for as long as the towers are. It does NOT know what is done to embeddings afterwards.
+of the towers alone, kept for as long as the towers are.
 """
 
 import copy

@@ -1,9 +1,9 @@
 """The augmentation pipeline: an image in, the pixels of one random view of it out.
 
-Every step is drawn from the generator that is passed in, so a view is a pure function of (image,
-settings, seed). Steps run as light meets a camera: framing, light, colour, lens and sensor, resolution,
-compression. White balance, blur and noise are off unless asked for: robustness is tested with them, and a test
-on what was trained on measures memory (see `presets`). It does not know towers or batches.
+Every step is drawn from the generator that is passed in, so a view is a pure function of (image, settings,
+seed). Steps run as light meets a camera: framing, light, colour, lens and sensor, resolution, compression.
+White balance, blur and noise are off unless asked for: robustness is tested with them, and a test on what was
+trained on measures memory (see `presets`).
 """
 
 import io

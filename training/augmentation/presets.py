@@ -1,7 +1,7 @@
 """Augmentations by name, and which kinds of corruption each one trains on.
 
 A recipe keeps some kinds out of training, so that a test with them tells more than memory: `check_held_out`
-holds it to its word. It does not know images.
+holds it to its word.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,7 +1,6 @@
 """A contact sheet: what each source's augmentation makes of some images, exactly as a run would see them.
 
-One block a pipeline, one row an image, the plain image first, then views 1, 2, 3 … of the recipe's seed. It
-does not know recipes' other parts, nor where images come from.
+One block a pipeline, one row an image, the plain image first, then views 1, 2, 3 … of the recipe's seed.
 """
 
 from collections.abc import Mapping, Sequence

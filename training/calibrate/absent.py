@@ -1,6 +1,6 @@
 """Queries about what a set does not hold: a list of captions, or galleries without a word of the query's own.
 
-Says which captions may be used with a set, by words alone: it knows no vectors, and sees no image.
+Says which captions may be used with a set, by words alone.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Weighted logistic regression with a small ridge, by Newton's method. Pure NumPy; knows no retrieval."""
+"""Weighted logistic regression with a small ridge, by Newton's method. Pure NumPy."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,7 +1,4 @@
-"""When two captions count as the same text: identical captions are positives for each other's images.
-
-Knows nothing of images, tokenizers or losses.
-"""
+"""When two captions count as the same text: identical captions are positives for each other's images."""
 
 import unicodedata
 from collections.abc import Iterable

@@ -7,8 +7,6 @@ Options follow a `?`, joined by `&`: `class=` and `image=` columns, `images=` fo
 `name=` to show in reports, and `classes=`, a file of the classes, one a line: a label, or a label, a tab
 and the name to show the encoder ("n02099601<TAB>golden retriever"). Without it, classes are those of the
 images that are kept, and their labels are the names, with blanks for underscores.
-
-Knows which images bear which label; knows no encoder, and never decodes an image.
 """
 
 from collections.abc import Mapping, Sequence

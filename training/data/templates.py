@@ -1,4 +1,4 @@
-"""Templates that make a text of a class name: "a photo of the large {}.". Knows no encoder."""
+"""Templates that make a text of a class name: "a photo of the large {}."."""
 
 from pathlib import Path
 

@@ -1,8 +1,7 @@
 """Differences that mean something: paired bootstrap between bundles, and between clean and shifted.
 
-Every figure of one set is drawn over the same images, so that a difference, a ratio or a mean of figures has
-an interval of its own, much narrower than those of its parts. It does NOT know models, nor how a comparison is
-shown.
+Every figure of one set is drawn over the same images, so that a difference, a ratio or a mean of figures has an
+interval of its own, much narrower than those of its parts.
 
 retention    recall under a condition ÷ clean recall, of the same bundle: what is kept
 score        mean over corruptions of Σ errors ÷ Σ errors of a baseline, over the severities measured

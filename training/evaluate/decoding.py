@@ -1,7 +1,7 @@
 """Images to a tower's pixels on a few threads, ahead of the encoder and in order; corrupted on the way.
 
 Pillow and NumPy release the interpreter for most of the work, so decoding and corruption run beside the
-encoder. It does NOT know encoders or caches.
+encoder.
 """
 
 import os

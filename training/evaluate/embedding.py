@@ -1,7 +1,7 @@
 """A set of pairs through an encoder, clean and under conditions: embedded in batches, cached on disk.
 
-Memory is the vectors plus a window of decoded images. Broken images are named and left out together with
-their captions. It does NOT know metrics, nor how an encoder works.
+Memory is the vectors plus a window of decoded images. Broken images are named and left out together with their
+captions.
 """
 
 import hashlib

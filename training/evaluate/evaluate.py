@@ -1,7 +1,6 @@
 """How well a bundle retrieves, clean and under shift: sets of pairs through an encoder to a RetrievalReport.
 
-Ties the parts together: embedding, ranks, metrics, health, leakage. It does NOT know formats of files, what a
-corruption does, nor how a report is shown.
+Ties the parts together: embedding, ranks, metrics, health, leakage.
 """
 
 import time

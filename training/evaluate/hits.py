@@ -1,6 +1,6 @@
 """What paired comparisons need of a retrieval: for every image, how many of its queries were hit.
 
-One row an image, so that memory does not grow with captions. It does NOT know models or conditions' meaning.
+One row an image, so that memory does not grow with captions.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,6 @@
 """Retrieval metrics both ways: recall@k, median rank, mAP@R, with intervals by bootstrap over images.
 
-Pure NumPy over the ranks of `training.evaluate.ranks`, which take ties at their expectation. It does NOT know
-models, files or texts, nor which figures a report shows.
+Pure NumPy over the ranks of `training.evaluate.ranks`, which take ties at their expectation.
 
 **Intervals that do not collapse.** A bootstrap of a few images that were all found says 100 to 100%, though
 the next image may be missed. So every draw is of n images out of the n measured and two that were not seen,

@@ -1,9 +1,8 @@
 """Ranks of every caption's images and every image's captions, from embeddings.
 
 Scores are float32 inner products (cosines, where rows have length 1). Ties are never resolved by position:
-every figure is its expectation over a random order of the items that share a score, so a collapsed model
-gets chance, not 100%. Pure NumPy. It does NOT know models, files or texts: captions that say the same
-arrive as equal group numbers.
+every figure is its expectation over a random order of the items that share a score, so a collapsed model gets
+chance, not 100%. Pure NumPy.
 
 Memory: scores exist only in blocks of whole gallery rows, at most `BLOCK_SCORES` float32 (64 MiB), two at
 a time, three where the columns of identical items are expanded. Beyond the vectors (and a copy of the

@@ -1,6 +1,6 @@
 """What reports say about conditions: recall under each, and what part of the clean recall that is.
 
-Pure reading of reports; it does NOT know pages, nor what a corruption does to an image.
+Pure reading of reports.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """Vectors on disk by a key of whatever made them: one SQLite file a bundle, precision and kind of device.
 
-Every `put` is durable against a killed process when it returns, so an interrupted run goes on where it
-stopped. What is damaged on disk counts as absent, and is made anew. It does NOT know what a key stands for.
+Every `put` is durable against a killed process when it returns, so an interrupted run goes on where it stopped.
+What is damaged on disk counts as absent, and is made anew.
 """
 
 import hashlib

@@ -2,7 +2,7 @@
 
 Scores are cosines of images with class vectors. Ties take their expectation, as in retrieval: among t classes
 of the best score each is the answer with chance 1/t, so a collapsed model gets chance, not the first class.
-Pure NumPy. It does NOT know models, files, texts or templates (`training.evaluate.zero_shot_run`).
+Pure NumPy.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,6 @@
 """Labelled images through an encoder to a ZeroShotReport: class names in templates, one vector a class.
 
-Ties the parts together: `labelled`, `embedding`, `zero_shot`. It does NOT know formats of files, nor how a
-report is shown.
+Ties the parts together: `labelled`, `embedding`, `zero_shot`.
 """
 
 import time

@@ -1,6 +1,6 @@
 """What a run needs to go on after it was killed: one file, replaced whole, so that one that reads is complete.
 
-safetensors holds the tensors; the progress lies in its header as JSON. It does not know what the tensors mean.
+safetensors holds the tensors; the progress lies in its header as JSON.
 """
 
 import fcntl

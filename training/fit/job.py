@@ -1,6 +1,6 @@
 """A recipe to a bundle, as a process of its own does it: join the others, prepare, resume, train, calibrate.
 
-Composition only. It does not know the command line.
+Composition only.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,4 @@
-"""The processes that train together: alone, or one of several that `torchrun` started.
-
-It does not know what is trained.
-"""
+"""The processes that train together: alone, or one of several that `torchrun` started."""
 
 import os
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """The gate: a candidate bundle against its own golden vectors, recall floors, and the bundle served now.
 
 Measures what the policy names, and nothing else: every set is embedded once a bundle and condition, through the
-same cache as `evaluate`. It does not know files of policies, nor how a verdict is shown.
+same cache as `evaluate`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence, Set

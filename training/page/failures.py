@@ -1,7 +1,7 @@
 """Queries that went most wrong: which, by their ranks, and small images of what came instead.
 
 `FailureLog` listens while sets are measured and keeps ids and texts only; images are read for the few that a
-page shows. It does NOT know encoders or HTML.
+page shows.
 """
 
 import base64

@@ -1,4 +1,4 @@
-"""What every section is made of: a heading, notes, charts with captions. Knows no report."""
+"""What every section is made of: a heading, notes, charts with captions."""
 
 from training.page.markup import Markup, element
 

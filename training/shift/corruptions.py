@@ -1,9 +1,9 @@
 """Damage to images, at five severities: resolution, light, colour, noise, blur and compression.
 
-Pure and size-free: an RGB image of any size and a generator in, an image of the same size out. What has a
-grain (noise, blur, pixelate) scales it by the short side, 224 pixels being the reference, so that a large
-and a small copy of one photo look alike afterwards. Memory is the image's, twice, plus a strip: nothing
-is computed on all pixels as floats at once. It does NOT know towers, sets, or where a seed comes from.
+Pure and size-free: an RGB image of any size and a generator in, an image of the same size out. What has a grain
+(noise, blur, pixelate) scales it by the short side, 224 pixels being the reference, so that a large and a small
+copy of one photo look alike afterwards. Memory is the image's, twice, plus a strip: nothing is computed on all
+pixels as floats at once.
 
 Kinds and strengths follow ImageNet-C (Hendrycks & Dietterich 2019) and MMRobustness (Qiu et al. 2022).
 """

@@ -1,4 +1,4 @@
-"""Display values and linear light: where exposure, white balance and sensor noise act. Knows no images."""
+"""Display values and linear light: where exposure, white balance and sensor noise act."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray

@@ -1,7 +1,7 @@
 """Typing errors in captions, at five severities: letters inserted, deleted, swapped, or hit beside their key.
 
 A word is changed, in one letter, with the probability that the severity gives; the case is kept. Pure: texts
-and a generator in, texts out. It does NOT know tokenizers, nor where a seed comes from.
+and a generator in, texts out.
 
 Character-level kinds as in MMRobustness (Qiu et al. 2022).
 """

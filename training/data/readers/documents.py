@@ -1,7 +1,4 @@
-"""Large JSON documents as streams of their list elements: memory holds one element, not the file.
-
-Knows JSON and which file it reads; knows nothing of what the elements mean.
-"""
+"""Large JSON documents as streams of their list elements: memory holds one element, not the file."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a reader yields: an image as its dataset lists it. Does not know whether the image exists."""
+"""What a reader yields: an image as its dataset lists it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

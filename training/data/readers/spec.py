@@ -1,7 +1,4 @@
-"""The one-line spec of a set of pairs: `<format>:<what>[?<option>=<value>&…]`.
-
-Knows the grammar, and where a path ends and its suffix begins; knows no format.
-"""
+"""The one-line spec of a set of pairs: `<format>:<what>[?<option>=<value>&…]`."""
 
 import re
 from collections.abc import Mapping

@@ -2,7 +2,7 @@
 
 Against learning few photos by heart (Yun et al. 2019, there for classes). Every image of a step takes the box
 from the one that follows it, the last from the first: the order of a batch is random anyway. It works on pixels
-and on the activations of a stem alike, both being maps of an image. It does not know captions or losses.
+and on the activations of a stem alike, both being maps of an image.
 """
 
 import math

@@ -2,7 +2,7 @@
 
 An image's neighbours are those whose captions say nearly the same, by the text tower that a run begins with:
 nothing here depends on what was learned since, so a run that resumes draws what it would have drawn. An epoch
-sees the same images as it would without, in another order. It does not know towers or losses.
+sees the same images as it would without, in another order.
 """
 
 from collections import Counter

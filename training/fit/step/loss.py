@@ -1,8 +1,8 @@
 """The contrastive losses: pure functions of unit rows, positives and scale.
 
 Rows of `images` and `texts` are this process's; the `all_*` rows are every process's, in the same order on each
-(alone, they are one and the same). Averaged over processes, a loss and its gradients equal those of one
-process that holds the whole batch. It does not know towers or optimisers.
+(alone, they are one and the same). Averaged over processes, a loss and its gradients equal those of one process
+that holds the whole batch.
 """
 
 import math

@@ -1,7 +1,7 @@
 """Which images and captions make up each batch: sources mixed by weight, drawn from seed, phase and epoch.
 
 Nothing here depends on what was drawn before, so a run that resumes in the middle of an epoch sees exactly what
-it would have seen. It does not know pixels or towers.
+it would have seen.
 """
 
 import hashlib

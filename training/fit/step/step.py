@@ -1,7 +1,6 @@
 """One training step: draws become embeddings, their loss gives gradients, the optimiser moves the weights.
 
-All that is random in a step depends on its key, (seed, phase, epoch, step), alone. It does not know epochs,
-schedules, checkpoints or where images lie.
+All that is random in a step depends on its key, (seed, phase, epoch, step), alone.
 """
 
 import hashlib

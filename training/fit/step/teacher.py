@@ -1,7 +1,6 @@
 """A stronger bundle whose similarities a run learns to mimic: its rows of images and captions, kept.
 
-The teacher sees plain images and whole captions, whatever the student is shown, in its own space and size. It
-does not know losses.
+The teacher sees plain images and whole captions, whatever the student is shown, in its own space and size.
 """
 
 from collections.abc import Callable, Iterable, Sequence

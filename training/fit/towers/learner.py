@@ -1,7 +1,4 @@
-"""The towers in training: which parameters move in a phase, and how a batch becomes embeddings.
-
-It does not know schedules, files of images or when to stop.
-"""
+"""The towers in training: which parameters move in a phase, and how a batch becomes embeddings."""
 
 import math
 import re

@@ -1,7 +1,4 @@
-"""What moves the weights: parameter groups with their rates, the schedule, and the moving average.
-
-It does not know batches, losses or where the parameters came from.
-"""
+"""What moves the weights: parameter groups with their rates, the schedule, and the moving average."""
 
 import math
 import re

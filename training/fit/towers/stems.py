@@ -2,7 +2,7 @@
 
 Image towers that can be cut: timm networks of the EfficientNet family (at "blocks.K" or "head") and any other
 timm trunk (at "head", its pooled features). Text towers: transformers' (at "head"). Everything else trains
-whole. It does not know stores or loops.
+whole.
 """
 
 from dataclasses import dataclass

@@ -2,8 +2,8 @@
 
 A store holds fixed-size float16 records under 16-byte keys, append-only: the records' file is flushed before
 the keys' file, and what lies beyond the last whole key is ignored, so a kill at any byte loses at most the last
-batch. The caller makes the keys (digest of the image, view, settings, weights); the store does not know what
-they mean. One writer at a time: the lock ends with its process.
+batch. The caller makes the keys (digest of the image, view, settings, weights). One writer at a time: the
+lock ends with its process.
 """
 
 import fcntl

@@ -1,7 +1,4 @@
-"""The inputs of a phase's trained parts: the right views for each source and its captions, kept or made afresh.
-
-It does not know losses or schedules.
-"""
+"""The inputs of a phase's trained parts: views of each source and its captions, kept or made afresh."""
 
 import hashlib
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,7 @@
 """Captions as the trained part of a text tower sees them: through the frozen tower once, then kept.
 
-Like `views` for images: while the tower below its head is frozen, what it makes of a caption never changes,
-so epochs after the first cost the head alone. It does not know images or losses.
+Like `views` for images: while the tower below its head is frozen, what it makes of a caption never changes, so
+epochs after the first cost the head alone.
 """
 
 import hashlib

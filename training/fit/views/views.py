@@ -2,7 +2,7 @@
 
 View 0 is the plain image, every other view one fixed draw of the augmentation. What a stem makes of a view
 never changes while the stem is frozen, so it is computed once and kept (`activations`), keyed by the digests of
-image and settings: runs that share stem, augmentation and seed share the work. It knows no captions.
+image and settings: runs that share stem, augmentation and seed share the work.
 """
 
 import hashlib

@@ -14,7 +14,7 @@ from service.device.tickets import Embedded, Outcome
 from service.errors import EncodingFailed
 
 
-class PixelTray:
+class PixelBatchBuilder:
     """(height, width, 3) images; on CUDA their copy to the device begins as soon as they are added."""
 
     def __init__(self, encoder: Encoder, capacity: int) -> None:
@@ -28,7 +28,7 @@ class PixelTray:
         return [_checked(vector) for vector in self._encoder.encode_staged(self._stage)]
 
 
-class TokenTray:
+class TokenBatchBuilder:
     """Texts as token ids; padded at the end, when it is known which go through together."""
 
     def __init__(self, encoder: Encoder, capacity: int) -> None:  # noqa: ARG002 - ids need no room made for them

@@ -17,10 +17,10 @@ from encoders.errors import TwinlensError, UndecodableImage
 from encoders.modalities import Modality
 from service.device.tickets import Embedded, Outcome
 from service.errors import DeadlineExceeded, InvalidField, WrongModel, without_frames
-from service.live.holdings import Holdings
+from service.live.gallery_view import GalleryView
 from service.search.columns import NotGathered
 from service.search.filters import Condition
-from service.search.hits import Found, Query, search
+from service.search.hits import Query, SearchResult, search
 from service.search.phrasing import AS_TYPED, Phrasing
 from service.state import ServingState
 from service.watch.drift import QueryNote
@@ -30,7 +30,7 @@ SLICE_SECONDS = 0.05  # of one request's many queries, then others' searches hav
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class SearchRequest:
     """A query: a unit vector (dim,), or the id of an item whose own vector it is; with the request's options.
 
     `asked_by`: the modality of what was asked; None for a bare vector. `phrasing`: how a text was asked, and
@@ -46,12 +46,12 @@ class Wanted:
     phrasing: Phrasing = AS_TYPED
     typed: NDArray[np.float32] | None = None
 
-    def query(self, holdings: Holdings) -> Query:
+    def query(self, view: GalleryView) -> Query:
         """Search thread only; raises UnknownItem."""
         options, vector, excluded = self.options, self.vector, None
         if vector is None:
-            excluded = holdings.row(self.like_item)
-            vector = holdings.vector(excluded)
+            excluded = view.row(self.like_item)
+            vector = view.vector(excluded)
         return Query(
             vector=vector,
             asked_by=self.asked_by,
@@ -66,11 +66,11 @@ class Wanted:
             with_vector=options.with_vector,
         )
 
-    def embedded(self, outcome: Embedded) -> "Wanted":
+    def embedded(self, outcome: Embedded) -> "SearchRequest":
         """With the vector of what was asked."""
         return replace(self, vector=outcome.vector, truncated=outcome.truncated, typed=outcome.typed)
 
-    def told(self, found: Found) -> dict[str, Any]:
+    def told(self, found: SearchResult) -> dict[str, Any]:
         """What the answer says of itself, beside its hits."""
         return {
             "verdict": found.verdict,
@@ -110,11 +110,11 @@ def unit_vector(numbers: Sequence[float], fingerprint: str, *, encoder: Encoder)
     return (scaled / np.linalg.norm(scaled)).astype(np.float32)
 
 
-def find(state: ServingState, wanted: Wanted) -> Found:
+def find(state: ServingState, requested: SearchRequest) -> SearchResult:
     """Search thread only; raises UnknownItem."""
-    query = wanted.query(state.holdings)
-    found = search(state.holdings, query, payload_filter=state.payload_filter, judge=state.judge)
-    _note(state, wanted, query, found)
+    query = requested.query(state.view)
+    found = search(state.view, query, payload_filter=state.payload_filter, judge=state.judge)
+    _note(state, requested, query, found)
     return found
 
 
@@ -124,24 +124,29 @@ def note_failure(state: ServingState, options: SearchOptions, outcome: Outcome) 
         state.drift.note_undecodable()
 
 
-def _note(state: ServingState, wanted: Wanted, query: Query, found: Found) -> None:
+def _note(state: ServingState, requested: SearchRequest, query: Query, found: SearchResult) -> None:
     """What drift is measured on: texts and images that people send, not vectors, nor items of the gallery."""
     if query.asked_by is None or query.excluded_item_row is not None:
         return
-    if query.offset or not wanted.options.count_in_drift:  # a further page is no query of its own
+    if query.offset or not requested.options.count_in_drift:  # a further page is no query of its own
         return
     plain = query.condition is None  # of a filter's leavings a calibration says nothing about the encoder
     # Expected relevance is that of the gallery's own texts: sentences, as a rule.
     compared = plain and query.search != "words_to_image" and found.verdict is not None
     best = found.hits[0]["relevance"] if compared and found.hits else None
     matched = found.verdict != "nothing" if compared else None
-    note = QueryNote(query.vector if wanted.typed is None else wanted.typed, wanted.truncated, best, matched)
+    note = QueryNote(
+        query.vector if requested.typed is None else requested.typed,
+        requested.truncated,
+        best,
+        matched,
+    )
     state.drift.note(query.asked_by, note)
 
 
 def find_some(
-    state: ServingState, several: Sequence[Wanted | TwinlensError], *, deadline: float
-) -> list[Found | TwinlensError]:
+    state: ServingState, several: Sequence[SearchRequest | TwinlensError], *, deadline: float
+) -> list[SearchResult | TwinlensError]:
     """What the first of them find, or their own error: at least one, and no more once SLICE_SECONDS are over.
 
     Search thread only. Raises DeadlineExceeded where `deadline`, in time.perf_counter() seconds, has passed:
@@ -150,10 +155,10 @@ def find_some(
     started = time.perf_counter()
     if started > deadline:
         raise DeadlineExceeded(f"the deadline passed with {len(several)} queries to go")
-    found: list[Found | TwinlensError] = []
-    for wanted in several:
+    found: list[SearchResult | TwinlensError] = []
+    for requested in several:
         try:
-            found.append(_found(state, wanted))
+            found.append(_found(state, requested))
         except NotGathered:
             if not found:
                 raise
@@ -163,10 +168,10 @@ def find_some(
     return found
 
 
-def _found(state: ServingState, wanted: Wanted | TwinlensError) -> Found | TwinlensError:
-    if isinstance(wanted, TwinlensError):
-        return wanted
+def _found(state: ServingState, requested: SearchRequest | TwinlensError) -> SearchResult | TwinlensError:
+    if isinstance(requested, TwinlensError):
+        return requested
     try:
-        return find(state, wanted)
+        return find(state, requested)
     except TwinlensError as error:
         return without_frames(error)

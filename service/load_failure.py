@@ -32,7 +32,7 @@ REASONS = (*dict.fromkeys(_LACKING.values()), *(word for _, word in _REASONS), "
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class LoadFailure:
     """`release` is None where not even CURRENT could be read. Times are seconds since the epoch."""
 
     release: str | None
@@ -42,7 +42,7 @@ class Refusal:
     since: float = field(default_factory=time.time)
 
     @classmethod
-    def of(cls, release: str | None, error: Exception, *, before: "Refusal | None") -> "Refusal":
+    def of(cls, release: str | None, error: Exception, *, before: "LoadFailure | None") -> "LoadFailure":
         """Another try of what was refused `before` keeps its beginning."""
         refusal = cls(release, reason_of(error), str(error) or repr(error))
         if before is None or before.release != release:

@@ -1,7 +1,7 @@
 """What passes between the service and its decoding processes: a header in JSON, then raw bytes.
 
-Nothing is ever unpickled: a process that a hostile image has taken over can only send wrong pixels, or
-what does not parse. Knows neither processes nor what a job does.
+Nothing is ever unpickled: a process that a hostile image has taken over can only send wrong pixels, or what
+does not parse.
 """
 
 import json
@@ -29,7 +29,7 @@ _ERRORS: dict[str, type[TwinlensError]] = {
 Kind = Literal["pixels", "image"]
 
 
-class Lost(Exception):
+class PeerLost(Exception):
     """The other side is gone, or sends what is no message. `received`: bytes of what was waited for."""
 
     def __init__(self, message: str, *, received: int = 1) -> None:
@@ -56,7 +56,7 @@ class Answer:
     shape: tuple[int, int, int] | None = None
     size_pixels: tuple[int, int] | None = None  # (width, height) of the whole image
     digest: bytes = b""
-    spent: bool = False  # the worker should be replaced
+    retire: bool = False  # the worker should be replaced
 
 
 def send_job(peer: socket.socket, job: Job) -> None:
@@ -69,7 +69,7 @@ def send_job(peer: socket.socket, job: Job) -> None:
 
 
 def receive_job(peer: socket.socket) -> Job:
-    """The next job, once it is there. Raises Lost when there will be none."""
+    """The next job, once it is there. Raises PeerLost when there will be none."""
     lengths = _receive(peer, FRAME.size)
     peer.sendall(TAKEN)
     head, payload = _receive_parts(peer, lengths)
@@ -96,12 +96,12 @@ def send_answer(peer: socket.socket, answer: Answer) -> None:
         words = str(answer.error)[: MAX_JSON_BYTES // 8]
         code = getattr(answer.error, "code", None)
         head = {"error": type(answer.error).__name__, "message": words, "code": code}
-    head["spent"] = answer.spent
+    head["retire"] = answer.retire
     _send(peer, json.dumps(head).encode(), answer.payload, payload_bytes=len(answer.payload))
 
 
 def receive_answer(peer: socket.socket, *, until: float, max_payload_bytes: int) -> Answer:
-    """The answer by `until` (time.monotonic() seconds). Raises Lost for whatever is none; BlockingIOError.
+    """The answer by `until` (time.monotonic() seconds). Raises PeerLost for whatever is none; BlockingIOError.
 
     Where nothing was received, the job had not been taken.
     """
@@ -111,16 +111,16 @@ def receive_answer(peer: socket.socket, *, until: float, max_payload_bytes: int)
     try:
         return _parse_answer(json.loads(str(head, "utf-8")), payload)
     except (AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
-        raise Lost(f"an answer that is none: {error!r}") from error
+        raise PeerLost(f"an answer that is none: {error!r}") from error
 
 
 def _parse_answer(head: dict[str, Any], payload: memoryview) -> Answer:
-    spent = bool(head["spent"])
+    retire = bool(head["retire"])
     if "error" in head:
-        return Answer(error=_error(head["error"], str(head["message"]), head["code"]), spent=spent)
+        return Answer(error=_error(head["error"], str(head["message"]), head["code"]), retire=retire)
     height, width, channels = map(int, head["shape"])
     size = head["size"] and (int(head["size"][0]), int(head["size"][1]))
-    return Answer(payload, None, (height, width, channels), size, bytes.fromhex(head["digest"]), spent)
+    return Answer(payload, None, (height, width, channels), size, bytes.fromhex(head["digest"]), retire)
 
 
 def _error(name: str, message: str, code: str | None) -> TwinlensError:
@@ -146,13 +146,13 @@ def _receive_parts(
     """Head and payload."""
     head_bytes, payload_bytes = FRAME.unpack(lengths)
     if head_bytes > MAX_JSON_BYTES or payload_bytes > max_payload_bytes:
-        raise Lost(f"a message of {head_bytes} and {payload_bytes} bytes")
+        raise PeerLost(f"a message of {head_bytes} and {payload_bytes} bytes")
     parts = memoryview(_receive(peer, head_bytes + payload_bytes, until=until))
     return parts[:head_bytes], parts[head_bytes:]
 
 
 def _receive(peer: socket.socket, length: int, *, until: float = math.inf) -> bytearray:
-    """Exactly so many bytes. Raises Lost at their end, BlockingIOError where the socket has a time limit."""
+    """Read so many bytes. Raises PeerLost at their end, BlockingIOError where the socket has a time limit."""
     data = bytearray(length)
     view, done = memoryview(data), 0
     while done < length:
@@ -162,7 +162,7 @@ def _receive(peer: socket.socket, length: int, *, until: float = math.inf) -> by
         except ConnectionResetError:
             count = 0
         if count == 0:
-            raise Lost(f"the end after {done} of {length} bytes", received=done)
+            raise PeerLost(f"the end after {done} of {length} bytes", received=done)
         done += count
         if done < length and time.monotonic() > until:
             raise BlockingIOError(f"{done} of {length} bytes are in, and the time is over")

@@ -1,7 +1,4 @@
-"""Live changes carried over to the release that is to be served: where the running service and they meet.
-
-Knows nothing of HTTP, nor of how changes are kept.
-"""
+"""Live changes carried over to the release that is to be served: where the running service and they meet."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,7 +19,7 @@ def upserter_of(serving: "Serving", live: "LiveChanges") -> Upserter:
 
 
 @asynccontextmanager
-async def with_changes(serving: "Serving", state: "ServingState") -> AsyncIterator["ServingState"]:
+async def with_live_changes(serving: "Serving", state: "ServingState") -> AsyncIterator["ServingState"]:
     """A loaded state with all live changes laid over it; none is made until the context is left."""
     live = serving.live
     if live is None:
@@ -30,5 +27,5 @@ async def with_changes(serving: "Serving", state: "ServingState") -> AsyncIterat
         return
     refresh = partial(upserter_of(serving, live).renewed, encoder=state.encoder)
     fingerprint = state.encoder.fingerprint
-    async with live.laid_over(state.overlay, fingerprint=fingerprint, refresh=refresh) as overlay:
-        yield replace(state, overlay=overlay)
+    async with live.replayed_over(state.delta, fingerprint=fingerprint, refresh=refresh) as delta:
+        yield replace(state, delta=delta)

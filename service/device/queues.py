@@ -1,7 +1,4 @@
-"""The queue of one kind of item: how much one batch takes of it, and how long what waits will take.
-
-Knows no threads (whoever has the device's lock may call) and no clock.
-"""
+"""The queue of one kind of item: how much one batch takes of it, and how long what waits will take."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -9,18 +6,21 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from encoders.encoder import Encoder
+from service.device.fair_scheduler import FairScheduler, Waiting
 from service.device.tickets import Item, Kind, Outcome, Ticket
-from service.device.turns import Share, Turns
 
 GROW_AFTER_BATCHES = 16
 TURN_SECONDS = (
     0.2  # a batch takes about so long at most: who comes just after it began waits no longer for his turn
 )
 LEAST_TURN_ITEMS = 4  # what the encoder takes at once on a CPU; turns are multiples of it
-MEMORY_SECONDS = (1.0, 10.0)  # how far back the pace looks: what slows down is seen at once, and not forgotten
+MEMORY_SECONDS = (
+    1.0,
+    10.0,
+)  # how far back it looks: what slows down is seen at once, and not forgotten
 
 
-class Tray(Protocol):
+class BatchBuilder(Protocol):
     """A batch that is being put together. Filled by one thread, then encoded by the device thread."""
 
     def add(self, payloads: Sequence[Any]) -> None: ...
@@ -30,10 +30,10 @@ class Tray(Protocol):
         ...
 
 
-class OpenTray(Protocol):
-    """A tray for `capacity` items of an encoder."""
+class NewBuilder(Protocol):
+    """A builder for `capacity` items of an encoder."""
 
-    def __call__(self, encoder: Encoder, capacity: int) -> Tray: ...
+    def __call__(self, encoder: Encoder, capacity: int) -> BatchBuilder: ...
 
 
 @dataclass(slots=True)
@@ -66,7 +66,7 @@ class BatchLimit:
             self._good_batches = 0
 
 
-class Pace:
+class Throughput:
     """Seconds an item takes while there is something to do, all included; the slower of late and of longer."""
 
     def __init__(self) -> None:
@@ -85,36 +85,36 @@ class Pace:
 
 @dataclass(eq=False, slots=True)
 class Batch:
-    """What goes through the device together: `items` are all in the `tray`, or it is spoiled."""
+    """What goes through the device together: `items` are all in the `builder`, or it is spoiled."""
 
     encoder: Encoder | None = None
     items: list[Item] = field(default_factory=list)
     cost: int = 0
-    tray: Tray | None = None
-    capacity: int = 0  # of the tray
+    builder: BatchBuilder | None = None
+    capacity: int = 0  # of the builder
     spoiled: Exception | None = None
 
 
 @dataclass(eq=False, slots=True)
-class Lane:
+class Queue:
     """One kind's queue. Who may touch what, beside the lock's holder, who may everything:
 
-    the event loop `tickets`, `pending`, `pending_bytes`, `pace`, `busy_from` and `promised_until`; the device
-    thread `limit` and `device_seconds_per_item`; whoever set `filling` the batch `ahead`.
+    the event loop `tickets`, `pending`, `pending_bytes`, `throughput`, `busy_from`, `promised_until`; the
+    device thread `limit` and `device_seconds_per_item`; whoever set `filling` the batch `ahead`.
     """
 
     kind: Kind
-    open_tray: OpenTray
+    new_builder: NewBuilder
     limit: BatchLimit
     queue_limit: int
     queue_bytes: int = 2**62
     tickets: dict[Ticket, None] = field(default_factory=dict)  # admitted, not answered; in the order they came
     pending: int = 0
     pending_bytes: int = 0
-    pace: Pace = field(default_factory=Pace)
+    throughput: Throughput = field(default_factory=Throughput)
     busy_from: float = 0.0  # when `pending` was last 0, or an answer last left
     device_seconds_per_item: float = 0.0  # moving average of what the device alone takes
-    turns: Turns = field(default_factory=Turns)
+    scheduler: FairScheduler = field(default_factory=FairScheduler)
     promised_until: float = 0.0  # when all who were refused will have been served, if they come as told
     ahead: Batch = field(default_factory=Batch)  # put together while the device is busy with another
     filling: bool = False
@@ -122,7 +122,7 @@ class Lane:
     def turn_items(self) -> int:
         """Most items in a batch: the limit, or what the device does in a turn where that is slow.
 
-        So the kinds share its time, and not its batches: those of 32 images took a CPU four times as long as
+        So the kinds waiting its time, and not its batches: those of 32 images took a CPU four times as long as
         those of 64 texts, and left the texts a fifth of it.
         """
         if not self.device_seconds_per_item:
@@ -131,18 +131,18 @@ class Lane:
         return min(self.limit.items, max(LEAST_TURN_ITEMS, in_turn))
 
     def room(self, batch: Batch) -> int:
-        """Most items that `batch` may come to: its tray was opened when the limit may have been another."""
-        return self.turn_items() if batch.tray is None else min(self.turn_items(), batch.capacity)
+        """Most items that `batch` may come to: its builder was opened when the limit may have been another."""
+        return self.turn_items() if batch.builder is None else min(self.turn_items(), batch.capacity)
 
     def has_work(self) -> bool:
         """Whether there is a batch for the device now."""
-        return not self.filling and bool(self.turns or self.ahead.items)
+        return not self.filling and bool(self.scheduler or self.ahead.items)
 
     def can_fill(self) -> bool:
         """Whether something waits that has room in the batch ahead."""
         batch = self.ahead
         room = len(batch.items) < self.room(batch) and batch.cost < self.limit.cost
-        return room and bool(self.turns) and not self.filling and not batch.spoiled
+        return room and bool(self.scheduler) and not self.filling and not batch.spoiled
 
     def take(self, batch: Batch, now: float) -> tuple[list[Item], list[Item]]:
         """What comes into `batch` next, within the limit and for its one encoder; and what is not worth it.
@@ -151,28 +151,28 @@ class Lane:
         """
         fresh: list[Item] = []
         dead: list[Item] = []
-        others: list[Share] = []  # of another encoder: a release is being swapped
+        others: list[Waiting] = []  # of another encoder: a release is being swapped
         most = self.room(batch)
-        while self.turns and len(batch.items) + len(fresh) < most:
-            share = self.turns.first()
-            if share.ticket.dead(now):
-                dead.extend(share.items)
-                share.items.clear()
-                self.turns.back(share)
+        while self.scheduler and len(batch.items) + len(fresh) < most:
+            waiting = self.scheduler.first()
+            if waiting.ticket.dead(now):
+                dead.extend(waiting.items)
+                waiting.items.clear()
+                self.scheduler.back(waiting)
                 continue
-            if share.ticket.encoder is not (batch.encoder or share.ticket.encoder):
-                others.append(share)
+            if waiting.ticket.encoder is not (batch.encoder or waiting.ticket.encoder):
+                others.append(waiting)
                 continue
-            cost = batch.cost + share.items[0].cost
+            cost = batch.cost + waiting.items[0].cost
             if batch.cost and cost > self.limit.cost:
-                self.turns.front(share)
+                self.scheduler.front(waiting)
                 break
-            batch.encoder, batch.cost = share.ticket.encoder, cost
-            share.ticket.begun = True
-            fresh.append(share.items.popleft())
-            self.turns.back(share)
-        for share in reversed(others):
-            self.turns.front(share)
+            batch.encoder, batch.cost = waiting.ticket.encoder, cost
+            waiting.ticket.begun = True
+            fresh.append(waiting.items.popleft())
+            self.scheduler.back(waiting)
+        for waiting in reversed(others):
+            self.scheduler.front(waiting)
         return fresh, dead
 
     def measure(self, items: int, *, seconds: float) -> None:
@@ -181,14 +181,14 @@ class Lane:
         self.device_seconds_per_item = before + (now - before) * (0.2 if before else 1.0)
 
 
-def seconds_until_done(lane: Lane, items: int, *, others: Iterable[Lane]) -> float:
-    """How long the next `items` of a lane will take, while the other lanes take their turns.
+def seconds_until_done(queue: Queue, items: int, *, others: Iterable[Queue]) -> float:
+    """How long the next `items` of a queue will take, while the other queues take their turns.
 
-    The longer of two estimates: at the pace answers have left lately; and by what the device took for each
-    item, with as many batches of the others between as there are of these (or as much as there is of them).
+    The longer of two estimates: at the throughput of late; and by what the device took for each item,
+    with as many batches of the others between as there are of these (or as much as there is of them).
     """
-    turns = math.ceil(items / lane.turn_items())
+    turns = math.ceil(items / queue.turn_items())
     between = sum(
         min(other.pending, turns * other.turn_items()) * other.device_seconds_per_item for other in others
     )
-    return max(items * lane.pace.seconds_per_item(), items * lane.device_seconds_per_item + between)
+    return max(items * queue.throughput.seconds_per_item(), items * queue.device_seconds_per_item + between)

@@ -1,7 +1,7 @@
 """What the gallery holds for one request: a release with live changes laid over it, by one row number.
 
 Rows of the release come first, those of added items behind; the same for texts. An item that was deleted or
-replaced is hidden: its row is never given out. Knows nothing of HTTP or of how anything is searched.
+replaced is hidden: its row is never given out.
 """
 
 import logging
@@ -19,19 +19,18 @@ from index.image_files import digest_of
 from index.items import text_id
 from index.journal.images import ImageStore
 from index.release import Release
-from service.live.layers import Floats
-from service.live.overlay import Overlay
+from service.live.delta import Delta, Floats
 from service.search.columns import Mask
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
-class Holdings:
-    """A release and the overlay that belongs to it; immutable."""
+class GalleryView:
+    """A release and the delta that belongs to it; immutable."""
 
     release: Release
-    overlay: Overlay
+    delta: Delta
 
     @cached_property
     def base_count(self) -> int:
@@ -44,25 +43,25 @@ class Holdings:
     @property
     def count(self) -> int:
         """Items that are shown."""
-        return self.base_count - self.overlay.hidden_count + len(self.overlay.row_of)
+        return self.base_count - self.delta.hidden_count + len(self.delta.row_of)
 
     def row(self, item_id: str) -> int:
         """The row of an item that is shown; raises `UnknownItem`."""
-        added = self.overlay.row_of.get(item_id)
+        added = self.delta.row_of.get(item_id)
         if added is not None:
             return self.base_count + added
         row = self.release.items.row(item_id)
-        if self.overlay.hidden[row]:
+        if self.delta.hidden[row]:
             raise UnknownItem(f"no item has the id {item_id!r}: it was deleted")
         return row
 
     def id(self, row: int) -> str:
         added = row - self.base_count
-        return self.release.items.id(row) if added < 0 else self.overlay.puts[added].id
+        return self.release.items.id(row) if added < 0 else self.delta.puts[added].id
 
     def payload(self, row: int) -> dict[str, Any]:
         added = row - self.base_count
-        return self.release.items.payload(row) if added < 0 else self.overlay.puts[added].payload
+        return self.release.items.payload(row) if added < 0 else self.delta.puts[added].payload
 
     def described(self, rows: NDArray[np.int64], *, with_payload: bool) -> list[dict[str, Any]]:
         """`id` and, if wanted, `payload` of many rows: what a page of a thousand hits is made of."""
@@ -87,7 +86,7 @@ class Holdings:
     def vector(self, row: int) -> Floats:
         """(dim,); the search thread's."""
         added = row - self.base_count
-        return self.release.images.reconstruct(row) if added < 0 else self.overlay.vector(added)
+        return self.release.images.reconstruct(row) if added < 0 else self.delta.vector(added)
 
     def size_pixels(self, row: int) -> tuple[int, int] | None:
         """Width and height of the image, upright; None for an item without one."""
@@ -95,7 +94,7 @@ class Holdings:
         if added < 0:
             width, height = self.release.items.size_pixels(row)
         else:
-            put = self.overlay.puts[added]
+            put = self.delta.puts[added]
             width, height = put.width_pixels, put.height_pixels
         return (width, height) if width else None
 
@@ -104,7 +103,7 @@ class Holdings:
         added = row - self.base_count
         if added < 0:
             return self.release.items.digest(row)
-        put = self.overlay.puts[added]
+        put = self.delta.puts[added]
         return put.digest or digest_of(f"{put.id}\0{put.sequence}".encode())
 
     def thumbnail(self, row: int) -> bytes:
@@ -122,7 +121,7 @@ class Holdings:
 
     def text(self, row: int) -> str:
         added = row - self.base_text_count
-        return self.release.texts_table.text(row) if added < 0 else self.overlay.texts.texts[added]
+        return self.release.texts_table.text(row) if added < 0 else self.delta.texts.texts[added]
 
     def text_id(self, row: int) -> str:
         added = row - self.base_text_count
@@ -131,28 +130,28 @@ class Holdings:
     def text_vector(self, row: int) -> Floats:
         """(dim,); the search thread's."""
         added = row - self.base_text_count
-        return self.release.texts.reconstruct(row) if added < 0 else self.overlay.texts.vectors.vectors[added]
+        return self.release.texts.reconstruct(row) if added < 0 else self.delta.texts.vectors.vectors[added]
 
     def items_of_text(self, row: int) -> NDArray[np.int64]:
         """Rows (n,) of the shown items that have the text; uncopied where it can be: it may be of all."""
-        added, overlay = row - self.base_text_count, self.overlay
+        added, delta = row - self.base_text_count, self.delta
         own: NDArray[np.int64] = np.empty(0, dtype=np.int64)
         if added < 0:
             offsets, rows = self.release.texts_table.item_lists()
             base = rows[offsets[row] : offsets[row + 1]]
-            own = base[~overlay.hidden[base]] if overlay.hidden_count else base
-            owners = overlay.texts.owners_of_base.get(row, ())
+            own = base[~delta.hidden[base]] if delta.hidden_count else base
+            owners = delta.texts.owners_of_base.get(row, ())
         else:
-            owners = overlay.texts.owners[added]
-        put = [self.base_count + owner for owner in owners if overlay.alive[owner]]
+            owners = delta.texts.owners[added]
+        put = [self.base_count + owner for owner in owners if delta.alive[owner]]
         return np.concatenate([own, np.array(put, dtype=np.int64)]) if put else own
 
     def texts_of(self, base_items: Mask | None, added_items: Mask) -> tuple[Mask | None, Mask]:
         """Which texts belong to at least one of these items; of `None`, all base items, every base text does.
 
-        Masks over the items, and then the texts, of the release and of the overlay.
+        Masks over the items, and then the texts, of the release and of the delta.
         """
-        layer = self.overlay.texts
+        layer = self.delta.texts
         added = np.zeros(layer.vectors.count, dtype=np.bool_)
         for row, owners in layer.owners.items():
             added[row] = any(added_items[owner] for owner in owners)
@@ -168,8 +167,8 @@ class Holdings:
     @cached_property
     def shown_texts(self) -> tuple[NDArray[np.int64] | None, Mask]:
         """Rows of the release's texts that are shown (None: all), and which of the added ones are."""
-        overlay = self.overlay
-        base, added = self.texts_of(~overlay.hidden if overlay.hidden_count else None, overlay.alive)
+        delta = self.delta
+        base, added = self.texts_of(~delta.hidden if delta.hidden_count else None, delta.alive)
         if base is None:
             return None, added
         offsets, _ = self.release.texts_table.item_lists()
@@ -178,13 +177,13 @@ class Holdings:
 
     @property
     def _store(self) -> ImageStore:
-        if self.overlay.store is None:
+        if self.delta.store is None:
             raise ImageMissing("the images of live changes are not open")
-        return self.overlay.store
+        return self.delta.store
 
     def _image_of(self, added: int) -> bytes:
         """Its SHA-256."""
-        put = self.overlay.puts[added]
+        put = self.delta.puts[added]
         if put.digest is None:
             raise ImageMissing(f"the item {put.id!r} was put as a vector, without an image", code="no_image")
         return put.digest

@@ -1,13 +1,13 @@
 """How much of one queue each caller holds: never more than it leaves free, so there is room for the next one.
 
-A caller alone gets half of the queue, two get a third each. Knows no queue; event loop only.
+A caller alone gets half of the queue, two get a third each.
 """
 
 import math
 from collections import Counter
 
 
-class Shares:
+class Quotas:
     """Counts by caller. Nobody in particular (the empty name) may hold everything, as without keys."""
 
     def __init__(self) -> None:

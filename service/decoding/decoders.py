@@ -1,7 +1,4 @@
-"""Where images are decoded: in processes of their own, or in threads of this one.
-
-Knows nothing of HTTP, tickets or devices.
-"""
+"""Where images are decoded: in processes of their own, or in threads of this one."""
 
 import logging
 import os
@@ -16,7 +13,6 @@ from numpy.typing import NDArray
 from encoders.images import Preprocessing
 from index.cores import available_cores
 from service.control_groups import memory_limit_bytes
-from service.decoding.crew import Crew, CrewSize
 from service.decoding.images import (
     ImageLimits,
     ImageSource,
@@ -25,8 +21,9 @@ from service.decoding.images import (
     decode_whole_image,
     start_of_base64,
 )
-from service.decoding.wire import Answer, Job, Kind
+from service.decoding.protocol import Answer, Job, Kind
 from service.decoding.worker import WorkerLimits
+from service.decoding.worker_pool import PoolSize, WorkerPool
 from service.errors import EncodingFailed
 from service.settings import MEBIBYTE, Settings, environment_of_decoders
 from service.watch.telemetry import Telemetry
@@ -55,19 +52,19 @@ class Decoders:
         if workers and not hasattr(os, "fork"):
             logger.warning("this system cannot fork: images are decoded in the service's own process")
             workers = 0
-        self._crew = None
+        self._pool = None
         if workers:
             limits = WorkerLimits(memory_bytes(settings), settings.decode_seconds, ballast_bytes())
-            size = CrewSize(workers, limits)
-            self._crew = Crew(size, environment=environment_of_decoders(), telemetry=telemetry)
+            size = PoolSize(workers, limits)
+            self._pool = WorkerPool(size, environment=environment_of_decoders(), telemetry=telemetry)
         threads = workers or settings.decode_threads or available_cores()
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
     @contextmanager
     def starting(self) -> Iterator[None]:
         """Start the processes, which come up meanwhile; what fails meanwhile ends them."""
-        if self._crew:
-            self._crew.start()
+        if self._pool:
+            self._pool.start()
         try:
             yield
         except BaseException:
@@ -76,22 +73,22 @@ class Decoders:
 
     def wait_until_ready(self) -> None:
         """Block until an image could be decoded. Raises Unavailable."""
-        if self._crew:
-            self._crew.wait_until_ready()
+        if self._pool:
+            self._pool.wait_until_ready()
 
     def stop(self) -> None:
         """Refuse what waits; end the processes."""
         self._threads.shutdown(wait=False, cancel_futures=True)
-        if self._crew:
-            self._crew.stop()
+        if self._pool:
+            self._pool.stop()
 
     def trouble(self) -> str | None:
         """Why images cannot be decoded just now, or None."""
-        return self._crew.trouble() if self._crew else None
+        return self._pool.trouble() if self._pool else None
 
     def process_ids(self) -> tuple[int, ...]:
         """Of the processes that are alive; none with `decode_workers` 0."""
-        return self._crew.process_ids() if self._crew else ()
+        return self._pool.process_ids() if self._pool else ()
 
     def submit(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
         """Run `work`, which calls `pixels` or `image`, when a decoder is free."""
@@ -99,13 +96,13 @@ class Decoders:
 
     def pixels(self, source: ImageSource, preprocessing: Preprocessing) -> NDArray[np.uint8]:
         """(height, width, 3) uint8. Raises InvalidField, UndecodableImage, ImageTooLarge or Unavailable."""
-        if self._crew is None:
+        if self._pool is None:
             return decode_pixels(source, preprocessing, limits=self._limits)
         return _pixels(self._ask("pixels", source, preprocessing), preprocessing)
 
     def image(self, source: ImageSource, preprocessing: Preprocessing) -> WholeImage:
         """Pixels, size, digest and thumbnail at once. Raises as `pixels` does."""
-        if self._crew is None:
+        if self._pool is None:
             return decode_whole_image(source, preprocessing, limits=self._limits)
         answer = self._ask("image", source, preprocessing)
         pixels = _pixels(answer, preprocessing)
@@ -113,10 +110,10 @@ class Decoders:
         return WholeImage(pixels, width, height, answer.digest, bytes(answer.payload[pixels.nbytes :]))
 
     def _ask(self, kind: Kind, source: ImageSource, preprocessing: Preprocessing) -> Answer:
-        assert self._crew is not None  # noqa: S101 - the callers looked
+        assert self._pool is not None  # noqa: S101 - the callers looked
         if isinstance(source, str):
             start_of_base64(source)  # what is plainly none takes no decoder's time
-        answer = self._crew.run(Job(kind, source, preprocessing, self._limits))
+        answer = self._pool.run(Job(kind, source, preprocessing, self._limits))
         if answer.error is not None:
             raise answer.error
         return answer

@@ -1,4 +1,4 @@
-"""The service's handles on its nursery and on the workers that it forks.
+"""The service's handles on its fork_server and on the workers that it forks.
 
 Knows how to start them, talk to them and end them; not how many there should be, nor whose fault a death is.
 """
@@ -16,18 +16,18 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from service.decoding.wire import Answer, Job, Lost, receive_answer, send_job
+from service.decoding.protocol import Answer, Job, PeerLost, receive_answer, send_job
 from service.decoding.worker import COMMAND, END, FORK, READY, REPLY, WorkerLimits
 
 logger = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parent.parent.parent
-START_SECONDS = 60.0  # of the nursery, which imports NumPy and Pillow from what may be a cold disk
+START_SECONDS = 60.0  # of the fork_server, which imports NumPy and Pillow from what may be a cold disk
 END_SECONDS = 5.0
 SLACK_BYTES = 1 << 20  # of an answer beside its pixels: a thumbnail of 256 px
 
 
-class NurseryFailed(Exception):
-    """No worker can be had. `gone`: nor will this nursery fork another."""
+class ForkServerFailed(Exception):
+    """No worker can be had. `gone`: nor will this fork_server fork another."""
 
     def __init__(self, message: str, *, gone: bool) -> None:
         super().__init__(message)
@@ -45,15 +45,17 @@ class WorkerLost(Exception):
 class Worker:
     """One forked process; used by one thread at a time."""
 
-    def __init__(self, process_id: int, peer: socket.socket, *, nursery_id: int, wall_seconds: float) -> None:
-        self.process_id, self.nursery_id = process_id, nursery_id
+    def __init__(
+        self, process_id: int, peer: socket.socket, *, fork_server_id: int, wall_seconds: float
+    ) -> None:
+        self.process_id, self.fork_server_id = process_id, fork_server_id
         self.jobs = 0
         self._peer, self._wall_seconds = peer, wall_seconds
         limit = struct.pack("ll", int(wall_seconds), int(wall_seconds % 1 * 1e6))
         for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):  # waits in the kernel; no poll before each call
             peer.setsockopt(socket.SOL_SOCKET, option, limit)
 
-    def is_there(self) -> bool:
+    def is_alive(self) -> bool:
         """Between jobs: a worker that speaks unasked is as good as dead."""
         try:
             self._peer.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
@@ -73,7 +75,7 @@ class Worker:
             return receive_answer(self._peer, until=until, max_payload_bytes=bound)
         except BlockingIOError as error:
             raise WorkerLost("it does not answer", taken=True, stalled=True) from error
-        except Lost as error:
+        except PeerLost as error:
             raise WorkerLost(str(error), taken=error.received > 0) from error
         except OSError as error:
             raise WorkerLost(str(error), taken=False) from error
@@ -87,15 +89,15 @@ class Worker:
         self._peer.close()
 
 
-class Nursery:
+class ForkServer:
     """The process that forks workers; its calls may come from any thread."""
 
     def __init__(self, limits: WorkerLimits, *, environment: Mapping[str, str]) -> None:
-        """Start it; it comes up while other things do. Raises NurseryFailed."""
+        """Start it; it comes up while other things do. Raises ForkServerFailed."""
         try:
             self._control, theirs = socket.socketpair()
         except OSError as error:
-            raise NurseryFailed(f"the decoding processes cannot be reached: {error}", gone=True) from error
+            raise ForkServerFailed(f"the decoding processes cannot be reached: {error}", gone=True) from error
         self._control.settimeout(START_SECONDS)
         self._turn = threading.Lock()
         self._ready = False
@@ -112,35 +114,37 @@ class Nursery:
             )
         except OSError as error:
             self._control.close()
-            raise NurseryFailed(f"the decoding processes cannot be started: {error}", gone=True) from error
+            raise ForkServerFailed(f"the decoding processes cannot be started: {error}", gone=True) from error
         finally:
             theirs.close()
         self.process_id = self._process.pid
 
     def fork(self, *, wall_seconds: float) -> Worker:
-        """A new worker. Raises NurseryFailed."""
+        """A new worker. Raises ForkServerFailed."""
         with self._turn:
             try:
                 if not self._ready:
-                    _warn_unless_first_to_go(self._reply())
+                    _warn_unless_raised(self._reply())
                     self._ready = True
                 self._control.sendall(COMMAND.pack(FORK, 0))
                 data, descriptors, _, _ = socket.recv_fds(self._control, REPLY.size, 1)
                 number = _number_in(data)
             except OSError as error:
-                raise NurseryFailed(f"the process that forks decoders is gone: {error}", gone=True) from error
+                raise ForkServerFailed(
+                    f"the process that forks decoders is gone: {error}", gone=True
+                ) from error
         if number < 0:
-            raise NurseryFailed(f"no decoder can be forked: {os.strerror(-number)}", gone=False)
+            raise ForkServerFailed(f"no decoder can be forked: {os.strerror(-number)}", gone=False)
         if len(descriptors) != 1:
-            raise NurseryFailed("a decoder came without its socket: are too many files open?", gone=True)
+            raise ForkServerFailed("a decoder came without its socket: are too many files open?", gone=True)
         os.set_inheritable(descriptors[0], False)
         peer = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=descriptors[0])
-        return Worker(number, peer, nursery_id=self.process_id, wall_seconds=wall_seconds)
+        return Worker(number, peer, fork_server_id=self.process_id, wall_seconds=wall_seconds)
 
     def end(self, worker: Worker) -> int | None:
         """Its status as waitpid gives it; killed first where it runs. None: nobody can tell."""
-        if worker.nursery_id != self.process_id:
-            return None  # its nursery died before, and it with that
+        if worker.fork_server_id != self.process_id:
+            return None  # its fork_server died before, and it with that
         with self._turn:
             try:
                 self._control.sendall(COMMAND.pack(END, worker.process_id))
@@ -168,8 +172,8 @@ class Nursery:
         return _number_in(self._control.recv(REPLY.size, socket.MSG_WAITALL))
 
 
-def _warn_unless_first_to_go(status: int) -> None:
-    """`status`: the first reply of a nursery."""
+def _warn_unless_raised(status: int) -> None:
+    """`status`: the first reply of a fork_server."""
     if status != READY:
         logger.warning(
             "when memory runs out, the kernel may end the service before its decoders: their oom_score_adj "

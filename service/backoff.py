@@ -1,9 +1,9 @@
-"""When to try again what failed. Pure: knows no clock and no release."""
+"""Exponential backoff: when to try again what failed."""
 
 MAX_PAUSE_SECONDS = 300.0
 
 
-class Patience:
+class Backoff:
     """Allows a name at once when it is new, then after a pause that doubles with each try."""
 
     def __init__(self, first_pause_seconds: float) -> None:
