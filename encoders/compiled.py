@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from encoders.errors import EngineUnavailable
-from encoders.towers import quietly, unit_rows
+from encoders.towers import suppress_library_logs, unit_rows
 
 Tower = Callable[[torch.Tensor], torch.Tensor]
 """A batch to features (n, dim)."""
@@ -95,7 +95,7 @@ def _compiled(tower: Tower, model: nn.Module, example: Example, *, precision: st
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
     with _TRACING, _plain_attention(), _traces_dropped():
-        with torch.no_grad(), warnings.catch_warnings(), quietly():
+        with torch.no_grad(), warnings.catch_warnings(), suppress_library_logs():
             warnings.simplefilter("ignore")  # what a trace fixes is found by the check on another shape
             graph = torch.jit.trace(_Traceable(tower, model).eval(), example.traced, check_trace=False)  # type: ignore[no-untyped-call]
             frontend = FrontEndManager().load_by_framework("pytorch")

@@ -76,7 +76,7 @@ def build_towers(config: TowersConfig, folder: Path) -> nn.Module:
         text_cfg["hf_model_pretrained"] = False
     model_class = CustomTextCLIP if config.is_custom else CLIP
     try:
-        with quietly():
+        with suppress_library_logs():
             model: nn.Module = model_class(
                 embed_dim=config.embed_dim,
                 vision_cfg={**config.vision_cfg, "timm_model_pretrained": False},
@@ -110,7 +110,7 @@ _quiet = _Quiet()
 
 
 @contextlib.contextmanager
-def quietly() -> Iterator[None]:
+def suppress_library_logs() -> Iterator[None]:
     """transformers and open_clip report on the root logger what no user of a bundle can act on.
 
     Of this thread alone: `logging.disable` would drop what others have to say meanwhile, and of two threads

@@ -6,6 +6,7 @@
     serving    what is served just now, and how another release takes its place
     state      one release with its encoder, as a request sees it from beginning to end
     load_failure   a release that was not taken: which, why; backoff: when it is tried again
+    gauges     what is read of the running service whenever metrics are
     reports    what a bundle brings along about itself
     settings   the one reader of the environment; options: each as one of the command
     control_groups    what memory the process may have
@@ -21,7 +22,9 @@ A request goes through these rooms, from the socket down; each one's `__init__` 
     device/    pixels and texts to vectors, in batches across requests
     search/    a vector to hits: filters, order, relevance
     live/      items put and deleted while serving
-    watch/     what is seen from outside: metrics, logs, traces, drift
+    drift/     how far what comes lies from what the encoder was proven on
+    openapi/   the API's own description
+    watch/     what is seen from outside: metrics, logs, traces
     web/       the search page
 
 Knows the reading half of `index` and the `encoders`; never training.

@@ -17,10 +17,12 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
 from encoders.errors import TwinlensError
-from service.edge.edge import Edge, context_of, error_response
-from service.edge.origins import allow_origins
-from service.edge.shortcuts import Endpoint, Shortcuts
+from service.access.origins import allow_origins
+from service.edge.fast_routes import Endpoint, FastRoutes
+from service.edge.middleware import RequestMiddleware, context_of, error_response
 from service.errors import ErrorReport, report, without_frames
+from service.gauges import watch_service
+from service.openapi.description import describe, operation_id
 from service.routes import (
     duplicates,
     embed,
@@ -35,13 +37,12 @@ from service.routes import (
 from service.serving import Serving
 from service.settings import Settings
 from service.wire.bodies import short
-from service.wire.openapi import describe, operation_id
 
 API_VERSION = "1"
 WEB = Path(__file__).parent / "web"
 SWAGGER_UI = ("fastapi_swagger", "resources")  # a package of Swagger UI's files; its code is never imported
 REVALIDATED = {"cache-control": "no-cache"}  # kept by the browser, used while its ETag still holds
-SHORTCUTS: Mapping[str, Endpoint] = {
+FAST_ROUTES: Mapping[str, Endpoint] = {
     "/embed/text": embed.embed_text,
     "/search/text": search.search_text,
     "/search/vector": search.search_vector,
@@ -57,6 +58,7 @@ def create_app(settings: Settings) -> FastAPI:
     Raises TwinlensError when there is nothing fit to serve. The application is warm once it has started.
     """
     serving = Serving(settings)
+    watch_service(serving)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -76,8 +78,8 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     app.state.serving = serving
-    app.add_middleware(Shortcuts, endpoints=SHORTCUTS)
-    app.add_middleware(Edge, serving=serving)
+    app.add_middleware(FastRoutes, endpoints=FAST_ROUTES)
+    app.add_middleware(RequestMiddleware, serving=serving)
     allow_origins(app, settings)  # outside of the edge: its refusals too may be read by those who may call
     for part in (embed, openai, search, search_batch, gallery, duplicates, items, image_pass, operation):
         app.include_router(part.router)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from encoders.errors import BundleError, FingerprintMismatch, Unreadable, UnsupportedBundle
 from encoders.reading import errno_behind
 from index.errors import CorruptRelease, NoRelease, UnknownRelease, UnsupportedRelease
-from service.device.memory import is_out_of_memory
+from service.device.batches import is_out_of_memory
 from service.errors import EncodingFailed
 
 _REASONS: tuple[tuple[tuple[type[Exception], ...], str], ...] = (

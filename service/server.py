@@ -15,7 +15,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from encoders.errors import TwinlensError
-from service.edge.connections import Crowd
+from service.edge.connections import ConnectionTracker
 from service.serving import Serving
 from service.settings import Settings
 from service.signals import StartSignals, stop_at_once
@@ -36,13 +36,13 @@ class Server(uvicorn.Server):
         self._start_signals = start_signals
         self._draining: asyncio.Task[None] | None = None
         self._reloading: asyncio.Task[None] | None = None
-        self._crowd = Crowd(settings, turned_away=self._serving.telemetry.turned_away)
+        self._tracker = ConnectionTracker(settings, turned_away=self._serving.telemetry.turned_away)
         super().__init__(
             uvicorn.Config(
                 app,
                 host=settings.host,
                 port=settings.port,
-                http=self._crowd.protocol(),
+                http=self._tracker.protocol(),
                 forwarded_allow_ips=list(settings.trusted_proxies),
                 log_config=None,
                 access_log=False,
@@ -80,7 +80,7 @@ class Server(uvicorn.Server):
         if self._start_signals is not None and self._start_signals.reload_was_asked():
             self.reload()  # what was current when the release was loaded need not be so any more
         if limit := self._settings.exit_after_stall_seconds:
-            Watchdog(self._serving.sick(), limit_seconds=limit).start(loop)
+            Watchdog(self._serving.stalled_seconds(), limit_seconds=limit).start(loop)
         try:
             yield
         finally:

@@ -10,6 +10,7 @@ import logging
 import sys
 import time
 import weakref
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -25,19 +26,18 @@ from index.release import current_release_id
 from service.access.access import Access
 from service.backoff import Backoff
 from service.decoding.decoders import Decoders
-from service.device.batch_builders import probe
+from service.device.batches import probe
 from service.device.embedding import Embedder
 from service.errors import ReloadFailed
-from service.live.commits import open_live
-from service.live.delta import Delta
-from service.live.replay import with_live_changes
+from service.live.commits import LiveChanges, open_live
+from service.live.upserts import Upserter
 from service.load_failure import LoadFailure
+from service.search.delta import Delta
 from service.search.thread import Searcher
 from service.settings import Settings
 from service.state import ServingState
-from service.watch.gauges import announce, watch_service
 from service.watch.telemetry import Telemetry
-from service.watch.watchdog import Sick
+from service.watch.watchdog import StalledSeconds
 
 if TYPE_CHECKING:
     from service.watch.tracing import Traces
@@ -94,8 +94,7 @@ class Serving:
         self._tasks: set[asyncio.Task[Any]] = set()  # reloads and the watcher; a finished one holds nothing
         self._usual_switch_interval = sys.getswitchinterval()
         self.traces = _traces(settings)
-        announce(self.state, self.telemetry)
-        watch_service(self)
+        _announce(self.state, self.telemetry)
 
     async def start(self) -> None:
         """Start the threads and warm both towers and the index; only then is the service ready."""
@@ -133,17 +132,21 @@ class Serving:
         if self.traces is not None:
             await asyncio.to_thread(self.traces.stop, timeout_seconds=TRACES_SECONDS)
 
-    def trouble(self) -> str | None:
-        """Why /readyz is not 200, or None."""
+    def unhealthy_reason(self) -> str | None:
+        """Say why /readyz is not 200; None while it is."""
         if self.draining:
             return "the service is shutting down"
         if not self._warmed.is_set():
             return "the encoder and the index are being warmed"
-        return self.embedder.device.trouble() or self.searcher.trouble() or self.decoders.trouble()
+        return (
+            self.embedder.device.unhealthy_reason()
+            or self.searcher.unhealthy_reason()
+            or self.decoders.unhealthy_reason()
+        )
 
-    def sick(self) -> dict[str, Sick]:
-        """For how many seconds each part has been unable to serve."""
-        return {"the device": self.embedder.device.trouble_seconds, "the search": self.searcher.busy_seconds}
+    def stalled_seconds(self) -> dict[str, StalledSeconds]:
+        """Name each part with how many seconds it has been unable to serve."""
+        return {"the device": self.embedder.device.unhealthy_seconds, "the search": self.searcher.busy_seconds}
 
     async def reload(self) -> bool:
         """Serve what is current now: True when that is another release than before.
@@ -206,15 +209,29 @@ class Serving:
         self._set_switch_interval(fresh.encoder)
         weakref.finalize(previous.release, self._freed, previous.release.id)
         self.telemetry.reload("swapped")
-        announce(fresh, self.telemetry)
+        _announce(fresh, self.telemetry)
         logger.info("release %s replaces %s", fresh.release.id, previous.release.id)
         return True
 
     async def _swap(self, fresh: ServingState) -> ServingState:
         """Serve it, with the live changes that it lacks; returns what was served before."""
-        async with with_live_changes(self, fresh) as whole:
+        async with self._with_live_changes(fresh) as whole:
             previous, self.state = self.state, whole
         return previous
+
+    @contextlib.asynccontextmanager
+    async def _with_live_changes(self, state: ServingState) -> AsyncIterator[ServingState]:
+        """The state with all live changes replayed over it; none is made until the context is left."""
+        if self.live is None:
+            yield state
+            return
+        refresh = partial(self.upserter(self.live).renewed, encoder=state.encoder)
+        fingerprint = state.encoder.fingerprint
+        async with self.live.replayed_over(state.delta, fingerprint=fingerprint, refresh=refresh) as delta:
+            yield replace(state, delta=delta)
+
+    def upserter(self, live: LiveChanges) -> Upserter:
+        return Upserter(self.embedder, live.images, self.pool)
 
     def _freed(self, release_id: str) -> None:
         logger.info("release %s is freed", release_id)
@@ -292,3 +309,16 @@ def _traces(settings: Settings) -> "Traces | None":
     from service.watch.tracing import Traces  # with nowhere to send traces it costs nothing
 
     return Traces(settings.traces_endpoint)
+
+
+def _announce(state: ServingState, telemetry: Telemetry) -> None:
+    """Tell the metrics what is served from now on."""
+    manifest = state.release.manifest
+    telemetry.serving(
+        release=manifest.id,
+        model=state.encoder.name,
+        fingerprint=state.encoder.fingerprint,
+        created=manifest.created.timestamp(),
+        loaded=state.loaded_at,
+        counts={"images": manifest.counts.images, "texts": manifest.counts.texts},
+    )

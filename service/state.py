@@ -12,14 +12,14 @@ from encoders.errors import FingerprintMismatch
 from encoders.verdict import Check
 from index.cores import available_cores
 from index.release import Release
-from service.live.delta import Delta
-from service.live.gallery_view import GalleryView
+from service.drift.drift import Drift
 from service.reports import read_checks, read_report
+from service.search.delta import Delta
 from service.search.fields import FieldCounts, Once
 from service.search.filters import PayloadFilter
+from service.search.gallery_view import GalleryView
 from service.search.relevance import Judge
 from service.settings import Settings
-from service.watch.drift_watch import Drift
 
 
 @dataclass(frozen=True, eq=False)

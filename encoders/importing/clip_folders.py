@@ -18,7 +18,7 @@ from encoders.errors import ImportFailed
 from encoders.importing.preprocessing import from_transformers
 from encoders.importing.published import Published, card_licence, library_versions
 from encoders.importing.tokenizers import freeze_hugging_face
-from encoders.towers import TowersConfig, quietly
+from encoders.towers import TowersConfig, suppress_library_logs
 
 _ACTIVATIONS: dict[str, tuple[bool, dict[str, str]]] = {
     "quick_gelu": (True, {}),
@@ -119,7 +119,7 @@ def _load(folder: Path) -> tuple[Any, Any, Any]:
     )  # costs seconds: only when it is needed
 
     try:
-        with quietly():
+        with suppress_library_logs():
             model, report = cast("Any", CLIPModel).from_pretrained(
                 folder, local_files_only=True, output_loading_info=True, dtype=torch.float32
             )

@@ -24,7 +24,7 @@ from encoders.importing.preprocessing import from_open_clip
 from encoders.importing.published import Published, card_licence, library_versions
 from encoders.importing.settings import Settings, file_settings, tag_settings
 from encoders.importing.tokenizers import freeze_open_clip
-from encoders.towers import TEXT_FOLDER, TowersConfig, quietly
+from encoders.towers import TEXT_FOLDER, TowersConfig, suppress_library_logs
 
 CHECKPOINT_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
 
@@ -125,7 +125,7 @@ def _find_checkpoint(file: Path, architecture: str | None, like: str | None) -> 
 def _load(source: _Source, cache: Path | None) -> tuple[Any, Any]:
     cache_dir = str(cache) if cache else None
     try:
-        with quietly():
+        with suppress_library_logs():
             model = open_clip.create_model(
                 source.name,
                 pretrained=source.pretrained,

@@ -16,8 +16,8 @@ from starlette.datastructures import Headers
 from starlette.types import Scope as RequestScope
 
 from service.access.keys import Key, Keyring, Scope, others_may_write, read_keys
+from service.access.origins import Origins, is_loopback
 from service.access.passes import COOKIE, Passes
-from service.edge.origins import Origins, is_loopback
 from service.errors import Forbidden, KeyFileError, KeyLimit, Unauthorized
 from service.settings import Settings
 

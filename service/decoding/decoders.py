@@ -82,9 +82,9 @@ class Decoders:
         if self._pool:
             self._pool.stop()
 
-    def trouble(self) -> str | None:
-        """Why images cannot be decoded just now, or None."""
-        return self._pool.trouble() if self._pool else None
+    def unhealthy_reason(self) -> str | None:
+        """Say why images cannot be decoded just now; None while they can."""
+        return self._pool.unhealthy_reason() if self._pool else None
 
     def process_ids(self) -> tuple[int, ...]:
         """Of the processes that are alive; none with `decode_workers` 0."""

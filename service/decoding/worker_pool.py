@@ -79,11 +79,11 @@ class WorkerPool:
     def wait_until_ready(self) -> None:
         """Block until one worker is there. Raises Unavailable where the first cannot be had."""
         self._first_ready.wait(START_SECONDS)
-        if trouble := self.trouble():
-            raise Unavailable(trouble)
+        if reason := self.unhealthy_reason():
+            raise Unavailable(reason)
 
-    def trouble(self) -> str | None:
-        """Why images cannot be decoded just now, or None."""
+    def unhealthy_reason(self) -> str | None:
+        """Say why images cannot be decoded just now; None while they can."""
         if self._failure and not self._alive:
             return self._failure
         deaths = tuple(self._deaths)
@@ -125,7 +125,9 @@ class WorkerPool:
             if worker.is_alive():
                 return worker
             self._reap_idle(worker)
-        raise Unavailable(self.trouble() or "no decoder is free: send this again", retry_after_seconds=1)
+        raise Unavailable(
+            self.unhealthy_reason() or "no decoder is free: send this again", retry_after_seconds=1
+        )
 
     def _give_back(self, worker: Worker, *, retire: bool) -> None:
         if retire or worker.jobs >= RETIRE_JOBS:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from encoders.encoder import Encoder
 from encoders.errors import TwinlensError
 from service.device.admission import Admission, watch_queue
-from service.device.attempts import encode, fill, without_dead
+from service.device.batches import encode, fill, without_dead
 from service.device.fair_scheduler import FairScheduler
 from service.device.health import Health
 from service.device.queues import Batch, Queue
@@ -82,18 +82,18 @@ class Device:
                 thread.join(timeout_seconds)
         self._close(Unavailable("the service is shutting down", code="shutting_down", retry_after_seconds=1))
 
-    def trouble(self) -> str | None:
-        """Why nothing can be served just now, or None."""
-        if words := self._health.trouble():
+    def unhealthy_reason(self) -> str | None:
+        """Say why nothing can be served just now; None while healthy."""
+        if words := self._health.unhealthy_reason():
             return words
         return None if self._thread.is_alive() else "the device thread is not running"
 
-    def trouble_seconds(self) -> float:
-        """How long the trouble has lasted; 0 when there is none."""
-        return self._health.trouble_seconds()
+    def unhealthy_seconds(self) -> float:
+        """Measure how long nothing could be served; 0 while healthy."""
+        return self._health.unhealthy_seconds()
 
     def adopt(self, encoder: Encoder) -> None:
-        """`trouble` is about this encoder from now on. Device thread only, through `call`."""
+        """`unhealthy_reason` is about this encoder from now on. Device thread only, through `call`."""
         self._health.adopt(encoder)
 
     def admit(self, kind: Kind, encoder: Encoder, *, size: int, deadline: float, size_bytes: int = 0) -> Ticket:

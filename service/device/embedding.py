@@ -3,6 +3,7 @@
 Every item ends as an `Embedded` or as its own error.
 """
 
+import asyncio
 import threading
 import time
 from collections.abc import Sequence
@@ -21,15 +22,13 @@ from encoders.images import Preprocessing
 from index.cores import available_cores
 from service.decoding.decoders import Decoders
 from service.decoding.images import ImageSource, WholeImage
-from service.device.batch_builders import PixelBatchBuilder, TokenBatchBuilder, probe
+from service.device.batches import PixelBatchBuilder, TokenBatchBuilder, probe
 from service.device.batching import Device, DeviceSettings
-from service.device.cache import EmbeddingCache
-from service.device.digests import Digests
-from service.device.expanding import Expanding
+from service.device.cache import Digests, EmbeddingCache
 from service.device.fair_scheduler import FairScheduler
 from service.device.queues import BatchLimit, Queue
+from service.device.texts import Expanding, TextItem, Tokenizing
 from service.device.tickets import Embedded, Item, Outcome, Ticket
-from service.device.tokenizing import TextItem, Tokenizing
 from service.errors import DeadlineExceeded, EncodingFailed, report
 from service.settings import Settings
 from service.watch.telemetry import Telemetry, Timings
@@ -193,3 +192,29 @@ class Embedder:
             undecoded = self._undecoded.drop(ticket)
         for item in undecoded:
             self.device.fail(ticket, item.position, DeadlineExceeded("the caller left before decoding"))
+
+
+async def embed_mixed(
+    embedder: Embedder,
+    encoder: Encoder,
+    inputs: Sequence[ImageSource | TextItem],
+    *,
+    deadline: float,
+    timings: Timings,
+) -> list[Outcome]:
+    """An outcome for each input, in order; texts are encoded while images are decoded. Raises QueueFull."""
+    texts = [(index, item) for index, item in enumerate(inputs) if isinstance(item, TextItem)]
+    images = [(index, item) for index, item in enumerate(inputs) if not isinstance(item, TextItem)]
+    kinds = (
+        embedder.images(encoder, [item for _, item in images], deadline=deadline, timings=timings),
+        embedder.texts(encoder, [item for _, item in texts], deadline=deadline, timings=timings),
+    )
+    tasks = [asyncio.ensure_future(kind) for kind in kinds]
+    try:
+        found = await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:  # where one kind was refused, nobody waits for the other
+            task.cancel()
+    places = [index for index, _ in (*images, *texts)]
+    outcomes = dict(zip(places, (*found[0], *found[1]), strict=True))
+    return [outcomes[index] for index in range(len(inputs))]

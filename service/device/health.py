@@ -35,13 +35,13 @@ class Health:
             return f"a batch has been on the device for {seconds:.3g} s"
         return self._fault[1] if self._fault and self._deaths > MOST_DEATHS else None
 
-    def trouble(self) -> str | None:
-        """Why nothing can be served just now, or None."""
+    def unhealthy_reason(self) -> str | None:
+        """Say why nothing can be served just now; None while healthy."""
         fault = self._fault
         return self.stuck() or (fault[1] if fault else None)
 
-    def trouble_seconds(self) -> float:
-        """How long the trouble has lasted; 0 when there is none."""
+    def unhealthy_seconds(self) -> float:
+        """Measure how long nothing could be served; 0 while healthy."""
         fault = self._fault
         return max(self._stalled_seconds(), time.perf_counter() - fault[0] if fault else 0.0)
 
@@ -68,7 +68,7 @@ class Health:
             self._fault = None
 
     def suspect(self) -> Encoder | None:
-        """The encoder to try again by and by; None while there is no trouble with it."""
+        """The encoder to try again by and by; None while it is healthy."""
         return self._adopted if self._fault else None
 
     def died(self, error: BaseException) -> str | None:

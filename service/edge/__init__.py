@@ -5,5 +5,4 @@ edge         the outermost layer: what holds for every request, whatever its rou
 heads        what the head of a request must say
 inflow       the body of one request as it comes in
 shortcuts    past the framework's routing, for the requests that come by the thousand
-origins      which host names the service answers to
 """

@@ -5,7 +5,7 @@ not take its answer; it has no bound on bytes of headers, and beyond a number of
 all. Here each of these has a clock, and when too many connections are open the one that has been silent longest
 gives way, so that callers who open sockets and say nothing lock nobody out.
 
-How slow a body may come is `service.edge.inflow`, which can answer. Knows sockets and bytes; nothing of routes.
+How slow a body may come is the business of `service.edge.request_body`, which can answer.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ class _Phase(Enum):
 
 
 @dataclass(slots=True)
-class Crowd:
+class ConnectionTracker:
     """The connections of one server that have not sent a whole request, the longest silent first."""
 
     settings: Settings
@@ -53,9 +53,9 @@ class Crowd:
 class Connection(HttpToolsProtocol):
     """One socket. Everything here runs on the event loop."""
 
-    def __init__(self, crowd: Crowd, **arguments: Any) -> None:
+    def __init__(self, tracker: ConnectionTracker, **arguments: Any) -> None:
         super().__init__(**arguments)
-        self._crowd, self._settings = crowd, crowd.settings
+        self._tracker, self._settings = tracker, tracker.settings
         self._phase = _Phase.BETWEEN
         self._head_bytes = 0  # of the request line and the headers, and of trailers
         self._received_bytes = self._body_bytes = 0  # since the request began; of those its body
@@ -76,14 +76,14 @@ class Connection(HttpToolsProtocol):
                 )
             )
             return
-        self._crowd.waiting[self] = None
+        self._tracker.waiting[self] = None
         self._close_when_idle()
 
     def connection_lost(self, exc: Exception | None) -> None:
         for name in tuple(self._clocks):
             self._stop(name)
         self._unset_keepalive_if_required()
-        self._crowd.waiting.pop(self, None)
+        self._tracker.waiting.pop(self, None)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -137,8 +137,8 @@ class Connection(HttpToolsProtocol):
         self._stop("head")
         super().on_headers_complete()
         self._phase = _Phase.BODY
-        self._crowd.waiting.pop(self, None)
-        self._crowd.waiting[self] = None  # heard just now
+        self._tracker.waiting.pop(self, None)
+        self._tracker.waiting[self] = None  # heard just now
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
@@ -147,11 +147,11 @@ class Connection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._stop("unread")
         self._phase = _Phase.BETWEEN
-        self._crowd.waiting.pop(self, None)  # from here on it waits for us
+        self._tracker.waiting.pop(self, None)  # from here on it waits for us
         self._pass_on()
         super().on_message_complete()
         if self.cycle.response_complete:  # answered before it had sent everything
-            self._crowd.waiting[self] = None
+            self._tracker.waiting[self] = None
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -160,7 +160,7 @@ class Connection(HttpToolsProtocol):
             return
         if not self.cycle.response_complete:  # one that was sent ahead is being worked on
             return
-        self._crowd.waiting[self] = None
+        self._tracker.waiting[self] = None
         if self._phase is _Phase.BODY:
             self._start("unread", UNREAD_SECONDS, self._close)
 
@@ -193,11 +193,11 @@ class Connection(HttpToolsProtocol):
 
     def _make_room(self) -> bool:
         """Close the connection that has been silent longest; False: all are busy."""
-        silent = next(iter(self._crowd.waiting), None)
+        silent = next(iter(self._tracker.waiting), None)
         if silent is None:
             return False
-        self._crowd.waiting.pop(silent)
-        self._crowd.turned_away("made_room")
+        self._tracker.waiting.pop(silent)
+        self._tracker.turned_away("made_room")
         silent.transport.abort()
         return True
 
@@ -244,15 +244,15 @@ class Connection(HttpToolsProtocol):
         if self._untaken_bytes - self.transport.get_write_buffer_size() >= LEAST_TAKEN_BYTES:
             self._watch_taking()
             return
-        self._crowd.turned_away("answer_untaken")
+        self._tracker.turned_away("answer_untaken")
         self.transport.abort()
 
     def _turn_away(self, problem: ErrorReport) -> None:
         """Answer in the one shape, where that is possible, and close; whole requests are answered before."""
         self._problem = problem
         self._stop("head")
-        self._crowd.waiting.pop(self, None)
-        self._crowd.turned_away(problem.code)
+        self._tracker.waiting.pop(self, None)
+        self._tracker.turned_away(problem.code)
         if not self._owes_another() and not self.pipeline:
             self.transport.write(_plain_answer(problem))
         elif self._phase is not _Phase.BODY:

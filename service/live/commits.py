@@ -24,7 +24,7 @@ from index.journal.images import ImageStore
 from index.journal.journal import Journal, Outcome
 from index.journal.location import LIVE_NAME, refuse_loss
 from service.errors import InvalidField, StorageFull, Unavailable
-from service.live.delta import Delta
+from service.search.delta import Delta
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)

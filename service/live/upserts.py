@@ -25,7 +25,7 @@ from service.decoding.images import ImageSource, WholeImage, image_bytes
 from service.device.embedding import Embedder, TextItem
 from service.device.tickets import Embedded, Outcome
 from service.errors import InvalidField, QueueFull, TooLarge, without_frames
-from service.live.delta import Floats
+from service.search.delta import Floats
 from service.watch.telemetry import Timings
 from service.wire.live import MAX_TEXTS, PutOptions
 

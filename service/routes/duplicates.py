@@ -7,11 +7,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from service.edge.edge import context_of
+from service.edge.middleware import context_of
 from service.errors import InvalidField
-from service.live.gallery_view import GalleryView
 from service.routes.parts import answers, computed, json_answer, serving_of
 from service.search.duplicates import Scan, Twins
+from service.search.gallery_view import GalleryView
 from service.wire.answers import dump
 from service.wire.live import DuplicatesAnswer
 

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from service.decoding.images import ImageSource
 from service.device.embedding import TextItem
 from service.device.tickets import Outcome
-from service.edge.edge import context_of
+from service.edge.middleware import context_of
 from service.routes.parts import answers, computed, json_answer, serving_of, takes_json
 from service.serving import Serving
 from service.state import ServingState

@@ -13,8 +13,8 @@ from index.errors import ImageMissing
 from index.thumbnails import THUMBNAIL_SIDE_PIXELS
 from service.decoding.media_types import media_type_of
 from service.errors import NotFound, ServiceError, Unavailable
-from service.live.gallery_view import GalleryView
 from service.routes.parts import Responses, answers, json_answer, serving_of
+from service.search.gallery_view import GalleryView
 from service.serving import Serving
 from service.wire.answers import dump
 from service.wire.ids import ItemId

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from service.access.passes import COOKIE, PASS_SECONDS
-from service.edge.edge import context_of
+from service.edge.middleware import context_of
 from service.routes.parts import serving_of
 
 router = APIRouter(tags=["gallery"])

@@ -15,13 +15,12 @@ from starlette.responses import Response
 from encoders.errors import TwinlensError
 from index.journal.changes import Change, ChangeSet, Committed, Delete, RequestKey
 from service.decoding.images import ImageSource
-from service.edge.edge import context_of
+from service.edge.middleware import context_of
 from service.errors import InvalidField, NotFound, Unavailable, report, without_frames
 from service.live.commits import LiveChanges, StaleVector
-from service.live.replay import upserter_of
 from service.live.upserts import Prepared, UpsertRequest, good_id, upsert_request
 from service.routes.parts import answers, computed, json_answer, requires, serving_of, takes_json
-from service.search.requests import unit_vector
+from service.routes.search_requests import unit_vector
 from service.serving import Serving
 from service.state import ServingState
 from service.wire.answers import dump, raise_when_all_failed
@@ -209,7 +208,7 @@ async def _prepared(request: Request, live: LiveChanges, requests: Requests) -> 
     asked = await computed(serving, partial(requests, state), inline=False)
     sound = [one for one in asked if isinstance(one, UpsertRequest)]
     check_count(sum(len(one.texts) for one in sound), serving.settings.max_texts, name="texts")
-    upserter = upserter_of(serving, live)
+    upserter = serving.upserter(live)
     made = await upserter.prepared(sound, state.encoder, deadline=context.deadline, timings=context.timings)
     ready = iter(made)
     return [next(ready) if isinstance(one, UpsertRequest) else one for one in asked]

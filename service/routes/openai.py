@@ -8,10 +8,9 @@ from starlette.responses import Response
 from encoders.errors import TwinlensError
 from encoders.short_queries import MOST_WORDS
 from service.decoding.images import ImageSource
-from service.device.embedding import TextItem
-from service.device.mixed import embed_mixed
+from service.device.embedding import TextItem, embed_mixed
 from service.device.tickets import Embedded, Outcome
-from service.edge.edge import context_of
+from service.edge.middleware import context_of
 from service.errors import InvalidField, NotFound, ServiceError, report
 from service.routes.parts import answers, computed, json_answer, serving_of, takes_json
 from service.state import ServingState

@@ -12,7 +12,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from encoders.verdict import Check
 from index.manifest import GateSummary
-from service.edge.edge import context_of
+from service.edge.middleware import context_of
 from service.errors import Unavailable
 from service.load_failure import LoadFailure
 from service.routes.parts import answers, json_answer, requires, serving_of
@@ -54,9 +54,9 @@ async def readyz(request: Request) -> dict[str, Any]:
     `refused`: the release that CURRENT names, where it could not be served; the one before it serves on.
     """
     serving = serving_of(request)
-    trouble = serving.trouble()
-    if trouble:
-        raise Unavailable(trouble, code="not_ready", retry_after_seconds=1)
+    reason = serving.unhealthy_reason()
+    if reason:
+        raise Unavailable(reason, code="not_ready", retry_after_seconds=1)
     refused = serving.refused
     told = {"refused": {"release": refused.release, "reason": refused.reason}} if refused else {}
     return {"status": "ready", "release": serving.state.release.id, **told}

@@ -10,8 +10,8 @@ from starlette.responses import Response
 
 from service.access.access import refuse_without
 from service.access.keys import Scope
-from service.edge.edge import context_of
-from service.edge.origins import refuse_unasked
+from service.access.origins import refuse_unasked
+from service.edge.middleware import context_of
 from service.serving import Serving
 from service.wire.schemas import ErrorAnswer
 

@@ -10,11 +10,11 @@ from encoders.errors import TwinlensError
 from service.decoding.images import ImageSource
 from service.device.embedding import TextItem
 from service.device.tickets import Embedded, Outcome
-from service.edge.edge import context_of
+from service.edge.middleware import context_of
 from service.routes.parts import answers, computed, json_answer, serving_of, takes_json
+from service.routes.search_requests import SearchRequest, find, note_failure, unit_vector
 from service.search.filters import parse_filter
 from service.search.phrasing import phrasing_of
-from service.search.requests import SearchRequest, find, note_failure, unit_vector
 from service.serving import Serving
 from service.state import ServingState
 from service.wire.answers import INLINE_NUMBERS, count_numbers, dump, dump_hits

@@ -11,16 +11,15 @@ from starlette.responses import Response
 from encoders.encoder import Encoder
 from encoders.errors import TwinlensError
 from service.decoding.images import ImageSource
-from service.device.embedding import TextItem
-from service.device.mixed import embed_mixed
+from service.device.embedding import TextItem, embed_mixed
 from service.device.tickets import Embedded
-from service.edge.edge import RequestContext, context_of
+from service.edge.middleware import RequestContext, context_of
 from service.errors import InvalidField, TooLarge, report, without_frames
 from service.routes.parts import answers, computed, json_answer, serving_of, takes_json
+from service.routes.search_requests import SearchRequest, find_some, note_failure, unit_vector
 from service.search.filters import parse_filter
 from service.search.hits import SearchResult
 from service.search.phrasing import phrasing_of
-from service.search.requests import SearchRequest, find_some, note_failure, unit_vector
 from service.serving import Serving
 from service.settings import Settings
 from service.state import ServingState

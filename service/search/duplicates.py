@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import QueueFull
-from service.live.delta import Floats
-from service.live.gallery_view import GalleryView
 from service.search.columns import Mask
+from service.search.delta import Floats
+from service.search.gallery_view import GalleryView
 from service.search.thread import Searcher
 
 ROWS_PER_SLICE = 16_384

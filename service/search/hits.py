@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from encoders.calibration import Search, Verdict
 from encoders.modalities import Modality
 from encoders.query_bank import ASKED_BY
-from service.live.gallery_view import GalleryView
 from service.search.filters import Condition, PayloadFilter
+from service.search.gallery_view import GalleryView
 from service.search.ranking import ROUNDING, Ranked, Ranking, allowed_rows
 from service.search.relevance import Judge
 from service.wire.schemas import Space

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from service.live.delta import AddedVectors, Floats
-from service.live.gallery_view import GalleryView
 from service.search.columns import Mask
+from service.search.delta import AddedVectors, Floats
 from service.search.filters import Condition, PayloadFilter
+from service.search.gallery_view import GalleryView
 from service.wire.schemas import Space
 
 Rows = NDArray[np.int64]

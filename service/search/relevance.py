@@ -33,8 +33,8 @@ from encoders.query_bank import read_query_bank
 from encoders.reading import reading
 from index.release import Release
 from index.vectors import VectorIndex
-from service.live.delta import Floats
-from service.live.gallery_view import GalleryView
+from service.search.delta import Floats
+from service.search.gallery_view import GalleryView
 from service.wire.schemas import Space
 
 logger = logging.getLogger(__name__)

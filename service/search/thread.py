@@ -72,8 +72,8 @@ class Searcher:
         future.add_done_callback(self._done)
         return future
 
-    def trouble(self) -> str | None:
-        """Why nothing can be searched just now, or None."""
+    def unhealthy_reason(self) -> str | None:
+        """Say why nothing can be searched just now; None while healthy."""
         if (seconds := self.busy_seconds()) > self._stall_seconds:
             return f"a search has been running for {seconds:.3g} s"
         return None

@@ -17,14 +17,14 @@ from collections.abc import Callable, Mapping
 logger = logging.getLogger(__name__)
 EXIT_STATUS = 70  # EX_SOFTWARE; what the timer ends, ends with 1
 LOOK_SECONDS = 1.0
-Sick = Callable[[], float]
+StalledSeconds = Callable[[], float]
 """How many seconds a part has been unable to serve; 0: it is well."""
 
 
 class Watchdog:
     """Looks at the parts by name, and at the event loop, for as long as that runs."""
 
-    def __init__(self, parts: Mapping[str, Sick], *, limit_seconds: float) -> None:
+    def __init__(self, parts: Mapping[str, StalledSeconds], *, limit_seconds: float) -> None:
         self._parts = parts
         self._limit_seconds = limit_seconds
         self._heard_at = time.monotonic()  # of the event loop
@@ -55,9 +55,9 @@ class Watchdog:
         self._heard_at = time.monotonic()
 
     def _look(self) -> None:
-        sick = {name: seconds() for name, seconds in self._parts.items()}
-        sick["the event loop"] = time.monotonic() - self._heard_at
-        name, seconds = max(sick.items(), key=lambda entry: entry[1])
+        stalled = {name: seconds() for name, seconds in self._parts.items()}
+        stalled["the event loop"] = time.monotonic() - self._heard_at
+        name, seconds = max(stalled.items(), key=lambda entry: entry[1])
         if seconds <= self._limit_seconds:
             return
         logger.critical(

@@ -18,7 +18,7 @@ from encoders.errors import DeviceUnavailable
 from encoders.images import to_pixels
 from encoders.importing.published import probe_image
 from encoders.importing.run import import_model
-from encoders.towers import quietly
+from encoders.towers import suppress_library_logs
 from tests.encoders.conftest import TEXT, VIT, open_clip_config, save_local_dir
 
 TEXTS = ["a red dog", "", "the cat and the car on a blue circle", "dog", "a red dog", "white " * 99, "é 猫"]
@@ -193,7 +193,7 @@ def test_a_thread_that_loads_quietly_silences_no_other(caplog: pytest.LogCapture
     within, over = threading.Event(), threading.Event()
 
     def load() -> None:
-        with quietly():
+        with suppress_library_logs():
             logging.warning("of no use to anybody")
             within.set()
             assert over.wait(10)
@@ -201,7 +201,7 @@ def test_a_thread_that_loads_quietly_silences_no_other(caplog: pytest.LogCapture
     loading = threading.Thread(target=load)
     loading.start()
     assert within.wait(10)
-    with quietly():
+    with suppress_library_logs():
         pass
     logging.warning("heard meanwhile")
     over.set()

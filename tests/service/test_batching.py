@@ -8,7 +8,7 @@ import pytest
 from string_machine import ENCODER, POISON, hold, started, submit, vectors
 
 from service.device.batching import Device
-from service.device.tokenizing import INLINE_CHARACTERS, TextItem, Tokenizing
+from service.device.texts import INLINE_CHARACTERS, TextItem, Tokenizing
 from service.errors import DeadlineExceeded, EncodingFailed, QueueFull
 
 
@@ -33,7 +33,7 @@ def test_one_poisoned_input_fails_only_itself(device, machine):
         assert [vectors(ticket) for ticket in tickets] == [["a", "b"], ["c", EncodingFailed, "d"], ["e"]]
 
     asyncio.run(scenario())
-    assert device.trouble() is None
+    assert device.unhealthy_reason() is None
 
 
 def test_requests_take_turns_and_so_do_images_and_texts(device, machine):
@@ -117,12 +117,12 @@ def test_a_device_that_fails_on_known_good_input_is_trouble_until_it_recovers(de
     async def scenario() -> None:
         machine.broken = True
         await submit(device, "a").done
-        assert "known good input: no good at all" in device.trouble()
+        assert "known good input: no good at all" in device.unhealthy_reason()
         machine.broken = False
         until = time.monotonic() + 10
-        while device.trouble() and time.monotonic() < until:
+        while device.unhealthy_reason() and time.monotonic() < until:
             await asyncio.sleep(0.02)
-        assert device.trouble() is None
+        assert device.unhealthy_reason() is None
 
     asyncio.run(scenario())
 
@@ -131,14 +131,14 @@ def test_trouble_is_over_with_the_first_good_batch_however_busy_the_device_is(de
     async def scenario() -> None:
         machine.broken = True
         await submit(device, "a").done
-        assert device.trouble()
+        assert device.unhealthy_reason()
         first = await hold(device, machine)
         waiting = submit(device, "b")  # so that the device is never idle, when it would probe by itself
         machine.broken = False
         machine.free.set()
         await asyncio.gather(first.done, waiting.done)
         await asyncio.wrap_future(device.call(lambda: None))  # the probe after the batch has run
-        assert device.trouble() is None
+        assert device.unhealthy_reason() is None
 
     asyncio.run(scenario())
 
@@ -147,12 +147,12 @@ def test_trouble_is_over_when_another_encoder_takes_the_place_of_the_one_that_fa
     async def scenario() -> None:
         machine.broken = True
         await submit(device, "a").done
-        assert device.trouble()
+        assert device.unhealthy_reason()
         await asyncio.wrap_future(device.call(lambda: device.adopt("another")))
-        assert device.trouble() is None
+        assert device.unhealthy_reason() is None
         await submit(device, "b").done  # a straggler for the one that fails says nothing of the new one
         await asyncio.wrap_future(device.call(lambda: None))
-        assert device.trouble() is None
+        assert device.unhealthy_reason() is None
 
     asyncio.run(scenario())
 
@@ -161,7 +161,7 @@ def test_a_batch_that_never_comes_back_is_trouble(machine):
     async def scenario(device: Device) -> None:
         await hold(device, machine)
         await asyncio.sleep(0.03)
-        assert "on the device for" in device.trouble()
+        assert "on the device for" in device.unhealthy_reason()
         machine.free.set()
 
     for device in started(machine.device(stall_seconds=0.02)):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from string_machine import hold, started, submit, vectors
 
-from service.device.memory import is_out_of_memory
+from service.device.batches import is_out_of_memory
 from service.device.queues import GROW_AFTER_BATCHES, BatchLimit
 from service.device.tickets import Embedded
 from service.errors import QueueFull, TooLarge, Unavailable
@@ -155,7 +155,7 @@ def test_running_out_of_memory_halves_the_batch_loses_nothing_and_is_forgotten_s
             await submit(device, "x").done
         assert limit_of(device) == 8
         await asyncio.wrap_future(device.call(lambda: None))
-        assert device.trouble() is None
+        assert device.unhealthy_reason() is None
 
     for device in started(machine.device()):
         asyncio.run(scenario(device))

@@ -167,7 +167,7 @@ def test_a_device_thread_that_is_thrown_out_of_a_batch_answers_it_and_goes_on_wi
         assert vectors(held) == [EncodingFailed, EncodingFailed]
         assert "the driver gave up" in str(held.outcomes[0])
         assert vectors(waiting) == ["b"]
-        assert device.trouble() is None
+        assert device.unhealthy_reason() is None
 
     asyncio.run(scenario())
 
@@ -178,10 +178,10 @@ def test_a_device_thread_that_dies_again_and_again_is_trouble_and_leaves_nobody_
         for _ in range(MOST_DEATHS + 1):
             await submit(device, DEATH).done
         until = time.monotonic() + 10
-        while not device.trouble() and time.monotonic() < until:
+        while not device.unhealthy_reason() and time.monotonic() < until:
             await asyncio.sleep(0.01)
-        assert "died 4 times" in device.trouble()
-        assert device.trouble_seconds() > 0
+        assert "died 4 times" in device.unhealthy_reason()
+        assert device.unhealthy_seconds() > 0
         with pytest.raises(Unavailable, match="the driver gave up"):
             submit(device, "a")
         with pytest.raises(Unavailable, match="the driver gave up"):

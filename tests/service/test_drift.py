@@ -13,11 +13,8 @@ from encoders.calibration import CALIBRATION, Calibration, Figures, SearchCalibr
 from encoders.encoder import Encoder
 from encoders.query_bank import QUERY_BANK, QueryBank, query_bank_bytes
 from index.release import Release
-from service.search.relevance import Judge
-from service.settings import Settings
-from service.watch.drift import BUCKET_QUERIES, BUCKETS, QueryNote, Reference, Sums, Window
-from service.watch.drift_pairs import Expected, expected_relevance
-from service.watch.drift_verdict import (
+from service.drift.pairs import Expected, expected_relevance
+from service.drift.verdict import (
     LEAST,
     NO_CALIBRATION,
     cut_measure,
@@ -26,6 +23,9 @@ from service.watch.drift_verdict import (
     relevance_measure,
     undecodable_measure,
 )
+from service.drift.windows import BUCKET_QUERIES, BUCKETS, QueryNote, Reference, Sums, Window
+from service.search.relevance import Judge
+from service.settings import Settings
 
 DIM = 48
 PNG = {"content-type": "image/png"}

@@ -9,7 +9,7 @@ import pytest
 from live_service import device_held, dialled, image_file, metric, running, wait_until
 from PIL import Image
 
-from service.app import SHORTCUTS, WEB
+from service.app import FAST_ROUTES, WEB
 from service.routes import embed, openai, search
 
 PNG = {"content-type": "image/png"}
@@ -227,11 +227,11 @@ def test_an_error_nobody_foresaw_is_a_500_in_shape_and_tells_no_secrets(service,
     assert response.headers["x-request-id"] == "find-me"
 
 
-@pytest.mark.parametrize("path", SHORTCUTS)
+@pytest.mark.parametrize("path", FAST_ROUTES)
 def test_a_shortcut_goes_where_fastapi_would_go_and_leaves_nothing_out(path):
     routers = (embed.router, search.router, openai.router)
     (route,) = [route for router in routers for route in router.routes if route.path == path]
     assert route.methods == {"POST"}
-    assert route.endpoint is SHORTCUTS[path]
+    assert route.endpoint is FAST_ROUTES[path]
     assert list(inspect.signature(route.endpoint).parameters) == ["request"]
     assert route.dependencies == []

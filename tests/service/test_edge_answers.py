@@ -12,7 +12,7 @@ from live_service import device_held, dialled, running, wait_until
 from starlette.types import Receive, Scope, Send
 from test_edge_connections import JSON, everything_from
 
-from service.edge.connections import Crowd
+from service.edge.connections import ConnectionTracker
 from service.settings import Settings
 
 
@@ -68,7 +68,7 @@ def bare_server(settings: Settings, *, answer_bytes: int, keep_alive_seconds: in
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": bytes(answer_bytes)})
 
-    protocol = Crowd(settings, turned_away=lambda cause: None).protocol()
+    protocol = ConnectionTracker(settings, turned_away=lambda cause: None).protocol()
     options = {"http": protocol, "ws": "none", "lifespan": "off", "log_config": None}
     server = uvicorn.Server(uvicorn.Config(answer, port=0, timeout_keep_alive=keep_alive_seconds, **options))
     thread = threading.Thread(target=server.run)

@@ -7,7 +7,7 @@ from live_service import dialled, image_file, running, wait_until
 from pydantic import ValidationError
 from test_edge import JSON, PNG
 
-from service.edge.inflow import DISCARD_SECONDS
+from service.edge.request_body import DISCARD_SECONDS
 
 
 def test_a_body_over_the_cap_is_413_announced_or_streamed_and_is_never_held(releases, settings_for):

@@ -8,8 +8,8 @@ from live_service import running
 from pydantic import ValidationError
 from starlette.datastructures import Headers
 
+from service.access.origins import Origins, host_name
 from service.app import WEB
-from service.edge.origins import Origins, host_name
 from service.errors import Forbidden, SettingsError
 from service.settings import Settings
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from encoders.encoder import Encoder
 from encoders.images import decode_image
-from service.device.tokenizing import longest_run
+from service.device.texts import longest_run
 
 PNG = {"content-type": "image/png"}
 LONG_TEXT = "a b c d e f g h i j k l m n o p q r s t"

@@ -354,7 +354,7 @@ def test_many_writers_at_once_share_writes_and_none_is_lost(client, service):
 
 
 def test_putting_one_item_very_often_keeps_memory_bounded(service, client, monkeypatch):
-    from service.live import delta
+    from service.search import delta
 
     monkeypatch.setattr(delta, "SLACK_ROWS", 8)
     for number in range(40):

@@ -14,7 +14,7 @@ from encoders.calibration import CALIBRATION, Calibration, SearchCalibration, We
 from encoders.encoder import Encoder
 from index.journal.changes import Upsert
 from index.release import Release
-from service.live.gallery_view import GalleryView
+from service.search.gallery_view import GalleryView
 from service.search.hits import Query, search
 from service.search.relevance import Judge, Sample
 from service.settings import Settings

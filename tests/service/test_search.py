@@ -13,9 +13,9 @@ from live_service import ITEM_COUNT, Running, image_file
 
 from index.items import TEXT_SCHEMA, TextTable, text_row
 from index.vectors import VectorIndex
-from service.live.delta import Delta
-from service.live.gallery_view import GalleryView
+from service.search.delta import Delta
 from service.search.filters import PayloadFilter, parse_filter
+from service.search.gallery_view import GalleryView
 from service.search.hits import Query, search
 
 PNG = {"content-type": "image/png"}

@@ -124,7 +124,9 @@ def test_the_bounds_on_queries_and_on_images_are_settings(releases, settings_for
 
 
 def test_a_long_batch_lets_others_search_in_between_and_sees_one_release(service, monkeypatch):
-    monkeypatch.setattr("service.search.requests.SLICE_SECONDS", 0.0)  # every query takes longer than its turn
+    monkeypatch.setattr(
+        "service.routes.search_requests.SLICE_SECONDS", 0.0
+    )  # every query takes longer than its turn
     hops, run = [], service.serving.searcher.run
 
     async def counted(work, **options):

@@ -19,8 +19,8 @@ from index.image_files import digest_of
 from index.items import text_id
 from index.journal.images import ImageStore
 from index.release import Release
-from service.live.delta import Delta, Floats
 from service.search.columns import Mask
+from service.search.delta import Delta, Floats
 
 logger = logging.getLogger(__name__)
 

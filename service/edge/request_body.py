@@ -13,7 +13,7 @@ DISCARD_SECONDS = 5.0
 SMALL_BODY_BYTES = 65_536  # taken even when the bodies in flight are too much: a query must get through
 
 
-class Inflow:
+class RequestBody:
     """Stands between the server's `receive` and the application's."""
 
     def __init__(self, receive: Receive, headers: Headers, *, serving: Serving) -> None:
@@ -26,7 +26,7 @@ class Inflow:
         self._watcher: asyncio.Task[None] | None = None
 
     @property
-    def unasked(self) -> bool:
+    def awaits_continue(self) -> bool:
         """Whether the caller waits to be asked for the body, and has not been."""
         return self._begun_at is None and self._headers.get("expect", "").lower() == "100-continue"
 
@@ -55,7 +55,7 @@ class Inflow:
     async def discard(self) -> None:
         """Read and forget a while: closing while the caller still sends would cost it the answer."""
         self._let_go()
-        if self.unasked or self._ended:
+        if self.awaits_continue or self._ended:
             return
         try:
             async with asyncio.timeout(DISCARD_SECONDS):
@@ -98,8 +98,8 @@ class Inflow:
             raise TooLarge(
                 f"the body exceeds the {settings.max_body_bytes} bytes that are taken: send less at once"
             )
-        crowded = self._serving.bodies_bytes > settings.max_bodies_bytes
-        if crowded and self._bytes > SMALL_BODY_BYTES:
+        over_budget = self._serving.bodies_bytes > settings.max_bodies_bytes
+        if over_budget and self._bytes > SMALL_BODY_BYTES:
             await self.discard()
             raise QueueFull(
                 f"the requests in flight hold {settings.max_bodies_bytes} bytes already: send this again",

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from encoders.calibration import Figures
-from service.watch.drift import FAMILIAR_SHARE, Departure, Reference, Sums, likeness, mean_shift, share
-from service.watch.drift_pairs import Expected, relevance_departure
+from service.drift.pairs import Expected, relevance_departure
+from service.drift.windows import FAMILIAR_SHARE, Departure, Reference, Sums, likeness, mean_shift, share
 from service.wire.drift import DriftMeasure, DriftVerdict
 
 LEAST = 50

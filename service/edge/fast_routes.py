@@ -24,7 +24,7 @@ class _Route:
     path: str
 
 
-class Shortcuts:
+class FastRoutes:
     """ASGI middleware: a POST to one of these paths, without its root path, is its endpoint's."""
 
     def __init__(self, app: ASGIApp, *, endpoints: Mapping[str, Endpoint]) -> None:

@@ -11,8 +11,8 @@ import numpy as np
 from encoders.calibration import SEARCHED, background_rows
 from encoders.modalities import Modality
 from index.release import Release
+from service.drift.windows import Departure, Sums
 from service.search.relevance import SEARCHED_BY_PAIRS, Judge
-from service.watch.drift import Departure, Sums
 
 MAX_PAIRS = 128
 LEAST_PAIRS = 20

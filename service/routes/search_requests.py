@@ -16,14 +16,14 @@ from encoders.encoder import Encoder
 from encoders.errors import TwinlensError, UndecodableImage
 from encoders.modalities import Modality
 from service.device.tickets import Embedded, Outcome
+from service.drift.windows import QueryNote
 from service.errors import DeadlineExceeded, InvalidField, WrongModel, without_frames
-from service.live.gallery_view import GalleryView
 from service.search.columns import NotGathered
 from service.search.filters import Condition
+from service.search.gallery_view import GalleryView
 from service.search.hits import Query, SearchResult, search
 from service.search.phrasing import AS_TYPED, Phrasing
 from service.state import ServingState
-from service.watch.drift import QueryNote
 from service.wire.schemas import SearchOptions
 
 SLICE_SECONDS = 0.05  # of one request's many queries, then others' searches have their turn

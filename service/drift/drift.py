@@ -14,10 +14,8 @@ from encoders.calibration import Calibration, Search
 from encoders.modalities import MODALITIES, Modality
 from encoders.query_bank import QueryBank
 from index.release import Release
-from service.search.relevance import Judge, sample_of
-from service.watch.drift import BUCKET_QUERIES, BUCKETS, LEAST_ROWS, QueryNote, Reference, Rows, Sums, Window
-from service.watch.drift_pairs import Expected, expected_relevance
-from service.watch.drift_verdict import (
+from service.drift.pairs import Expected, expected_relevance
+from service.drift.verdict import (
     LEAST,
     NO_CALIBRATION,
     VERDICTS,
@@ -28,6 +26,8 @@ from service.watch.drift_verdict import (
     undecodable_measure,
     worst,
 )
+from service.drift.windows import BUCKET_QUERIES, BUCKETS, LEAST_ROWS, QueryNote, Reference, Rows, Sums, Window
+from service.search.relevance import Judge, sample_of
 from service.wire.drift import DriftAnswer, DriftMeasure, DriftReport, DriftSubject
 
 PRIVACY = (

@@ -23,8 +23,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from encoders.errors import TwinlensError
 from service.access.access import Caller
 from service.device.tickets import CALLER
-from service.edge.heads import check_head
-from service.edge.inflow import Inflow
+from service.edge.request_body import RequestBody
+from service.edge.request_head import check_head
 from service.errors import (
     BodyTooSlow,
     CallerGone,
@@ -88,7 +88,7 @@ def error_response(problem: ErrorReport) -> Response:
     return Response(content, problem.status, headers=headers, media_type="application/json")
 
 
-class Edge:
+class RequestMiddleware:
     """ASGI middleware; see the module."""
 
     def __init__(self, app: ASGIApp, *, serving: Serving) -> None:
@@ -148,7 +148,7 @@ class _Exchange:
         given_id = self._headers.get("x-request-id", "")
         request_id = given_id if _REQUEST_ID.fullmatch(given_id) else uuid.uuid4().hex
         self.context = RequestContext(request_id, time.perf_counter() + serving.settings.deadline_seconds)
-        self._inflow = Inflow(receive, self._headers, serving=serving)
+        self._body = RequestBody(receive, self._headers, serving=serving)
 
     def note(self, traces: "Traces", *, method: str, route: str) -> None:
         """Once answered; the trace of a caller who sent one goes on."""
@@ -172,7 +172,7 @@ class _Exchange:
             await self._answer(report(without_frames(error)))
         except asyncio.CancelledError:
             task = asyncio.current_task()
-            if not (self._inflow.caller_gone and task):
+            if not (self._body.caller_gone and task):
                 raise
             task.uncancel()
             self.context.status, self.context.cause = CallerGone.status, CallerGone.code
@@ -182,18 +182,18 @@ class _Exchange:
             message = f"an internal error; the log has it under request id {self.context.request_id}"
             await self._answer(ErrorReport(500, "internal_error", message))
         finally:
-            self._inflow.close()
+            self._body.close()
 
     async def _guarded(self) -> None:
         try:
             check_head(self._scope)
             self._refuse_when_draining()
             self._set_deadline()
-            self._inflow.refuse_announced_size()
+            self._body.refuse_announced_size()
             caller = self.context.caller = self._serving.access.enter(self._scope, self._headers)
             CALLER.set(caller.name)
         except TwinlensError:
-            await self._inflow.discard()
+            await self._body.discard()
             raise
         try:
             await self._in_time()
@@ -205,7 +205,7 @@ class _Exchange:
         limit = asyncio.timeout_at(loop.time() + self.context.deadline - time.perf_counter())
         try:
             async with limit:
-                await self._app(self._scope, self._inflow.receive, self._stamped_send)
+                await self._app(self._scope, self._body.receive, self._stamped_send)
         except TimeoutError:
             if not limit.expired():  # somebody else's, and no news of the deadline
                 raise
@@ -233,7 +233,7 @@ class _Exchange:
 
     async def _stamped_send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self._inflow.answered = True
+            self._body.answered = True
             self.context.status = message["status"]
             headers = MutableHeaders(scope=message)
             headers["x-request-id"] = self.context.request_id
@@ -244,7 +244,7 @@ class _Exchange:
                 headers["content-security-policy"] = _PAGE_POLICY if is_page else _DATA_POLICY
             if self._serving.access.has_keys and headers.get("cache-control", "").startswith("public"):
                 headers["cache-control"] = headers["cache-control"].replace("public", "private", 1)
-            hanging = message["status"] in _BODY_UNREAD or self._inflow.unasked
+            hanging = message["status"] in _BODY_UNREAD or self._body.awaits_continue
             hanging = hanging or self.context.cause == InvalidHttp.code
             if self._serving.draining or hanging:
                 headers["connection"] = "close"
@@ -252,5 +252,5 @@ class _Exchange:
 
     async def _answer(self, problem: ErrorReport) -> None:
         self.context.cause = problem.code
-        if not self._inflow.answered:
-            await error_response(problem)(self._scope, self._inflow.receive, self._stamped_send)
+        if not self._body.answered:
+            await error_response(problem)(self._scope, self._body.receive, self._stamped_send)

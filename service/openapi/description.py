@@ -12,12 +12,12 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from service.edge.edge import MAX_DEADLINE_MS
+from service.edge.middleware import MAX_DEADLINE_MS
+from service.openapi.examples import ANSWERS, change_examples, path_examples, request_examples
+from service.openapi.operations import SCHEMES, document_access
 from service.routes.parts import answers
 from service.serving import Serving
 from service.state import ServingState
-from service.wire.documentation import SCHEMES, document_access
-from service.wire.examples import ANSWERS, change_examples, path_examples, request_examples
 from service.wire.live import ChangeItemsRequest, PutItemRequest, PutOneOfMany
 from service.wire.schemas import (
     EmbedImageRequest,

@@ -1,25 +1,16 @@
-"""What is read of the running service whenever metrics are, and what is told when another release is served.
-
-Knows where the numbers lie, and their names; nothing of HTTP.
-"""
-
-from typing import TYPE_CHECKING
+"""Gauges of the running service: read whenever its metrics are."""
 
 from service.load_failure import REASONS
+from service.serving import Serving
 from service.watch.machine import machine_metrics
 
-if TYPE_CHECKING:
-    from service.serving import Serving
-    from service.state import ServingState
-    from service.watch.telemetry import Telemetry
 
-
-def watch_service(serving: "Serving") -> None:
+def watch_service(serving: Serving) -> None:
     """Gauges of the whole service; each reads a number that the event loop keeps, or asks the kernel."""
     watch = serving.telemetry.watch
     watch("requests_in_flight", "Requests not yet answered, this one included", lambda: serving.in_flight)
     watch("bodies_bytes", "Bytes of the bodies of requests in flight", lambda: serving.bodies_bytes)
-    watch("ready", "1 when /readyz is 200", lambda: float(serving.trouble() is None))
+    watch("ready", "1 when /readyz is 200", lambda: float(serving.unhealthy_reason() is None))
     watch(
         "draining",
         "1 while the service finishes what it has and takes nothing new",
@@ -47,16 +38,3 @@ def watch_service(serving: "Serving") -> None:
         )
     serving.telemetry.collect(lambda: machine_metrics(serving.state.encoder.device))
     serving.telemetry.collect(lambda: serving.state.drift.metrics())
-
-
-def announce(state: "ServingState", telemetry: "Telemetry") -> None:
-    """Tell the metrics what is served from now on."""
-    manifest = state.release.manifest
-    telemetry.serving(
-        release=manifest.id,
-        model=state.encoder.name,
-        fingerprint=state.encoder.fingerprint,
-        created=manifest.created.timestamp(),
-        loaded=state.loaded_at,
-        counts={"images": manifest.counts.images, "texts": manifest.counts.texts},
-    )
