@@ -18,7 +18,7 @@ from training.data.pairs import CaptionedImage, ImageSource, PairSet
 from training.evaluate.bundles import MeasureSettings
 from training.evaluate.decoding import decoded_pixels
 from training.evaluate.embedding import Embedding
-from training.evaluate.report import Condition
+from training.shift.condition import Condition
 
 BATCH = MeasureSettings().batch
 DECODED = 4 * BATCH  # images, to measure decoding alone

@@ -205,7 +205,7 @@ class Serving:
         fresh.drift.go_on_from(previous.drift)
         self.refused = None
         device = self.embedder.device
-        device.call(partial(device.adopt, fresh.encoder))  # trouble with the previous one is over
+        device.call(partial(device.adopt, fresh.encoder))  # what ailed the previous one is over
         self._set_switch_interval(fresh.encoder)
         weakref.finalize(previous.release, self._freed, previous.release.id)
         self.telemetry.reload("swapped")

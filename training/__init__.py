@@ -11,11 +11,13 @@
     the proof      evaluate/, under shift/, as a page/                                        … evaluate
     unseen or not  seen/: what a bundle was trained on and chosen by                             … seen
     the gate       gate/                                                                          … gate
+    short queries  short_queries/: what people type                                            … queries
+                   query_expansion/: how that is asked                                 … short-queries
+    commands       commands/: one module a command, above all others
 
 Each folder's `__init__` is its map. `console` is what their commands share, `card` a bundle's README.md,
 `heirlooms` what of its parents' files a bundle does not have, `files` replaces files whole, `markdown` writes
 tables, `errors` is the exception tree.
-Knows the `encoders`; neither the index nor the service.
 """
 
 from encoders.extras import require_extra

@@ -2,16 +2,16 @@
 
 import typer
 
-from training.adapt.command import adapt_command
-from training.augmentation.command import augment_command
-from training.bank.command import bank_command
-from training.blend.command import interpolate_command, soup_command
-from training.calibrate.command import calibrate_command, relevance_command
-from training.evaluate.command import evaluate_command
-from training.fit.command import fit_command
-from training.gate.command import gate_command
-from training.seen.command import seen_command
-from training.short_queries.command import queries_command, short_queries_command
+from training.commands.adapt import adapt_command
+from training.commands.augment import augment_command
+from training.commands.bank import bank_command
+from training.commands.blend import interpolate_command, soup_command
+from training.commands.calibrate import calibrate_command, relevance_command
+from training.commands.evaluate import evaluate_command
+from training.commands.fit import fit_command
+from training.commands.gate import gate_command
+from training.commands.seen import seen_command
+from training.commands.short_queries import queries_command, short_queries_command
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Train bundles, and measure how they hold up."

@@ -1,6 +1,7 @@
-"""Batches of pixels and of tokens: put together by one thread, encoded by the one that owns the device.
+"""How a batch is built and encoded: by one thread, then by the one that owns the device.
 
-Knows encoders; nothing of queues, threads or HTTP.
+A batch that fails is halved until the failing input stands alone, so that only it pays. One that does not fit
+into memory is tried again in smaller parts, and the queue's limit is halved with it.
 """
 
 import gc

@@ -1,8 +1,9 @@
-"""Embeddings that were computed before, by what they were computed from.
+"""Embeddings that were computed before, by a SHA-256 of what they were computed from.
 
-Keys are those of `digests`. Whole vectors are kept, and cut to `dimensions` when they are answered: so these
-are no part of a key. Errors are not kept. Equal inputs that come while one is computed wait for that one. Knows
-no encoder and no HTTP.
+A key holds all that changes the vector: what it is of, the encoder's fingerprint and precision, and the bytes
+of the image, or the text and whether it may be cut: so a swap of encoders never finds the old one's. Whole
+vectors are kept, and cut to `dimensions` when they are answered; errors are not. Equal inputs that come while
+one is computed wait for that one.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
-"""Texts to token ids on their way to the device; a text that cannot be taken gets its own error.
+"""Texts to token ids on their way to the device, and short queries to the sentences of the bundle.
 
-Few short texts are tokenized where they come in: a hop to another thread would cost as much. More go to one of
-their own, a part at a time, so that a long request takes turns with the others.
+Few short texts are tokenized where they come in: a hop to another thread would cost as much. More go to one
+of their own, a part at a time, so that a long request takes turns with the others.
 """
 
 import re

@@ -10,7 +10,8 @@ from test_report import dataset, report
 
 from training.evaluate.charts import COLOURS, draw_curves, draw_heat_map
 from training.evaluate.metrics import Estimate, Summary
-from training.evaluate.report import Condition, DatasetReport, RetrievalReport
+from training.evaluate.report import DatasetReport, RetrievalReport
+from training.shift.condition import Condition
 
 ALL_LOST, ALL_KEPT = "#f0712c", "#f5f6f7"
 LEGEND_PIXELS = 60

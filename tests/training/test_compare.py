@@ -16,7 +16,7 @@ from training.evaluate.comparison import Comparison, write_comparison
 from training.evaluate.comparison_tables import comparison_markdown, comparison_tables
 from training.evaluate.hits import Hits, hits_of
 from training.evaluate.ranks import DIRECTIONS, rank_pairs
-from training.evaluate.report import Condition
+from training.shift.condition import Condition
 from training.shift.conditions import FAMILIES, GROUPS, corrupted_conditions
 
 BLUR, DARK = Condition(corruption="blur", severity=3), Condition(corruption="low_light", severity=3)

@@ -11,8 +11,8 @@ from typer.testing import CliRunner, Result
 from encoders.bundle import Bundle
 from encoders.encoder import Encoder
 from encoders.query_bank import QUERY_BANK, QueryBank, query_bank_bytes
+from training.commands.evaluate import evaluate_command
 from training.data.pairs import read_pairs
-from training.evaluate.command import evaluate_command
 from training.evaluate.comparison import Comparison
 from training.evaluate.embedding import embed_pairs
 from training.evaluate.report import RetrievalReport, read_report, report_notes

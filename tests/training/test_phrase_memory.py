@@ -5,9 +5,9 @@ import pytest
 
 from encoders.short_queries import ShortQueries
 from training.evaluate.embedding import EmbeddedPairs
-from training.short_queries.choose import HeldOut, Judge, auc, choose_strength, choose_templates
-from training.short_queries.measure import ask, measure_short_queries
-from training.short_queries.memory import MentionSums, PhraseValues, fit_memory
+from training.evaluate.short_queries import ask, measure_short_queries
+from training.query_expansion.choose import HeldOut, Judge, auc, choose_strength, choose_templates
+from training.query_expansion.memory import MentionSums, PhraseValues, fit_memory
 from training.short_queries.phrases import Phrase, vocabulary
 
 DIM = 32

@@ -16,7 +16,6 @@ from training.evaluate.charts import draw_recall
 from training.evaluate.collapse import EmbeddingHealth
 from training.evaluate.metrics import Estimate, Summary
 from training.evaluate.report import (
-    Condition,
     DatasetReport,
     RetrievalReport,
     read_report,
@@ -25,6 +24,7 @@ from training.evaluate.report import (
     report_table,
     write_report,
 )
+from training.shift.condition import Condition
 
 HEALTH = EmbeddingHealth(
     image_spread=0.5, caption_spread=0.5, image_effective_rank=30, caption_effective_rank=30,

@@ -8,12 +8,13 @@ from encoders.calibration import Calibration
 from training.data.leakage import Leak
 from training.evaluate.comparison import Comparison, Difference, UnseenGap
 from training.evaluate.metrics import Estimate, Summary
-from training.evaluate.report import Condition, DatasetReport, RetrievalReport
+from training.evaluate.report import DatasetReport, RetrievalReport
 from training.evaluate.zero_shot import ClassAccuracy, Confusion, ZeroShotReport
 from training.page.document import report_page
 from training.page.inputs import Failure, PageInputs, Shown
 from training.page.markup import Markup, element
 from training.page.summary import summary_sentences
+from training.shift.condition import Condition
 
 ATTACK = "a <script>alert(1)</script> & \"dog\" on <img src='https://evil.example/x'>"
 

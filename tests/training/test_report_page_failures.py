@@ -11,8 +11,8 @@ from training.data.pairs import CaptionedImage, ImageSource, PairSet
 from training.evaluate.embedding import EmbeddedPairs
 from training.evaluate.evaluate import Ranked
 from training.evaluate.ranks import rank_pairs
-from training.evaluate.report import Condition
 from training.page.failures import FailureLog, image_failures
+from training.shift.condition import Condition
 
 CAPTIONS = ("a red dog", "one dog", "a cat", "A cat .", "a car")
 CAPTION_IMAGE = np.array([0, 0, 1, 2, 3])

@@ -11,8 +11,8 @@ from typer.testing import CliRunner, Result
 from encoders.images import Preprocessing, to_pixels
 from training.__main__ import app
 from training.augmentation.augment import NO_AUGMENTATION, Augmentation
-from training.augmentation.sheet import CELL, GAP, LINE, Pipeline, contact_sheet, described, pipelines_of
 from training.data.pairs import ImageSource
+from training.fit.contact_sheet import CELL, GAP, LINE, Pipeline, contact_sheet, described, pipelines_of
 from training.fit.recipe import Source
 from training.fit.views.views import TrainingImage, image_digest
 

@@ -18,7 +18,7 @@ from encoders.towers import build_towers
 from training.errors import EvaluationError
 from training.evaluate.embedding import Embedding, embed_pairs
 from training.evaluate.evaluate import EvaluationOptions, measure
-from training.evaluate.report import Condition
+from training.shift.condition import Condition
 from training.shift.conditions import (
     FAMILIES,
     GROUPS,

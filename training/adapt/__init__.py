@@ -10,7 +10,7 @@
     choosing      `--method auto`
     towers        the towers of a candidate, with their embeddings
     bundles       an adapted candidate to a bundle, and back to its parent      parent   what is kept of that
-    adapt         ties these together        command   python -m training adapt
+    adapt         ties these together
 
 Knows evaluation's parts; nothing of `fit`, indexes or serving.
 """

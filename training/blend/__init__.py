@@ -2,5 +2,4 @@
 
 blend      the average itself, and the card of what it was made of
 measured   alphas side by side on a set
-command    python -m training interpolate, soup
 """

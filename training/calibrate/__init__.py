@@ -6,7 +6,6 @@
     figures      calibration error, and how often "nothing" is right, or a match
     calibrate    sets to a calibration                 run       an encoder and sets to one, in its bundle
     measure      a calibration on a set it never saw   report    what it tells
-    command      python -m training calibrate, relevance
 
 What it fits lies in `encoders.calibration`, where serving reads it.
 """

@@ -22,8 +22,8 @@ from training.calibrate.pages import (
     word_pages,
 )
 from training.evaluate.embedding import EmbeddedPairs
+from training.evaluate.short_queries import Ask, Encode
 from training.short_queries.draw import Mentions, mentions_of
-from training.short_queries.measure import Ask, Encode
 
 MINIMUM_ABSENT = 30
 """Queries about nothing in the set: fewer say little about where "nothing matches" begins."""

@@ -18,7 +18,7 @@ from training.calibrate.calibrate import calibrate
 from training.data.pairs import PairSet
 from training.errors import CalibrationError
 from training.evaluate.embedding import OnProgress, embed_pairs, silent
-from training.short_queries.measure import ask
+from training.evaluate.short_queries import ask
 from training.short_queries.phrases import Phrase
 
 

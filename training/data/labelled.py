@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from training.data.pairs import CaptionedImage, FolderNames, MissingImage, digest_of, set_name
 from training.data.readers.class_folders import read_class_folders
@@ -22,7 +23,6 @@ from training.data.readers.spec import Spec, lines_of, parse_spec
 from training.data.readers.tables import read_csv, read_jsonl, read_parquet
 from training.data.templates import CLIP_TEMPLATES, read_templates
 from training.errors import BadSpec, EmptyPairSet, PairsError
-from training.evaluate.ranks import Ints
 
 TABLE_READERS = {"csv": read_csv, "jsonl": read_jsonl, "parquet": read_parquet}
 TABLE_OPTIONS = frozenset({"images", "image", "class", "split"})
@@ -39,7 +39,7 @@ class LabelledSet:
     name: str
     spec: str
     images: tuple[CaptionedImage, ...]
-    image_class: Ints
+    image_class: NDArray[np.int64]
     classes: tuple[str, ...]
     missing: tuple[MissingImage, ...] = ()
 

@@ -8,5 +8,6 @@ compare, comparison                  paired differences; means over corruptions
 zero_shot, zero_shot_run             classes by templates
 report, charts, *_tables             JSON, PNG, tables; ../page makes the HTML
 shifts                               what reports say about conditions
-progress                             how far it is          command   python -m training evaluate
+short_queries                        P@1, hit@5 and mAP of short queries, asked as a bundle asks them
+progress                             how far it is
 """

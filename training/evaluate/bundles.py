@@ -17,7 +17,8 @@ from training.evaluate.compare import compare
 from training.evaluate.comparison import Comparison
 from training.evaluate.hits import Hits
 from training.evaluate.progress import RunProgress
-from training.evaluate.report import Condition, RetrievalReport, bundle_names
+from training.evaluate.report import RetrievalReport, bundle_names
+from training.shift.condition import Condition
 from training.shift.conditions import changes_text, held_out_note
 
 if TYPE_CHECKING:

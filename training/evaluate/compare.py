@@ -22,8 +22,8 @@ from training.evaluate.comparison import Comparison, CorruptionScore, Difference
 from training.evaluate.hits import Hits
 from training.evaluate.metrics import Estimate, bootstrap_differences, bootstrap_draws, estimate
 from training.evaluate.ranks import DIRECTIONS, Direction, Doubles
-from training.evaluate.report import Condition
 from training.seen.exposure import Exposure
+from training.shift.condition import Condition
 from training.shift.conditions import Subject, near_kinds, subjects_of
 from training.shift.corruptions import IMAGE_CORRUPTIONS
 

@@ -15,7 +15,7 @@ from encoders.errors import ImageError
 from encoders.images import Pixels, Preprocessing, decode_image, to_pixels
 from training.data.pairs import CaptionedImage, MissingImage
 from training.errors import UnreadableImage
-from training.evaluate.report import Condition
+from training.shift.condition import Condition
 from training.shift.conditions import image_under
 
 DECODERS = min(4, os.cpu_count() or 1)

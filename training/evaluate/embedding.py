@@ -24,8 +24,8 @@ from training.data.pairs import CaptionedImage, ImageSource, MissingImage, PairS
 from training.errors import EvaluationError, UnreadableImage
 from training.evaluate.decoding import DECODERS, decoded_pixels, in_threads
 from training.evaluate.ranks import Floats, Ints
-from training.evaluate.report import Condition
 from training.evaluate.vector_cache import NoCache, VectorCache, cache_key
+from training.shift.condition import Condition
 from training.shift.conditions import captions_under, changes_text
 
 CAPTIONS_PER_CHUNK = 1024

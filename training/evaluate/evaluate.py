@@ -21,9 +21,10 @@ from training.evaluate.embedding import EmbeddedPairs, Embedder, Embedding, Inpu
 from training.evaluate.hits import Hits, hits_of
 from training.evaluate.metrics import DEFAULT_KS, Summary, fold_recall, summarise
 from training.evaluate.ranks import Direction, Ints, Retrieval, rank_pairs
-from training.evaluate.report import Condition, DatasetReport, RetrievalReport
+from training.evaluate.report import DatasetReport, RetrievalReport
+from training.evaluate.short_queries import ShortQueryFigures, measure_short_queries
 from training.seen.exposure import Exposure
-from training.short_queries.measure import ShortQueryFigures, measure_short_queries
+from training.shift.condition import Condition
 
 __all__ = [
     "DatasetReport",

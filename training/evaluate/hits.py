@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from training.evaluate.ranks import DIRECTIONS, Direction, Doubles, Retrieval
-from training.evaluate.report import Condition
+from training.shift.condition import Condition
 
 
 @dataclass(frozen=True, eq=False)

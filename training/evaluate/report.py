@@ -7,9 +7,9 @@ Knows figures and how to show them; neither models nor how anything was measured
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rich.markup import escape
 from rich.table import Table
 
@@ -19,43 +19,17 @@ from training.errors import BadReport
 from training.evaluate.collapse import EmbeddingHealth
 from training.evaluate.metrics import Estimate, Summary
 from training.evaluate.ranks import Direction
+from training.evaluate.short_queries import ShortQueryFigures
 from training.evaluate.zero_shot import ZeroShotReport
 from training.files import replacing
 from training.markdown import markdown_table
 from training.seen.exposure import Exposure
-from training.short_queries.measure import ShortQueryFigures
+from training.shift.condition import Condition
 
 REPORT_FORMAT = 3
 """2 added `condition` and `notes`, reports of format 1 read as clean ones; 3 added `short_queries`."""
 DIRECTION_TITLES: dict[Direction, str] = {"text_to_image": "T→I", "image_to_text": "I→T"}
 DIRECTION_NAMES: dict[Direction, str] = {"text_to_image": "text → image", "image_to_text": "image → text"}
-
-
-class Condition(BaseModel):
-    """What a set was changed by: a corruption (see `training.shift`) at a severity, or another input size.
-
-    `input_size`: (height, width) that images were resized to, where it is not the bundle's own.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    corruption: str | None = None
-    severity: int | None = Field(default=None, ge=1, le=5)
-    input_size: tuple[int, int] | None = None
-
-    @model_validator(mode="after")
-    def _is_one_change(self) -> Self:
-        if (self.corruption is None) != (self.severity is None):
-            raise ValueError("a corruption comes with its severity, and a severity with its corruption")
-        if (self.corruption is None) == (self.input_size is None):
-            raise ValueError("a condition is either a corruption at a severity, or an input size")
-        return self
-
-    def __str__(self) -> str:
-        """ "low_light 3", "input 160×160"."""
-        if self.input_size is not None:
-            return f"input {self.input_size[0]}×{self.input_size[1]}"
-        return f"{self.corruption} {self.severity}"
 
 
 class DatasetReport(BaseModel):

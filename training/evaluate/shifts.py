@@ -10,7 +10,8 @@ from statistics import fmean
 
 from training.evaluate.metrics import Estimate
 from training.evaluate.ranks import DIRECTIONS, Direction
-from training.evaluate.report import Condition, DatasetReport, RetrievalReport
+from training.evaluate.report import DatasetReport, RetrievalReport
+from training.shift.condition import Condition
 
 USUAL_SEVERITY = 3
 NAMES = {

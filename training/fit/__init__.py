@@ -4,7 +4,8 @@
     prepare       recipe to sets, towers and mixture, with the guard-rails
     beginning     what is known before the first step
     fit           the loop over phases, epochs and steps
-    job           all of it as one process does it                      command      python -m training fit
+    job           all of it as one process does it
+    contact_sheet what a recipe's augmentations make of images
     banks         a query bank in place of that of the bundle it starts from
     validate      retrieval on held-out pairs                           forgetting   what fell meanwhile
     checkpoint    atomic, resumable                                     progress   bar, JSONL, TensorBoard

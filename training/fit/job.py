@@ -27,8 +27,8 @@ from training.fit.processes import join_processes, leave_processes
 from training.fit.progress import Reporter
 from training.fit.recipe import Recipe
 from training.heirlooms import left_behind
+from training.query_expansion.store import carried
 from training.seen.record import Seen, inherited, source_of, store_seen
-from training.short_queries.store import carried
 
 
 @dataclass(frozen=True)

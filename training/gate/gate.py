@@ -23,11 +23,12 @@ from training.evaluate.compare import paired_difference
 from training.evaluate.embedding import Embedding, OnProgress, silent
 from training.evaluate.metrics import Estimate, bootstrap_means
 from training.evaluate.ranks import Direction, Doubles, Ints, QueryRanks, Retrieval, rank_pairs
-from training.evaluate.report import DIRECTION_TITLES, Condition
+from training.evaluate.report import DIRECTION_TITLES
 from training.gate.evidence import Lacking, Sample, lacking_for_floor, lacking_for_no_fall, undecided
 from training.gate.policy import Evidence, Floor, NoFall, Parity, Policy
 from training.seen.exposure import Exposure, exposure_of
 from training.seen.record import read_seen
+from training.shift.condition import Condition
 
 MAKE_GOLDEN = "python -m encoders golden BUNDLE --reference FP32_WEIGHTS"
 _INPUTS = {"images": "images", "texts": "texts"}

@@ -16,7 +16,7 @@ from encoders.golden import REPRODUCED
 from encoders.weights import Encoding
 from training.errors import EvaluationError, PolicyError
 from training.evaluate.ranks import DIRECTIONS, Direction
-from training.evaluate.report import Condition
+from training.shift.condition import Condition
 from training.shift.conditions import corrupted_conditions, parse_corruptions
 
 

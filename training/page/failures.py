@@ -19,8 +19,8 @@ from encoders.query_bank import penalty_of
 from training.data.pairs import PairSet
 from training.errors import UnreadableImage
 from training.evaluate.ranks import DIRECTIONS, Direction, Floats
-from training.evaluate.report import Condition
 from training.page.inputs import Failure, Shown
+from training.shift.condition import Condition
 from training.shift.conditions import image_under
 
 if TYPE_CHECKING:  # it brings torch, which a command loads last

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from encoders.calibration import Calibration
 from training.evaluate.comparison import Comparison
 from training.evaluate.ranks import Direction
-from training.evaluate.report import Condition, RetrievalReport
+from training.evaluate.report import RetrievalReport
+from training.shift.condition import Condition
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,12 @@ from pathlib import Path
 from encoders.calibration import read_calibration
 from training.data.pairs import PairSet
 from training.evaluate.comparison import Comparison
-from training.evaluate.report import Condition, RetrievalReport, bundle_names, recall_depths
+from training.evaluate.report import RetrievalReport, bundle_names, recall_depths
 from training.evaluate.shifts import Shifts, losses, usual_severity
 from training.page.document import write_page
 from training.page.failures import FailureLog, image_failures
 from training.page.inputs import Failure, PageInputs
+from training.shift.condition import Condition
 
 MOST_FAILURES = 24
 

@@ -3,5 +3,4 @@
 record      the file, made from sets of pairs, merged from parents
 sources     that file for a bundle from before there was one
 exposure    a set compared with it: seen, partly seen, unseen, or not looked for
-command     python -m training seen
 """

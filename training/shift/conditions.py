@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from training.errors import EvaluationError
-from training.evaluate.report import Condition
+from training.shift.condition import Condition
 from training.shift.corruptions import IMAGE_CORRUPTIONS, SEVERITIES, corrupt_image
 from training.shift.text_corruptions import TEXT_CORRUPTIONS, corrupt_texts
 

@@ -21,7 +21,7 @@ from training.data.pairs import PairSet
 from training.errors import ShortQueriesError
 from training.evaluate.embedding import Embedder, Embedding, OnProgress, silent
 from training.evaluate.ranks import Floats
-from training.short_queries.measure import Ask
+from training.evaluate.short_queries import Ask
 from training.short_queries.phrases import Phrase, vocabulary
 
 WIDTH = 0.1

@@ -17,9 +17,9 @@ from encoders.short_queries import PhraseMemory, ShortQueries
 from training.errors import ShortQueriesError
 from training.evaluate.embedding import EmbeddedPairs
 from training.evaluate.ranks import Floats
+from training.evaluate.short_queries import LEAST_QUERIES, Encode, ask, quality, rank_phrases
+from training.query_expansion.memory import of_strength
 from training.short_queries.draw import Mentions, QueryList, draw, mentions_of
-from training.short_queries.measure import LEAST_QUERIES, Encode, ask, quality, rank_phrases
-from training.short_queries.memory import of_strength
 
 TEMPLATE_SETS: tuple[tuple[str, ...], ...] = (
     ("{}", "a {}", "a photo of a {}"),

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from encoders.short_queries import ShortQueries
     from training.evaluate.embedding import OnProgress
     from training.evaluate.ranks import Floats
-    from training.short_queries.choose import HeldOut, Trial
-    from training.short_queries.measure import Encode
+    from training.evaluate.short_queries import Encode
+    from training.query_expansion.choose import HeldOut, Trial
 
 
 def queries_command(
@@ -83,7 +83,7 @@ def short_queries_command(
         sources, held_out = ([read_pairs(spec) for spec in specs or ()] for specs in (data, best_on))
         from encoders.bundle import Bundle
         from encoders.encoder import Encoder
-        from training.short_queries.store import store_short_queries, write_short_queries
+        from training.query_expansion.store import store_short_queries, write_short_queries
 
         opened = Bundle.open(bundle)
         encoder = Encoder.load(opened, device=device, max_batch=batch)
@@ -109,9 +109,9 @@ def _choose(
 
     from encoders.short_queries import ShortQueries
     from training.evaluate.embedding import embed_pairs
-    from training.short_queries.choose import TEMPLATE_SETS, HeldOut, Judge, choose_strength, choose_templates
-    from training.short_queries.measure import ask
-    from training.short_queries.memory import fit_memory, phrase_values
+    from training.evaluate.short_queries import ask
+    from training.query_expansion.choose import TEMPLATE_SETS, HeldOut, Judge, choose_strength, choose_templates
+    from training.query_expansion.memory import fit_memory, phrase_values
     from training.short_queries.phrases import vocabulary
 
     encode = _remembering(encoder)

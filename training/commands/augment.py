@@ -30,8 +30,8 @@ def augment_command(
 
 
 def _draw(recipe: Path, folder: Path, out: Path, *, views: int, count: int) -> list[str]:
-    from training.augmentation.sheet import contact_sheet, pipelines_of
     from training.files import replacing
+    from training.fit.contact_sheet import contact_sheet, pipelines_of
     from training.fit.recipe import Recipe
     from training.fit.start import preprocessing_of
 
