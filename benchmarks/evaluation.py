@@ -1,6 +1,6 @@
 """What evaluation embeds in a second, clean and under corruptions, and what its parts do alone.
 
-In this process and without a cache, through `training.evaluate`, which reads, decodes, corrupts and encodes a
+In this process and without a cache, through `training.evaluation`, which reads, decodes, corrupts and encodes a
 set.
 """
 
@@ -15,9 +15,9 @@ from benchmarks.inputs import Inputs
 from benchmarks.machine import own_cpu_seconds
 from encoders.encoder import Encoder
 from training.data.pairs import CaptionedImage, ImageSource, PairSet
-from training.evaluate.bundles import MeasureSettings
-from training.evaluate.decoding import decoded_pixels
-from training.evaluate.embedding import Embedding
+from training.evaluation.bundles import MeasureSettings
+from training.evaluation.decoding import decoded_pixels
+from training.evaluation.embedding import Embedding
 from training.shift.condition import Condition
 
 BATCH = MeasureSettings().batch

@@ -20,10 +20,10 @@ from benchmarks.machine import (
     peak_memory_mebibytes,
     resident_memory_mebibytes,
 )
-from training.evaluate.collapse import measure_health
-from training.evaluate.hits import hits_of
-from training.evaluate.metrics import DEFAULT_KS, summarise
-from training.evaluate.ranks import DIRECTIONS, Direction, Floats, Ints, rank_pairs
+from training.evaluation.collapse import measure_health
+from training.evaluation.hits import hits_of
+from training.evaluation.metrics import DEFAULT_KS, summarise
+from training.evaluation.ranks import DIRECTIONS, Direction, Floats, Ints, rank_pairs
 
 ROOT = Path(__file__).resolve().parent.parent
 SEED = 0

@@ -29,7 +29,7 @@ def rebuild_gallery(table: Path, *, root: Path, bundle: Path, releases: Path) ->
 
 
 def _rebuild(table: Path, root: Path, bundle: Path, releases: Path, engine: Engine) -> Rebuilt:
-    from index.rebuild import RebuildSettings, rebuild
+    from index.rebuilding import RebuildSettings, rebuild
     from index.report import Tally
     from index.sources import open_gallery
 

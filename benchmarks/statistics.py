@@ -16,10 +16,10 @@ from rich.console import Console
 from rich.table import Table
 
 from training.adapt.acceptance import Row, Side, State, judge, rows_between
-from training.evaluate.compare import paired_difference
-from training.evaluate.hits import Hits as SetHits
-from training.evaluate.metrics import Estimate, bootstrap_means
-from training.evaluate.ranks import Direction
+from training.evaluation.compare import paired_difference
+from training.evaluation.hits import Hits as SetHits
+from training.evaluation.metrics import Estimate, bootstrap_means
+from training.evaluation.ranks import Direction
 
 IMAGES = (40, 80, 1000)
 CAPTIONS = ((1, 0.0), (5, 0.0), (5, 0.3), (5, 0.7))

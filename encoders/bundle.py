@@ -11,7 +11,7 @@
     golden.*             inputs with what they became when it was made (encoders.golden)
     verdict.json         what the gate said of it (encoders.verdict)
     seen.safetensors     hashes of the images that it was trained on (training.seen)
-    report.json          how well it retrieves (training.evaluate.evaluate); changes no embedding
+    report.json          how well it retrieves (training.evaluation.evaluate); changes no embedding
     README.md            its card
     parent/              where it was adapted: what gives its parent back whole (training.adapt.bundles)
 

@@ -83,8 +83,8 @@ def rebuild(
     with _errors_shown():
         from encoders.bundle import DEFAULT_BUNDLE
         from encoders.choices import check_engine, check_precision
-        from index.rebuild import RebuildSettings
-        from index.rebuild import rebuild as run
+        from index.rebuilding import RebuildSettings
+        from index.rebuilding import rebuild as run
 
         settings = RebuildSettings(
             gallery=open_gallery(gallery, root=root),

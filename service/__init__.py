@@ -27,12 +27,22 @@ A request goes through these rooms, from the socket down; each one's `__init__` 
     watch/     what is seen from outside: metrics, logs, traces
     web/       the search page
 
-Knows the reading half of `index` and the `encoders`; never training.
 """
 
+from typing import TYPE_CHECKING
+
 from encoders.extras import require_extra
+from encoders.lazy import exports
+
+if TYPE_CHECKING:
+    from service.app import create_app
+    from service.settings import Settings
+
+__all__ = ["Settings", "create_app"]
 
 require_extra(
     "service",
     packages=("fastapi", "uvicorn", "python_multipart", "prometheus_client", "orjson", "fastapi_swagger"),
 )
+
+__getattr__ = exports(__name__, {"Settings": "service.settings", "create_app": "service.app"})

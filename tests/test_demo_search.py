@@ -7,7 +7,7 @@ import pytest
 
 from encoders.bundle import DEFAULT_BUNDLE
 from encoders.encoder import Encoder
-from index.rebuild import RebuildSettings, rebuild
+from index.rebuilding import RebuildSettings, rebuild
 from index.release import Release
 from index.sources import open_gallery
 

@@ -8,7 +8,7 @@
     hubs           bank/: what keeps items near everything from coming up for everything            … bank
     a domain       adapt/                                                                        … adapt
     relevance      calibrate/, with queries of absent subjects in absent/                    … calibrate
-    the proof      evaluate/, under shift/, as a page/                                        … evaluate
+    the proof      evaluation/, under shift/, as a page/                                        … evaluate
     unseen or not  seen/: what a bundle was trained on and chosen by                             … seen
     the gate       gate/                                                                          … gate
     short queries  short_queries/: what people type                                            … queries
@@ -20,6 +20,25 @@ Each folder's `__init__` is its map. `console` is what their commands share, `ca
 tables, `errors` is the exception tree.
 """
 
+from typing import TYPE_CHECKING
+
 from encoders.extras import require_extra
+from encoders.lazy import exports
+
+if TYPE_CHECKING:
+    from training.data.pairs import PairSet, read_pairs
+    from training.evaluation.evaluate import EvaluationOptions, evaluate
+
+__all__ = ["EvaluationOptions", "PairSet", "evaluate", "read_pairs"]
 
 require_extra("training", packages=("pyarrow", "ijson", "matplotlib", "tensorboard"))
+
+__getattr__ = exports(
+    __name__,
+    {
+        "EvaluationOptions": "training.evaluation.evaluate",
+        "PairSet": "training.data.pairs",
+        "evaluate": "training.evaluation.evaluate",
+        "read_pairs": "training.data.pairs",
+    },
+)

@@ -10,8 +10,8 @@ from typing import Any
 from encoders.bundle import Bundle, BundleConfig
 from encoders.query_bank import QUERY_BANK
 from encoders.short_queries import SHORT_QUERIES
-from training.evaluate.report import RetrievalReport, report_markdown
-from training.evaluate.zero_shot_tables import zero_shot_markdown
+from training.evaluation.report import RetrievalReport, report_markdown
+from training.evaluation.zero_shot_tables import zero_shot_markdown
 from training.markdown import markdown_table
 
 _RESTRICTED = re.compile(r"research|non-?commercial|\bNC\b|-NC", re.IGNORECASE)

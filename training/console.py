@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from encoders.errors import TwinlensError
 
 if TYPE_CHECKING:
-    from training.evaluate.embedding import OnProgress
+    from training.evaluation.embedding import OnProgress
 
 EXIT_BAD_INPUT = 2
 SECONDS_BETWEEN_LINES = 10.0

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 
-import index.rebuild  # noqa: F401 - so that children need not import it
+import index.rebuilding  # noqa: F401 - so that children need not import it
 from service.app import create_app
 from service.server import Server
 from service.settings import Settings

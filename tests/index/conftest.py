@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from index.rebuild import RebuildSettings, rebuild
+from index.rebuilding import RebuildSettings, rebuild
 from index.sources import open_gallery
 
 

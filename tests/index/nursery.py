@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-import index.rebuild  # noqa: F401 - so that children need not import it
+import index.rebuilding  # noqa: F401 - so that children need not import it
 from index.__main__ import app
 
 STEPS = {"open", "os.rename", "os.link", "os.mkdir", "os.remove", "os.rmdir", "os.truncate", "sqlite3.connect"}

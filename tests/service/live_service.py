@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from index.rebuild import RebuildSettings, rebuild
+from index.rebuilding import RebuildSettings, rebuild
 from index.sources import open_gallery
 from service.app import create_app
 from service.server import Server

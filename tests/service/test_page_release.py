@@ -14,7 +14,7 @@ from playwright.sync_api import Route, expect
 from encoders.bundle import Bundle
 from encoders.verdict import VERDICT, Check, CheckKind, Judged, Verdict
 from service.settings import Settings
-from training.evaluate.report import read_report
+from training.evaluation.report import read_report
 
 pytestmark = needs_browser
 PREFIX = "/images"

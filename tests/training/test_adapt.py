@@ -24,7 +24,7 @@ from training.adapt.bundles import undo
 from training.adapt.methods import DEFAULT_STRENGTHS
 from training.data.pairs import read_pairs
 from training.errors import AdaptationError
-from training.evaluate.embedding import embed_pairs
+from training.evaluation.embedding import embed_pairs
 from training.seen.record import read_seen
 
 QUERIES = ["a red square on the blue", "yellow on black", "a dog", "a dark cat", "white on green"]

@@ -15,9 +15,9 @@ from training.adapt.proxies import WEAKNESSES, measure_proxies
 from training.adapt.sets import Split, part_set, read_domain, read_queries
 from training.data.pairs import read_pairs
 from training.errors import AdaptationError, EmptyPairSet, MissingFile
-from training.evaluate.hits import hits_of
-from training.evaluate.metrics import Estimate
-from training.evaluate.ranks import DIRECTIONS, rank_pairs
+from training.evaluation.hits import hits_of
+from training.evaluation.metrics import Estimate
+from training.evaluation.ranks import DIRECTIONS, rank_pairs
 
 DIM = 6
 

@@ -16,7 +16,7 @@ from training.__main__ import app
 from training.bank.bank import Trial, best_trial, draw_pairs, try_strengths
 from training.data.pairs import read_pairs
 from training.errors import BankError
-from training.evaluate.embedding import EmbeddedPairs
+from training.evaluation.embedding import EmbeddedPairs
 from training.seen.record import read_seen
 
 

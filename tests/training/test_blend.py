@@ -18,8 +18,8 @@ from training.__main__ import app
 from training.blend.blend import blended_state, write_mean
 from training.blend.measured import Point, best_alpha, greedy_soup, score
 from training.errors import BlendError
-from training.evaluate.metrics import Estimate
-from training.evaluate.report import RetrievalReport
+from training.evaluation.metrics import Estimate
+from training.evaluation.report import RetrievalReport
 
 MakeBundle = Callable[..., Bundle]
 

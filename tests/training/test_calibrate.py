@@ -36,7 +36,7 @@ from training.calibrate.measure import MeasuredSet, MeasureOptions, RelevanceRep
 from training.calibrate.pages import PAGE, Pages
 from training.calibrate.report import relevance_markdown, write_calibration_report, write_relevance_report
 from training.errors import CalibrationError, MissingFile
-from training.evaluate.embedding import EmbeddedPairs
+from training.evaluation.embedding import EmbeddedPairs
 from training.short_queries.draw import draw, mentions_of
 from training.short_queries.phrases import vocabulary
 

@@ -5,7 +5,7 @@ from encoders.bundle import Bundle
 from encoders.encoder import Encoder
 from training.card import CARD, REPORT, store_report
 from training.data.pairs import read_pairs
-from training.evaluate.evaluate import evaluate
+from training.evaluation.evaluate import evaluate
 from training.markdown import markdown_table
 
 DATA = [

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from test_report import dataset, report
 
-from training.evaluate.charts import COLOURS, draw_curves, draw_heat_map
-from training.evaluate.metrics import Estimate, Summary
-from training.evaluate.report import DatasetReport, RetrievalReport
+from training.evaluation.charts import COLOURS, draw_curves, draw_heat_map
+from training.evaluation.metrics import Estimate, Summary
+from training.evaluation.report import DatasetReport, RetrievalReport
 from training.shift.condition import Condition
 
 ALL_LOST, ALL_KEPT = "#f0712c", "#f5f6f7"

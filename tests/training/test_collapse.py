@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from encoders.query_bank import QueryBank
-from training.evaluate.collapse import effective_rank, health_warnings, measure_health
+from training.evaluation.collapse import effective_rank, health_warnings, measure_health
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:

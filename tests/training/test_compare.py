@@ -11,11 +11,11 @@ import pytest
 from rich.console import Console
 
 from training.errors import EvaluationError
-from training.evaluate.compare import compare, paired_difference
-from training.evaluate.comparison import Comparison, write_comparison
-from training.evaluate.comparison_tables import comparison_markdown, comparison_tables
-from training.evaluate.hits import Hits, hits_of
-from training.evaluate.ranks import DIRECTIONS, rank_pairs
+from training.evaluation.compare import compare, paired_difference
+from training.evaluation.comparison import Comparison, write_comparison
+from training.evaluation.comparison_tables import comparison_markdown, comparison_tables
+from training.evaluation.hits import Hits, hits_of
+from training.evaluation.ranks import DIRECTIONS, rank_pairs
 from training.shift.condition import Condition
 from training.shift.conditions import FAMILIES, GROUPS, corrupted_conditions
 

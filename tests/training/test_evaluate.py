@@ -10,8 +10,8 @@ from PIL import Image
 
 from encoders.encoder import Encoder, TextEmbeddings
 from training.errors import EvaluationError
-from training.evaluate.embedding import embed_pairs
-from training.evaluate.evaluate import EvaluationOptions, evaluate, leaks_into
+from training.evaluation.embedding import embed_pairs
+from training.evaluation.evaluate import EvaluationOptions, evaluate, leaks_into
 
 
 def test_a_perfect_encoder_finds_everything_both_ways(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from encoders.encoder import Encoder
 from encoders.query_bank import QUERY_BANK, QueryBank, query_bank_bytes
 from training.commands.evaluate import evaluate_command
 from training.data.pairs import read_pairs
-from training.evaluate.comparison import Comparison
-from training.evaluate.embedding import embed_pairs
-from training.evaluate.report import RetrievalReport, read_report, report_notes
+from training.evaluation.comparison import Comparison
+from training.evaluation.embedding import embed_pairs
+from training.evaluation.report import RetrievalReport, read_report, report_notes
 
 app = typer.Typer(pretty_exceptions_enable=False)
 app.command()(evaluate_command)

@@ -3,7 +3,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from training.evaluate.progress import RunProgress, progress_on
+from training.evaluation.progress import RunProgress, progress_on
 
 
 def test_what_the_cache_had_counts_as_done_and_costs_no_time() -> None:

@@ -19,8 +19,8 @@ from encoders.encoder import Encoder
 from encoders.query_bank import QUERY_BANK, QueryBank, query_bank_bytes
 from training.__main__ import app
 from training.data.pairs import read_pairs
-from training.evaluate.embedding import embed_pairs
-from training.evaluate.evaluate import evaluate
+from training.evaluation.embedding import embed_pairs
+from training.evaluation.evaluate import evaluate
 from training.seen.exposure import exposure_of
 from training.seen.record import read_seen
 

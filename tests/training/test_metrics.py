@@ -5,7 +5,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from training.evaluate.metrics import (
+from training.evaluation.metrics import (
     bootstrap_differences,
     bootstrap_draws,
     bootstrap_means,
@@ -13,7 +13,7 @@ from training.evaluate.metrics import (
     images_for,
     summarise,
 )
-from training.evaluate.ranks import DIRECTIONS, rank_pairs
+from training.evaluation.ranks import DIRECTIONS, rank_pairs
 
 
 def literal_expectations(scores: list[float], positives: set[int]) -> dict[str, float]:
@@ -102,7 +102,7 @@ def test_blocks_of_any_size_give_the_same_ranks(monkeypatch: pytest.MonkeyPatch)
     images, captions = rng.integers(-2, 3, (40, 6)), rng.integers(-2, 3, (120, 6))
     owner = rng.integers(40, size=120)
     whole = rank_pairs(images, captions, caption_image=owner)
-    monkeypatch.setattr("training.evaluate.ranks.BLOCK_SCORES", 100)
+    monkeypatch.setattr("training.evaluation.ranks.BLOCK_SCORES", 100)
     blocked = rank_pairs(images, captions, caption_image=owner)
     for direction in DIRECTIONS:
         for field in ("above", "tied", "tied_positives", "average_precision", "image"):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from encoders.short_queries import ShortQueries
-from training.evaluate.embedding import EmbeddedPairs
-from training.evaluate.short_queries import ask, measure_short_queries
+from training.evaluation.embedding import EmbeddedPairs
+from training.evaluation.short_queries import ask, measure_short_queries
 from training.query_expansion.choose import HeldOut, Judge, auc, choose_strength, choose_templates
 from training.query_expansion.memory import MentionSums, PhraseValues, fit_memory
 from training.short_queries.phrases import Phrase, vocabulary

@@ -7,9 +7,9 @@ from encoders.encoder import Encoder
 from encoders.query_bank import QUERY_BANK, QueryBank, query_bank_bytes
 from training.data.captions import group_captions
 from training.data.pairs import read_pairs
-from training.evaluate.embedding import embed_pairs
-from training.evaluate.evaluate import measure
-from training.evaluate.ranks import rank_pairs
+from training.evaluation.embedding import embed_pairs
+from training.evaluation.evaluate import measure
+from training.evaluation.ranks import rank_pairs
 
 # Three captions, their images near them, and a fourth image that is nearer to all of them: the hub.
 CAPTIONS = np.eye(4, dtype=np.float32)[:3]

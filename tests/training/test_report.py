@@ -12,10 +12,10 @@ from rich.console import Console
 from training.data.leakage import Leak
 from training.data.pairs import MissingImage
 from training.errors import BadReport
-from training.evaluate.charts import draw_recall
-from training.evaluate.collapse import EmbeddingHealth
-from training.evaluate.metrics import Estimate, Summary
-from training.evaluate.report import (
+from training.evaluation.charts import draw_recall
+from training.evaluation.collapse import EmbeddingHealth
+from training.evaluation.metrics import Estimate, Summary
+from training.evaluation.report import (
     DatasetReport,
     RetrievalReport,
     read_report,

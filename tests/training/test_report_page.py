@@ -6,10 +6,10 @@ from test_report import dataset, report
 
 from encoders.calibration import Calibration
 from training.data.leakage import Leak
-from training.evaluate.comparison import Comparison, Difference, UnseenGap
-from training.evaluate.metrics import Estimate, Summary
-from training.evaluate.report import DatasetReport, RetrievalReport
-from training.evaluate.zero_shot import ClassAccuracy, Confusion, ZeroShotReport
+from training.evaluation.comparison import Comparison, Difference, UnseenGap
+from training.evaluation.metrics import Estimate, Summary
+from training.evaluation.report import DatasetReport, RetrievalReport
+from training.evaluation.zero_shot import ClassAccuracy, Confusion, ZeroShotReport
 from training.page.document import report_page
 from training.page.inputs import Failure, PageInputs, Shown
 from training.page.markup import Markup, element

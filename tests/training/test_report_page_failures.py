@@ -8,9 +8,9 @@ from PIL import Image
 from encoders.query_bank import QueryBank
 from training.data.captions import group_captions
 from training.data.pairs import CaptionedImage, ImageSource, PairSet
-from training.evaluate.embedding import EmbeddedPairs
-from training.evaluate.evaluate import Ranked
-from training.evaluate.ranks import rank_pairs
+from training.evaluation.embedding import EmbeddedPairs
+from training.evaluation.evaluate import Ranked
+from training.evaluation.ranks import rank_pairs
 from training.page.failures import FailureLog, image_failures
 from training.shift.condition import Condition
 

@@ -15,7 +15,7 @@ from encoders.bundle import Bundle
 from encoders.errors import CorruptBundle
 from training.__main__ import app
 from training.data.pairs import read_pairs
-from training.evaluate.report import RetrievalReport
+from training.evaluation.report import RetrievalReport
 from training.seen.exposure import Exposure, exposure_of
 from training.seen.record import SEEN, Seen, inherited, read_seen, source_of, store_seen
 

@@ -16,8 +16,8 @@ from encoders.bundle import Bundle, write_bundle
 from encoders.encoder import Encoder
 from encoders.towers import build_towers
 from training.errors import EvaluationError
-from training.evaluate.embedding import Embedding, embed_pairs
-from training.evaluate.evaluate import EvaluationOptions, measure
+from training.evaluation.embedding import Embedding, embed_pairs
+from training.evaluation.evaluate import EvaluationOptions, measure
 from training.shift.condition import Condition
 from training.shift.conditions import (
     FAMILIES,
@@ -95,7 +95,7 @@ def test_a_killed_run_goes_on_after_the_last_batch_it_finished(tmp_path: Path) -
 import os, signal
 from pathlib import Path
 from colour_encoder import ColourEncoder
-from training.evaluate.embedding import embed_pairs
+from training.evaluation.embedding import embed_pairs
 from training.data.pairs import read_pairs
 class Killed(ColourEncoder):
     def encode_pixels(self, pixels):

@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from training.evaluate.zero_shot import class_accuracies, classify, most_confused, top_accuracies
+from training.evaluation.zero_shot import class_accuracies, classify, most_confused, top_accuracies
 
 
 def literal_top_k(images: np.ndarray, classes: np.ndarray, image_class: np.ndarray, k: int) -> np.ndarray:

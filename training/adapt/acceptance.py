@@ -16,9 +16,9 @@ from pydantic import BaseModel, ConfigDict
 
 from training.adapt.methods import Candidate
 from training.data.captions import group_captions
-from training.evaluate.hits import Hits, hits_of
-from training.evaluate.metrics import DEFAULT_KS, Estimate, bootstrap_draws, estimate, images_for
-from training.evaluate.ranks import DIRECTIONS, Direction, Doubles, Retrieval, rank_pairs
+from training.evaluation.hits import Hits, hits_of
+from training.evaluation.metrics import DEFAULT_KS, Estimate, bootstrap_draws, estimate, images_for
+from training.evaluation.ranks import DIRECTIONS, Direction, Doubles, Retrieval, rank_pairs
 
 MOST_SOURCE_LOSS = 0.02
 """R@1 that the source may lose, either way: two points."""

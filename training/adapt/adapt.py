@@ -17,7 +17,7 @@ from training.adapt.proxies import measure_proxies
 from training.adapt.sets import Domain, Parts, Split, queries_among, read_domain
 from training.adapt.towers import Towers
 from training.errors import AdaptationError
-from training.evaluate.embedding import OnProgress, silent
+from training.evaluation.embedding import OnProgress, silent
 from training.seen.record import SeenSource, inherited, source_of
 
 AUTO = "auto"

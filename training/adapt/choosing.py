@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from training.adapt.acceptance import MOST_SOURCE_LOSS, hits_on, rows_between
 from training.adapt.methods import EXCLUSIVE, Candidate, Method, apply_methods, in_order
 from training.errors import AdaptationError
-from training.evaluate.hits import Hits
-from training.evaluate.metrics import Estimate
+from training.evaluation.hits import Hits
+from training.evaluation.metrics import Estimate
 
 TRIED: tuple[tuple[str, float], ...] = (
     ("hubness", 0.25), ("hubness", 0.5), ("hubness", 0.75), ("centre", 0.5), ("centre", 1.0), ("whiten", 0.1),

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from encoders.adaptation import AffineMap
-from training.evaluate.ranks import Doubles, Floats
+from training.evaluation.ranks import Doubles, Floats
 
 CENTRE_STRENGTH = 1.0
 WHITEN_STRENGTH = 0.5

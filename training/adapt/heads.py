@@ -19,9 +19,9 @@ from encoders.towers import unit_rows
 from training.data.captions import group_captions
 from training.data.pairs import CaptionedImage, MissingImage
 from training.errors import AdaptationError, RecipeError
-from training.evaluate.decoding import decoded_pixels
-from training.evaluate.embedding import OnProgress
-from training.evaluate.ranks import Floats, Ints
+from training.evaluation.decoding import decoded_pixels
+from training.evaluation.embedding import OnProgress
+from training.evaluation.ranks import Floats, Ints
 from training.fit.step.loss import Batch, PairIds, softmax_loss, targets_between
 from training.fit.towers.stems import cut_image_tower, cut_text_tower
 

@@ -31,7 +31,7 @@ from training.adapt.closed_form import (
 )
 from training.adapt.towers import Towers
 from training.errors import AdaptationError
-from training.evaluate.ranks import Floats
+from training.evaluation.ranks import Floats
 
 DEFAULT_STRENGTHS: Mapping[str, float] = MappingProxyType(
     {

@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from training.evaluate.ranks import Floats
+from training.evaluation.ranks import Floats
 
 HUB_K = 10
 MOST_ROWS = 4096

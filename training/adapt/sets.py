@@ -12,7 +12,7 @@ from pathlib import Path
 
 from training.data.pairs import CaptionedImage, ImageSource, PairSet, read_pairs
 from training.errors import AdaptationError, EmptyPairSet, MissingFile, UnreadableImage
-from training.evaluate.decoding import in_threads
+from training.evaluation.decoding import in_threads
 
 IMAGES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 LEAST_IMAGES = 8

@@ -19,9 +19,9 @@ from training.adapt.heads import BATCH, STEPS, Pairing, mutual_neighbours, train
 from training.adapt.sets import Domain
 from training.data.pairs import MissingImage, PairSet
 from training.errors import AdaptationError
-from training.evaluate.decoding import decoded_pixels
-from training.evaluate.embedding import EmbeddedPairs, OnProgress, embed_pairs, silent
-from training.evaluate.ranks import Floats
+from training.evaluation.decoding import decoded_pixels
+from training.evaluation.embedding import EmbeddedPairs, OnProgress, embed_pairs, silent
+from training.evaluation.ranks import Floats
 
 STATISTICS_BATCH = 32
 

@@ -16,9 +16,9 @@ from training.card import CARD, bundle_card
 from training.data.captions import group_captions
 from training.data.pairs import CaptionedImage, PairSet
 from training.errors import BankError
-from training.evaluate.embedding import EmbeddedPairs, Embedder, OnProgress, embed_pairs, silent
-from training.evaluate.metrics import DEFAULT_KS
-from training.evaluate.ranks import DIRECTIONS, rank_pairs
+from training.evaluation.embedding import EmbeddedPairs, Embedder, OnProgress, embed_pairs, silent
+from training.evaluation.metrics import DEFAULT_KS
+from training.evaluation.ranks import DIRECTIONS, rank_pairs
 
 DEFAULT_PAIRS = 3000
 """6 MB at 512 dimensions. A third of it gains a little less: LOG.md."""

@@ -15,8 +15,8 @@ from encoders.bundle import Bundle
 from encoders.encoder import Encoder
 from training.blend.blend import write_mean
 from training.data.pairs import PairSet
-from training.evaluate.evaluate import evaluate
-from training.evaluate.report import RetrievalReport
+from training.evaluation.evaluate import evaluate
+from training.evaluation.report import RetrievalReport
 
 Measure = Callable[[Bundle], RetrievalReport]
 """A bundle's retrieval on the sets of a question."""

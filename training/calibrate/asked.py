@@ -21,8 +21,8 @@ from training.calibrate.pages import (
     word_galleries,
     word_pages,
 )
-from training.evaluate.embedding import EmbeddedPairs
-from training.evaluate.short_queries import Ask, Encode
+from training.evaluation.embedding import EmbeddedPairs
+from training.evaluation.short_queries import Ask, Encode
 from training.short_queries.draw import Mentions, mentions_of
 
 MINIMUM_ABSENT = 30

@@ -13,7 +13,7 @@ from training.calibrate.absent import AbsentQuery
 from training.calibrate.asked import MINIMUM_ABSENT, MINIMUM_IMAGES, Asked, Asker, searches_of
 from training.calibrate.fit import fit_search
 from training.errors import CalibrationError
-from training.evaluate.embedding import EmbeddedPairs
+from training.evaluation.embedding import EmbeddedPairs
 
 LOSES_BY = 0.01
 """Balanced accuracy by which a flat cutoff must be better: less is one query or two."""

@@ -30,8 +30,8 @@ from training.calibrate.figures import Said, balanced_accuracy, figures_of
 from training.calibrate.fit import said_by
 from training.calibrate.pages import Gallery, Pages, best_rows, pages_of_words
 from training.errors import CalibrationError
-from training.evaluate.embedding import EmbeddedPairs
-from training.evaluate.short_queries import ShortQueryFigures, rank_phrases, short_query_figures
+from training.evaluation.embedding import EmbeddedPairs
+from training.evaluation.short_queries import ShortQueryFigures, rank_phrases, short_query_figures
 from training.short_queries.draw import QueryList
 from training.short_queries.phrases import KINDS, Phrase, vocabulary
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders.calibration import BankItems, background_numbers, background_rows, bank_numbers
-from training.evaluate.short_queries import Ask
+from training.evaluation.short_queries import Ask
 from training.short_queries.draw import Mentions, draw
 from training.short_queries.phrases import Phrase
 

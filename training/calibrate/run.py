@@ -17,8 +17,8 @@ from training.calibrate.asked import Asker
 from training.calibrate.calibrate import calibrate
 from training.data.pairs import PairSet
 from training.errors import CalibrationError
-from training.evaluate.embedding import OnProgress, embed_pairs, silent
-from training.evaluate.short_queries import ask
+from training.evaluation.embedding import OnProgress, embed_pairs, silent
+from training.evaluation.short_queries import ask
 from training.short_queries.phrases import Phrase
 
 

@@ -83,7 +83,7 @@ def _make(
     from encoders.bundle import Bundle
     from encoders.encoder import Encoder
     from training.bank.bank import DEFAULT_PAIRS, best_trial, draw_pairs, make_bank, store_bank, try_strengths
-    from training.evaluate.embedding import embed_pairs
+    from training.evaluation.embedding import embed_pairs
 
     opened = Bundle.open(path)
     drawn = draw_pairs(sets, DEFAULT_PAIRS if count is None else count, seed=seed)

@@ -19,7 +19,7 @@ from training.errors import BlendError
 if TYPE_CHECKING:
     from encoders.bundle import Bundle
     from training.blend.measured import Measure, Point
-    from training.evaluate.report import RetrievalReport
+    from training.evaluation.report import RetrievalReport
 
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
@@ -174,7 +174,7 @@ def _show_curve(points: "Sequence[Point]", *, title: str, as_json: bool) -> None
 
 
 def _lines(report: "RetrievalReport") -> list[str]:
-    from training.evaluate.report import DIRECTION_TITLES, percent
+    from training.evaluation.report import DIRECTION_TITLES, percent
 
     return [
         f"{dataset.name} {arrow}  " + "  ".join(

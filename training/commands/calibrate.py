@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from encoders.calibration import Calibration
     from encoders.encoder import Encoder
     from training.calibrate.measure import MeasureOptions, RelevanceReport
-    from training.evaluate.embedding import OnProgress
+    from training.evaluation.embedding import OnProgress
 
 EXIT_NOTHING_KEPT = 4
 QUERIES = 200
@@ -140,7 +140,7 @@ def _measured(
 ) -> "RelevanceReport":
     from training.calibrate.measure import MeasuredSet, RelevanceReport, measure_relevance
     from training.calibrate.run import asker_of
-    from training.evaluate.embedding import embed_pairs
+    from training.evaluation.embedding import embed_pairs
 
     embedded = embed_pairs(encoder, pairs, batch=encoder.max_batch, cache=cache, on_progress=on_progress)
     measured = MeasuredSet(pairs.name, embedded, queries, absent)

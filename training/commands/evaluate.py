@@ -19,11 +19,11 @@ from training.console import errors_shown
 from training.data.labelled import ZeroShotTask, read_zero_shot
 from training.data.pairs import PairSet, read_pairs
 from training.errors import EvaluationError
-from training.evaluate.bundles import MeasureSettings, measure_bundles
-from training.evaluate.comparison import Comparison, write_comparison
-from training.evaluate.comparison_tables import comparison_markdown, comparison_tables
-from training.evaluate.progress import progress_on
-from training.evaluate.report import (
+from training.evaluation.bundles import MeasureSettings, measure_bundles
+from training.evaluation.comparison import Comparison, write_comparison
+from training.evaluation.comparison_tables import comparison_markdown, comparison_tables
+from training.evaluation.progress import progress_on
+from training.evaluation.report import (
     RetrievalReport,
     bundle_names,
     dataset_names,
@@ -32,8 +32,8 @@ from training.evaluate.report import (
     report_table,
     write_report,
 )
-from training.evaluate.shifts import corruptions_of
-from training.evaluate.zero_shot_tables import zero_shot_markdown, zero_shot_notes, zero_shot_table
+from training.evaluation.shifts import corruptions_of
+from training.evaluation.zero_shot_tables import zero_shot_markdown, zero_shot_notes, zero_shot_table
 from training.files import replacing
 from training.page.failures import FailureLogs
 from training.page.writing import write_report_page
@@ -215,7 +215,7 @@ def _write(measured: _Measured, bundles: Sequence[Path], folder: Path) -> None:
 
 def _draw(reports: Sequence[RetrievalReport], folder: Path) -> None:
     """report.png, and a set's curves and heat map where it was corrupted."""
-    from training.evaluate.charts import draw_curves, draw_heat_map, draw_recall
+    from training.evaluation.charts import draw_curves, draw_heat_map, draw_recall
 
     if names := dataset_names(reports):
         draw_recall(reports, folder / "report.png")

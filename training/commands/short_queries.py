@@ -21,9 +21,9 @@ from training.short_queries.lists import list_text
 if TYPE_CHECKING:
     from encoders.encoder import Encoder
     from encoders.short_queries import ShortQueries
-    from training.evaluate.embedding import OnProgress
-    from training.evaluate.ranks import Floats
-    from training.evaluate.short_queries import Encode
+    from training.evaluation.embedding import OnProgress
+    from training.evaluation.ranks import Floats
+    from training.evaluation.short_queries import Encode
     from training.query_expansion.choose import HeldOut, Trial
 
 
@@ -108,8 +108,8 @@ def _choose(
     from dataclasses import replace
 
     from encoders.short_queries import ShortQueries
-    from training.evaluate.embedding import embed_pairs
-    from training.evaluate.short_queries import ask
+    from training.evaluation.embedding import embed_pairs
+    from training.evaluation.short_queries import ask
     from training.query_expansion.choose import TEMPLATE_SETS, HeldOut, Judge, choose_strength, choose_templates
     from training.query_expansion.memory import fit_memory, phrase_values
     from training.short_queries.phrases import vocabulary

@@ -9,7 +9,7 @@ from encoders.errors import TwinlensError
 from encoders.query_bank import QueryBank, read_query_bank
 from training.bank.bank import LEAST_PAIRS, best_trial, draw_pairs, make_bank, store_bank, try_strengths
 from training.data.pairs import PairSet
-from training.evaluate.embedding import OnProgress, embed_pairs
+from training.evaluation.embedding import OnProgress, embed_pairs
 
 
 def renew_bank(

@@ -19,7 +19,7 @@ from torch import nn
 from encoders.bundle import Bundle
 from encoders.texts import open_tokenizer
 from training.errors import CheckpointError, RecipeError, StartIsBetter
-from training.evaluate.collapse import health_warnings
+from training.evaluation.collapse import health_warnings
 from training.fit.beginning import Beginning
 from training.fit.checkpoint import Progress, load_optimiser, load_tensors, optimiser_tensors, save_tensors
 from training.fit.forgetting import forgotten, records_of

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from training.evaluate.metrics import DEFAULT_KS, Estimate, bootstrap_differences
-from training.evaluate.ranks import Retrieval
+from training.evaluation.metrics import DEFAULT_KS, Estimate, bootstrap_differences
+from training.evaluation.ranks import Retrieval
 from training.files import replacing
 from training.fit.towers.learner import Feed, Learner
 from training.fit.validate import HeldOut, retrievals

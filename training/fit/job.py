@@ -18,7 +18,7 @@ from training.calibrate.calibrate import without_losers
 from training.calibrate.run import calibrate_encoder, store_calibration
 from training.console import stages_on
 from training.data.pairs import PairSet, read_pairs
-from training.evaluate.embedding import OnProgress
+from training.evaluation.embedding import OnProgress
 from training.fit.banks import renew_bank
 from training.fit.checkpoint import alone_in
 from training.fit.fit import CHECKPOINT, Run

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from training.evaluate.metrics import DEFAULT_KS
+from training.evaluation.metrics import DEFAULT_KS
 from training.fit.checkpoint import cut_log
 from training.fit.forgetting import Change
 from training.fit.validate import Outcome

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from training.data.captions import group_captions
 from training.data.pairs import digest_of
-from training.evaluate.collapse import EmbeddingHealth, measure_health
-from training.evaluate.metrics import DEFAULT_KS
-from training.evaluate.ranks import Floats, Retrieval, rank_pairs
+from training.evaluation.collapse import EmbeddingHealth, measure_health
+from training.evaluation.metrics import DEFAULT_KS
+from training.evaluation.ranks import Floats, Retrieval, rank_pairs
 from training.fit.step.mixture import Mixture
 from training.fit.towers.learner import Feed, Learner
 from training.fit.views.views import TrainingImage

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from encoders.verdict import Doubt
-from training.evaluate.metrics import Estimate, images_for
-from training.evaluate.ranks import Direction
+from training.evaluation.metrics import Estimate, images_for
+from training.evaluation.ranks import Direction
 from training.gate.policy import Evidence
 from training.seen.exposure import Exposure
 

@@ -19,11 +19,11 @@ from encoders.verdict import Check, CheckKind, Judged, Verdict
 from training.data.captions import group_captions
 from training.data.pairs import PairSet, read_pairs
 from training.errors import EvaluationError, PolicyError
-from training.evaluate.compare import paired_difference
-from training.evaluate.embedding import Embedding, OnProgress, silent
-from training.evaluate.metrics import Estimate, bootstrap_means
-from training.evaluate.ranks import Direction, Doubles, Ints, QueryRanks, Retrieval, rank_pairs
-from training.evaluate.report import DIRECTION_TITLES
+from training.evaluation.compare import paired_difference
+from training.evaluation.embedding import Embedding, OnProgress, silent
+from training.evaluation.metrics import Estimate, bootstrap_means
+from training.evaluation.ranks import Direction, Doubles, Ints, QueryRanks, Retrieval, rank_pairs
+from training.evaluation.report import DIRECTION_TITLES
 from training.gate.evidence import Lacking, Sample, lacking_for_floor, lacking_for_no_fall, undecided
 from training.gate.policy import Evidence, Floor, NoFall, Parity, Policy
 from training.seen.exposure import Exposure, exposure_of

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from encoders.golden import REPRODUCED
 from encoders.weights import Encoding
 from training.errors import EvaluationError, PolicyError
-from training.evaluate.ranks import DIRECTIONS, Direction
+from training.evaluation.ranks import DIRECTIONS, Direction
 from training.shift.condition import Condition
 from training.shift.conditions import corrupted_conditions, parse_corruptions
 

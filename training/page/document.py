@@ -3,7 +3,7 @@
 from importlib.resources import files
 from pathlib import Path
 
-from training.evaluate.report import bundle_names, dataset_names
+from training.evaluation.report import bundle_names, dataset_names
 from training.files import replacing
 from training.page.calibration_section import calibration_section
 from training.page.example_sections import classification_section, failures_section

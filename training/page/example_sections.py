@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from itertools import groupby
 
-from training.evaluate.metrics import Estimate
-from training.evaluate.report import RetrievalReport, bundle_names
-from training.evaluate.shifts import in_words
-from training.evaluate.zero_shot import ZeroShotReport
+from training.evaluation.metrics import Estimate
+from training.evaluation.report import RetrievalReport, bundle_names
+from training.evaluation.shifts import in_words
+from training.evaluation.zero_shot import ZeroShotReport
 from training.page.inputs import Failure, PageInputs, Shown
 from training.page.markup import Markup, element, joined
 from training.page.parts import NOTHING, card, note, section

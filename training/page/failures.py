@@ -18,13 +18,13 @@ from encoders.images import decode_image
 from encoders.query_bank import penalty_of
 from training.data.pairs import PairSet
 from training.errors import UnreadableImage
-from training.evaluate.ranks import DIRECTIONS, Direction, Floats
+from training.evaluation.ranks import DIRECTIONS, Direction, Floats
 from training.page.inputs import Failure, Shown
 from training.shift.condition import Condition
 from training.shift.conditions import image_under
 
 if TYPE_CHECKING:  # it brings torch, which a command loads last
-    from training.evaluate.evaluate import Ranked
+    from training.evaluation.evaluate import Ranked
 
 THUMBNAIL_SIDE_PIXELS = 144
 WEBP_QUALITY = 60

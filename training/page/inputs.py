@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from encoders.calibration import Calibration
-from training.evaluate.comparison import Comparison
-from training.evaluate.ranks import Direction
-from training.evaluate.report import RetrievalReport
+from training.evaluation.comparison import Comparison
+from training.evaluation.ranks import Direction
+from training.evaluation.report import RetrievalReport
 from training.shift.condition import Condition
 
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from training.evaluate.metrics import Estimate
-from training.evaluate.ranks import DIRECTIONS, Direction
-from training.evaluate.report import (
+from training.evaluation.metrics import Estimate
+from training.evaluation.ranks import DIRECTIONS, Direction
+from training.evaluation.report import (
     DIRECTION_NAMES,
     DatasetReport,
     RetrievalReport,
@@ -13,8 +13,8 @@ from training.evaluate.report import (
     recall_depths,
     report_notes,
 )
-from training.evaluate.shifts import recall_at
-from training.evaluate.zero_shot_tables import zero_shot_cautions
+from training.evaluation.shifts import recall_at
+from training.evaluation.zero_shot_tables import zero_shot_cautions
 from training.page.inputs import PageInputs
 from training.page.markup import Markup, element, joined
 from training.page.parts import NOTHING, card, note, section

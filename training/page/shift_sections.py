@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from training.evaluate.ranks import DIRECTIONS
-from training.evaluate.report import DIRECTION_NAMES, bundle_names, dataset_names, recall_depths
-from training.evaluate.shifts import Shifts, corruptions_of, highest_recall, in_words, severities_of
+from training.evaluation.ranks import DIRECTIONS
+from training.evaluation.report import DIRECTION_NAMES, bundle_names, dataset_names, recall_depths
+from training.evaluation.shifts import Shifts, corruptions_of, highest_recall, in_words, severities_of
 from training.page.inputs import PageInputs
 from training.page.markup import Markup, element, joined
 from training.page.parts import NOTHING, card, note, section

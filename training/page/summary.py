@@ -6,11 +6,17 @@ Pure: reports and a comparison in, sentences out. "Better" is said only where th
 from collections.abc import Iterator, Sequence
 from statistics import fmean
 
-from training.evaluate.comparison import Difference, UnseenGap
-from training.evaluate.ranks import DIRECTIONS
-from training.evaluate.report import DatasetReport, RetrievalReport, bundle_names, dataset_names, recall_depths
-from training.evaluate.shifts import Loss, Shifts, both_ways, in_words, losses, usual_severity
-from training.evaluate.zero_shot import ZeroShotReport
+from training.evaluation.comparison import Difference, UnseenGap
+from training.evaluation.ranks import DIRECTIONS
+from training.evaluation.report import (
+    DatasetReport,
+    RetrievalReport,
+    bundle_names,
+    dataset_names,
+    recall_depths,
+)
+from training.evaluation.shifts import Loss, Shifts, both_ways, in_words, losses, usual_severity
+from training.evaluation.zero_shot import ZeroShotReport
 from training.page.inputs import PageInputs
 from training.page.markup import Markup, element, joined
 

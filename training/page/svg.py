@@ -7,7 +7,7 @@ report.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from training.evaluate.metrics import Estimate
+from training.evaluation.metrics import Estimate
 from training.page.markup import Markup, element, joined
 
 PALETTE = 6

@@ -5,11 +5,11 @@ Reads reports; says figures and nothing about them.
 
 from collections.abc import Collection, Sequence
 
-from training.evaluate.comparison import CorruptionScore, Difference
-from training.evaluate.ranks import DIRECTIONS, Direction
-from training.evaluate.report import DIRECTION_TITLES, DatasetReport, RetrievalReport, bundle_names, percent
-from training.evaluate.shifts import Shifts, in_words, recall_at
-from training.evaluate.zero_shot import ZeroShotReport
+from training.evaluation.comparison import CorruptionScore, Difference
+from training.evaluation.ranks import DIRECTIONS, Direction
+from training.evaluation.report import DIRECTION_TITLES, DatasetReport, RetrievalReport, bundle_names, percent
+from training.evaluation.shifts import Shifts, in_words, recall_at
+from training.evaluation.zero_shot import ZeroShotReport
 from training.page.markup import Content, Markup, element, joined
 from training.page.summary import signed
 from training.shift.conditions import near_kinds

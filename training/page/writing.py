@@ -8,9 +8,9 @@ from pathlib import Path
 
 from encoders.calibration import read_calibration
 from training.data.pairs import PairSet
-from training.evaluate.comparison import Comparison
-from training.evaluate.report import RetrievalReport, bundle_names, recall_depths
-from training.evaluate.shifts import Shifts, losses, usual_severity
+from training.evaluation.comparison import Comparison
+from training.evaluation.report import RetrievalReport, bundle_names, recall_depths
+from training.evaluation.shifts import Shifts, losses, usual_severity
 from training.page.document import write_page
 from training.page.failures import FailureLog, image_failures
 from training.page.inputs import Failure, PageInputs

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from encoders.query_bank import QueryBank
 from encoders.short_queries import PhraseMemory, ShortQueries
 from training.errors import ShortQueriesError
-from training.evaluate.embedding import EmbeddedPairs
-from training.evaluate.ranks import Floats
-from training.evaluate.short_queries import LEAST_QUERIES, Encode, ask, quality, rank_phrases
+from training.evaluation.embedding import EmbeddedPairs
+from training.evaluation.ranks import Floats
+from training.evaluation.short_queries import LEAST_QUERIES, Encode, ask, quality, rank_phrases
 from training.query_expansion.memory import of_strength
 from training.short_queries.draw import Mentions, QueryList, draw, mentions_of
 

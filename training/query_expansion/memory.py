@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from encoders.short_queries import PhraseMemory
 from training.data.pairs import PairSet
 from training.errors import ShortQueriesError
-from training.evaluate.embedding import Embedder, Embedding, OnProgress, silent
-from training.evaluate.ranks import Floats
-from training.evaluate.short_queries import Ask
+from training.evaluation.embedding import Embedder, Embedding, OnProgress, silent
+from training.evaluation.ranks import Floats
+from training.evaluation.short_queries import Ask
 from training.short_queries.phrases import Phrase, vocabulary
 
 WIDTH = 0.1

@@ -16,13 +16,13 @@ from training.data.captions import group_captions
 from training.data.leakage import Leak, find_leaks
 from training.data.pairs import PairSet
 from training.errors import EvaluationError
-from training.evaluate.collapse import health_warnings, measure_health
-from training.evaluate.embedding import EmbeddedPairs, Embedder, Embedding, InputSize, OnProgress, silent
-from training.evaluate.hits import Hits, hits_of
-from training.evaluate.metrics import DEFAULT_KS, Summary, fold_recall, summarise
-from training.evaluate.ranks import Direction, Ints, Retrieval, rank_pairs
-from training.evaluate.report import DatasetReport, RetrievalReport
-from training.evaluate.short_queries import ShortQueryFigures, measure_short_queries
+from training.evaluation.collapse import health_warnings, measure_health
+from training.evaluation.embedding import EmbeddedPairs, Embedder, Embedding, InputSize, OnProgress, silent
+from training.evaluation.hits import Hits, hits_of
+from training.evaluation.metrics import DEFAULT_KS, Summary, fold_recall, summarise
+from training.evaluation.ranks import Direction, Ints, Retrieval, rank_pairs
+from training.evaluation.report import DatasetReport, RetrievalReport
+from training.evaluation.short_queries import ShortQueryFigures, measure_short_queries
 from training.seen.exposure import Exposure
 from training.shift.condition import Condition
 

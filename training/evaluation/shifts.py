@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from math import ceil
 from statistics import fmean
 
-from training.evaluate.metrics import Estimate
-from training.evaluate.ranks import DIRECTIONS, Direction
-from training.evaluate.report import DatasetReport, RetrievalReport
+from training.evaluation.metrics import Estimate
+from training.evaluation.ranks import DIRECTIONS, Direction
+from training.evaluation.report import DatasetReport, RetrievalReport
 from training.shift.condition import Condition
 
 USUAL_SEVERITY = 3

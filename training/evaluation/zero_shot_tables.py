@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from rich.markup import escape
 from rich.table import Table
 
-from training.evaluate.report import RetrievalReport, bundle_names, percent
-from training.evaluate.zero_shot import ZeroShotReport
+from training.evaluation.report import RetrievalReport, bundle_names, percent
+from training.evaluation.zero_shot import ZeroShotReport
 from training.markdown import markdown_table
 
 CONFUSIONS_SHOWN = 3

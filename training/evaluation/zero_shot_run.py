@@ -11,11 +11,11 @@ from training.data.labelled import LabelledSet, ZeroShotTask
 from training.data.pairs import PairSet
 from training.data.templates import CLIP_TEMPLATES
 from training.errors import EvaluationError
-from training.evaluate.embedding import Embedder, OnProgress, embed_pairs, silent
-from training.evaluate.evaluate import EvaluationOptions
-from training.evaluate.ranks import Floats
-from training.evaluate.report import RetrievalReport
-from training.evaluate.zero_shot import (
+from training.evaluation.embedding import Embedder, OnProgress, embed_pairs, silent
+from training.evaluation.evaluate import EvaluationOptions
+from training.evaluation.ranks import Floats
+from training.evaluation.report import RetrievalReport
+from training.evaluation.zero_shot import (
     ClassAccuracy,
     ZeroShotReport,
     class_accuracies,

@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from encoders.query_bank import QueryBank
-from training.evaluate.ranks import Doubles, Floats, Ints
+from training.evaluation.ranks import Doubles, Floats, Ints
 
 MOST_IMAGES = 512
 PERMUTATIONS = 40

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training.evaluate.ranks import DIRECTIONS, Direction, Doubles, Retrieval
+from training.evaluation.ranks import DIRECTIONS, Direction, Doubles, Retrieval
 from training.shift.condition import Condition
 
 

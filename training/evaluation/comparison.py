@@ -1,6 +1,6 @@
 """The Comparison: differences between bundles, and between clean and shifted sets, as JSON.
 
-Knows figures; `training.evaluate.compare` makes them, `training.evaluate.comparison_tables` shows them.
+Knows figures; `training.evaluation.compare` makes them, `training.evaluation.comparison_tables` shows them.
 """
 
 from datetime import UTC, datetime
@@ -9,8 +9,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from training.evaluate.metrics import Estimate
-from training.evaluate.ranks import Direction
+from training.evaluation.metrics import Estimate
+from training.evaluation.ranks import Direction
 from training.files import replacing
 from training.seen.exposure import Status
 

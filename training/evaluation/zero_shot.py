@@ -12,8 +12,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from training.data.pairs import MissingImage
-from training.evaluate.metrics import Estimate, bootstrap_means
-from training.evaluate.ranks import Doubles, Floats, Ints, QueryRanks, distinct_rows
+from training.evaluation.metrics import Estimate, bootstrap_means
+from training.evaluation.ranks import Doubles, Floats, Ints, QueryRanks, distinct_rows
 
 DEFAULT_TOPS = (1, 5)
 CONFUSIONS_KEPT = 10

@@ -16,7 +16,7 @@ from typing import Self
 import numpy as np
 
 from training.errors import EvaluationError
-from training.evaluate.ranks import Floats
+from training.evaluation.ranks import Floats
 
 BUSY_SECONDS = 60.0
 _KEYS_PER_QUERY = 500

@@ -13,19 +13,19 @@ from training.augmentation.presets import held_out_of
 from training.data.labelled import ZeroShotTask
 from training.data.pairs import PairSet
 from training.errors import EvaluationError
-from training.evaluate.compare import compare
-from training.evaluate.comparison import Comparison
-from training.evaluate.hits import Hits
-from training.evaluate.progress import RunProgress
-from training.evaluate.report import RetrievalReport, bundle_names
+from training.evaluation.compare import compare
+from training.evaluation.comparison import Comparison
+from training.evaluation.hits import Hits
+from training.evaluation.progress import RunProgress
+from training.evaluation.report import RetrievalReport, bundle_names
 from training.shift.condition import Condition
 from training.shift.conditions import changes_text, held_out_note
 
 if TYPE_CHECKING:
     from encoders.bundle import Bundle
     from encoders.encoder import Encoder
-    from training.evaluate.embedding import OnProgress
-    from training.evaluate.evaluate import Leaks, OnRanked
+    from training.evaluation.embedding import OnProgress
+    from training.evaluation.evaluate import Leaks, OnRanked
     from training.seen.exposure import Exposure
 
 
@@ -63,7 +63,7 @@ def measure_bundles(
     Every bundle is opened before the first is measured: a bad one says so at once, not after an hour.
     """
     from encoders.choices import check_precision
-    from training.evaluate.evaluate import leaks_into, unheard
+    from training.evaluation.evaluate import leaks_into, unheard
 
     opened, baseline_at = _open(bundles, settings.baseline)
     _check_in_domain(settings.in_domain, test_sets)
@@ -109,8 +109,8 @@ def _measure(
 ) -> tuple[RetrievalReport, tuple[Hits, ...]]:
     from encoders.choices import check_precision
     from encoders.encoder import Encoder
-    from training.evaluate.evaluate import EvaluationOptions, measure
-    from training.evaluate.zero_shot_run import with_classification
+    from training.evaluation.evaluate import EvaluationOptions, measure
+    from training.evaluation.zero_shot_run import with_classification
 
     options = EvaluationOptions(batch=settings.batch, cache=settings.cache, bank=settings.bank)
     encoder = Encoder.load(

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from encoders.query_bank import QueryBank
-from training.evaluate.alignment import Alignment, explain, measure_alignment
-from training.evaluate.ranks import Doubles, Floats, Ints
+from training.evaluation.alignment import Alignment, explain, measure_alignment
+from training.evaluation.ranks import Doubles, Floats, Ints
 
 FEWEST_DIRECTIONS = 16
 """Below so many rows or dimensions a low rank says nothing."""

@@ -1,7 +1,7 @@
 """The RetrievalReport: what an evaluation measured, as JSON, as a table for a terminal, as Markdown.
 
 Knows figures and how to show them; neither models nor how anything was measured. Images are drawn in
-`training.evaluate.charts`.
+`training.evaluation.charts`.
 """
 
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ from rich.table import Table
 from training.data.leakage import Leak
 from training.data.pairs import MissingImage
 from training.errors import BadReport
-from training.evaluate.collapse import EmbeddingHealth
-from training.evaluate.metrics import Estimate, Summary
-from training.evaluate.ranks import Direction
-from training.evaluate.short_queries import ShortQueryFigures
-from training.evaluate.zero_shot import ZeroShotReport
+from training.evaluation.collapse import EmbeddingHealth
+from training.evaluation.metrics import Estimate, Summary
+from training.evaluation.ranks import Direction
+from training.evaluation.short_queries import ShortQueryFigures
+from training.evaluation.zero_shot import ZeroShotReport
 from training.files import replacing
 from training.markdown import markdown_table
 from training.seen.exposure import Exposure

@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from training.errors import EvaluationError
-from training.evaluate.comparison import Comparison, CorruptionScore, Difference, Shift, UnseenGap
-from training.evaluate.hits import Hits
-from training.evaluate.metrics import Estimate, bootstrap_differences, bootstrap_draws, estimate
-from training.evaluate.ranks import DIRECTIONS, Direction, Doubles
+from training.evaluation.comparison import Comparison, CorruptionScore, Difference, Shift, UnseenGap
+from training.evaluation.hits import Hits
+from training.evaluation.metrics import Estimate, bootstrap_differences, bootstrap_draws, estimate
+from training.evaluation.ranks import DIRECTIONS, Direction, Doubles
 from training.seen.exposure import Exposure
 from training.shift.condition import Condition
 from training.shift.conditions import Subject, near_kinds, subjects_of

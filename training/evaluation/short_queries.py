@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict
 
 from encoders.query_bank import QueryBank, penalty_of
 from encoders.short_queries import ShortQueries
-from training.evaluate.metrics import Estimate, bootstrap_means
-from training.evaluate.ranks import Floats, QueryRanks, rank_queries
+from training.evaluation.metrics import Estimate, bootstrap_means
+from training.evaluation.ranks import Floats, QueryRanks, rank_queries
 from training.short_queries.draw import Mentions, draw, mentions_of
 from training.short_queries.phrases import Phrase
 

@@ -22,9 +22,9 @@ from encoders.query_bank import QueryBank
 from encoders.short_queries import ShortQueries
 from training.data.pairs import CaptionedImage, ImageSource, MissingImage, PairSet
 from training.errors import EvaluationError, UnreadableImage
-from training.evaluate.decoding import DECODERS, decoded_pixels, in_threads
-from training.evaluate.ranks import Floats, Ints
-from training.evaluate.vector_cache import NoCache, VectorCache, cache_key
+from training.evaluation.decoding import DECODERS, decoded_pixels, in_threads
+from training.evaluation.ranks import Floats, Ints
+from training.evaluation.vector_cache import NoCache, VectorCache, cache_key
 from training.shift.condition import Condition
 from training.shift.conditions import captions_under, changes_text
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from rich.markup import escape
 from rich.table import Table
 
-from training.evaluate.comparison import Comparison, CorruptionScore, Difference, Shift
-from training.evaluate.metrics import Estimate
-from training.evaluate.report import DIRECTION_TITLES, percent
+from training.evaluation.comparison import Comparison, CorruptionScore, Difference, Shift
+from training.evaluation.metrics import Estimate
+from training.evaluation.report import DIRECTION_TITLES, percent
 from training.markdown import markdown_table
 from training.shift.corruptions import SEVERITIES
 

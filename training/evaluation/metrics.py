@@ -1,6 +1,6 @@
 """Retrieval metrics both ways: recall@k, median rank, mAP@R, with intervals by bootstrap over images.
 
-Pure NumPy over the ranks of `training.evaluate.ranks`, which take ties at their expectation.
+Pure NumPy over the ranks of `training.evaluation.ranks`, which take ties at their expectation.
 
 **Intervals that do not collapse.** A bootstrap of a few images that were all found says 100 to 100%, though
 the next image may be missed. So every draw is of n images out of the n measured and two that were not seen,
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from encoders.query_bank import QueryBank
-from training.evaluate.ranks import (
+from training.evaluation.ranks import (
     DIRECTIONS,
     Direction,
     Doubles,

@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 if TYPE_CHECKING:  # it brings torch, which a command loads last
-    from training.evaluate.embedding import OnProgress
+    from training.evaluation.embedding import OnProgress
 
 SECONDS_BETWEEN_LINES = 10.0
 KINDS = ("images", "captions")

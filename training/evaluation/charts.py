@@ -16,16 +16,23 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
-from training.evaluate.metrics import Estimate
-from training.evaluate.ranks import DIRECTIONS, Direction
-from training.evaluate.report import (
+from training.evaluation.metrics import Estimate
+from training.evaluation.ranks import DIRECTIONS, Direction
+from training.evaluation.report import (
     DIRECTION_NAMES,
     DatasetReport,
     RetrievalReport,
     bundle_names,
     recall_depths,
 )
-from training.evaluate.shifts import Shifts, corruptions_of, highest_recall, in_words, recall_at, severities_of
+from training.evaluation.shifts import (
+    Shifts,
+    corruptions_of,
+    highest_recall,
+    in_words,
+    recall_at,
+    severities_of,
+)
 from training.files import replacing
 
 DOTS_PER_INCH = 160
