@@ -9,7 +9,9 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_every_file_of_tests_that_is_named_exists():
-    named = set(re.findall(r"`((?:\w+/)?test_\w+\.py)`", (ROOT / "docs/security.md").read_text(encoding="utf-8")))
+    named = set(
+        re.findall(r"`((?:\w+/)?test_\w+\.py)`", (ROOT / "docs/security.md").read_text(encoding="utf-8"))
+    )
     assert named
     assert [name for name in sorted(named) if not (ROOT / "tests" / name).is_file()] == []
 
