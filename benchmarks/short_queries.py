@@ -2,7 +2,7 @@
 
 Each query goes to one service twice in turn, as templates and as it is typed (`expand: off`), and, with
 `--against`, to the service of another checkout. No query is sent in two rounds, so nothing comes from a cache.
-Exit status: 0 the time is within the limit, 1 it is not, 2 it could not be measured.
+Exit status: 0 measured, and within the limit where another checkout is asked; 1 beyond it; 2 not measured.
 """
 
 import http.client
@@ -44,7 +44,7 @@ NOUNS = (
     "lamp",
 )
 WARM_UP = 10
-LIMIT = 1.5  # times as long as a search for the query as it is typed
+LIMIT = 1.5  # times as long as the other checkout takes
 
 command = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -70,10 +70,10 @@ def measure(
         typer.echo(f"{name}: median {medians[name]:.2f} ms, 90th percentile {tenth:.2f} ms of {len(values)}")
     ratios = {name: medians["templates"] / median for name, median in medians.items() if name != "templates"}
     for name, ratio in ratios.items():
-        typer.echo(f"templates take {ratio:.2f} times as long as {name}; at most {LIMIT}")
+        typer.echo(f"templates take {ratio:.2f} times the time of {name}")
     load = os.getloadavg()[0]
     typer.echo(f"load of the machine (one minute): {load:.1f} on {os.cpu_count()} cores")
-    raise typer.Exit(0 if max(ratios.values()) <= LIMIT else 1)
+    raise typer.Exit(1 if against is not None and ratios[against.name] > LIMIT else 0)
 
 
 def _measure(against: Path | None, rounds: int) -> dict[str, list[float]]:

@@ -1,4 +1,4 @@
-"""A crew of decoding processes: jobs in, answers out, the dead replaced.
+"""A pool of decoding processes: jobs in, answers out, the dead reaped and replaced.
 
 Decides whose fault a death is: the image's, which then fails alone, or nobody's, and then the job is given to
 another worker, once.

@@ -105,7 +105,7 @@ def test_the_next_batch_is_put_together_while_the_device_is_busy_and_open_until_
     assert machine.batches == [["first"], ["early", "later"]]
 
 
-def test_a_batch_that_was_begun_before_the_limit_grew_stays_within_its_tray(machine):
+def test_a_batch_that_was_begun_before_the_limit_grew_stays_within_its_builder(machine):
     async def scenario(device) -> None:
         limit = device._queues["image"].limit
         limit.items = 2

@@ -118,7 +118,7 @@ def test_a_decoder_killed_between_images_costs_none(service):
     assert service.client.get("/readyz").status_code == 200
 
 
-def test_a_killed_nursery_costs_no_image_and_another_takes_its_place(service):
+def test_a_killed_fork_server_costs_no_image_and_is_replaced(service):
     fork_server = parent_of(decoder(service))
     os.kill(fork_server, signal.SIGKILL)
     assert embed(service, image_file(1)).status_code == 200
